@@ -1,0 +1,1 @@
+"""Merge recipes for mergekit, as plain YAML files."""

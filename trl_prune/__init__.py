@@ -1,0 +1,27 @@
+"""Prune a dense Hugging Face causal LM, recover its quality, and measure what came back."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from trl_prune.api import evaluate, prune, rewrite_dataset, run, score
+    from trl_prune.trainers import SelfDistillSFTConfig, SelfDistillSFTTrainer
+
+__all__ = [
+    "SelfDistillSFTConfig",
+    "SelfDistillSFTTrainer",
+    "evaluate",
+    "prune",
+    "rewrite_dataset",
+    "run",
+    "score",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first asked for: torch and TRL take seconds."""
+    if name not in __all__:
+        raise AttributeError(f"module 'trl_prune' has no attribute {name!r}")
+    home = "trl_prune.trainers" if name.startswith("SelfDistill") else "trl_prune.api"
+    return getattr(import_module(home), name)

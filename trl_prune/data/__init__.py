@@ -1,0 +1,1 @@
+"""A dataset becomes better: formatting, rewriting, generation, starter data."""

@@ -1,0 +1,1 @@
+"""A model becomes numbers: lm-eval, recovery, size and speed."""

@@ -1,0 +1,121 @@
+"""Who calls whom: the stages of a recipe, checked, then done or skipped one after the other."""
+
+import logging
+import shutil
+from collections.abc import Iterator
+
+from trl_prune.checkpoints import tensor_files
+from trl_prune.config import Recipe
+from trl_prune.context import Run
+from trl_prune.errors import InputError
+from trl_prune.stages import evaluate, prune, recover, report, rewrite, score
+from trl_prune.stages.stage import Stage
+
+
+STAGES: dict[str, Stage] = {
+    module.STAGE.name: module.STAGE for module in (score, prune, rewrite, recover, evaluate, report)
+}
+# Adam's two moments and the float32 master weights of a training checkpoint, in bytes a parameter.
+TRAINING_BYTES = 12
+logger = logging.getLogger("trl_prune")
+
+
+def wanted_stages(recipe: Recipe) -> list[str]:
+    """Return the stages that a recipe asks for, in order."""
+    unwanted = set()
+    if recipe.prune.keep is not None or recipe.prune.by == "perplexity":
+        unwanted.add("score")
+    if recipe.rewrite is None:
+        unwanted.add("rewrite")
+    return [name for name in STAGES if name not in unwanted]
+
+
+def run_recipe(recipe: Recipe, stages: list[str] | None = None) -> Run:
+    """Run a recipe's stages, all of them or those named; finished ones are skipped, a broken one goes on.
+
+    Raises:
+        InputError: something the user gave is wrong; found before the first stage starts wherever it can be.
+    """
+    run = Run(recipe)
+    names = stages or wanted_stages(recipe)
+    run.folder.check(identity(recipe))
+    check(run, names)
+    with run.folder.held(identity(recipe)):
+        run.settle()
+        for name in names:
+            for unit in STAGES[name].units(recipe):
+                do(run, STAGES[name], unit)
+    return run
+
+
+def identity(recipe: Recipe) -> str:
+    """Return the words by which a run folder knows whose run it holds."""
+    return recipe.model + (f"@{recipe.revision}" if recipe.revision else "")
+
+
+def check(run: Run, names: list[str]) -> None:
+    """Check all stages' inputs, and the disk, before the first stage starts."""
+    for name in names:
+        if STAGES[name].units(run.recipe):
+            STAGES[name].check(run)
+    free, needed = shutil.disk_usage(_existing(run)).free, disk_needed(run)
+    if needed > free:
+        raise InputError(f"{run.folder.path} needs {needed / 1e9:.1f} GB and has {free / 1e9:.1f} GB free")
+
+
+def _existing(run: Run) -> str:
+    path = run.folder.path.absolute()
+    return str(next(parent for parent in (path, *path.parents) if parent.is_dir()))
+
+
+def disk_needed(run: Run) -> int:
+    """Return the bytes a run will write at most: the pruned model, each arm's model, one arm's training checkpoints."""
+    dense_bytes = sum(path.stat().st_size for path in set(tensor_files(run.dense_dir).values()))
+    keep = prune.planned_keep(run)
+    pruned = prune.size_of(run, keep).parameters
+    model_bytes = int(dense_bytes * pruned / prune.size_of(run).parameters)
+    full = any(arm.peft is None for arm in run.recipe.recover.values())
+    return model_bytes * (1 + len(run.recipe.recover)) + 2 * TRAINING_BYTES * pruned * full
+
+
+def do(run: Run, stage: Stage, unit: str) -> None:
+    """Do a unit of a stage, or skip it where its result still fits."""
+    inputs, settings = stage.inputs(run, unit), stage.settings(run, unit)
+    title = f"{stage.name} {unit}".strip()
+    if run.folder.is_done(stage.name, unit, inputs, settings):
+        logger.info("%s: done before", title)
+        return
+    folder = run.folder.begin(stage.name, unit, inputs, settings)
+    logger.info("%s: %s", title, stage.plan(run, unit))
+    run.seed_everything()
+    run.folder.finish(stage.name, unit, stage.work(run, unit, folder))
+
+
+def plan(recipe: Recipe) -> Iterator[str]:
+    """Yield the lines of a dry run: what each stage would do, or that it is done; nothing is written."""
+    run = Run(recipe)
+    run.folder.check(identity(recipe))
+    names = wanted_stages(recipe)
+    check(run, names)
+    config = run.config
+    yield f"model {recipe.model}: {config.model_type}, {run.dense_dir}"
+    yield f"dataset {recipe.dataset.path}: {len(run.dataset)} rows, {run.dataset_format}"
+    yield f"output {run.folder.path}: up to {disk_needed(run) / 1e9:.2f} GB"
+    for name in names:
+        for unit in STAGES[name].units(recipe):
+            state = "skip" if _is_done(run, STAGES[name], unit) else "run "
+            yield f"  {state} {f'{name} {unit}'.strip():<18} {STAGES[name].plan(run, unit)}"
+
+
+def _is_done(run: Run, stage: Stage, unit: str) -> bool:
+    if recipe_is_new(run):
+        return False
+    try:
+        return run.folder.is_done(stage.name, unit, stage.inputs(run, unit), stage.settings(run, unit))
+    except InputError:  # an earlier stage has no result yet
+        return False
+
+
+def recipe_is_new(run: Run) -> bool:
+    """Return whether nothing was settled in the run folder yet."""
+    return "dtype" not in run.folder.notes()

@@ -1,0 +1,1 @@
+"""A model becomes smaller: families, importance, selection, surgery."""

@@ -1,0 +1,74 @@
+"""rewrite: the dense model writes the training answers anew (self-data distillation's data step)."""
+
+import time
+from pathlib import Path
+
+from datasets import Dataset
+from tqdm.auto import tqdm
+
+from trl_prune.artifacts import Outcome
+from trl_prune.context import Run
+from trl_prune.data.generation import Sampling
+from trl_prune.data.rewriting import acceptance
+from trl_prune.data.self_distillation import Teacher, check_answer_types, rewrite_rows
+from trl_prune.errors import InputError
+from trl_prune.stages.stage import Stage
+
+
+ROWS = "rows.jsonl"
+BATCHES = "batches"
+
+
+def sampling(run: Run) -> Sampling:
+    """Return how the recipe draws answers."""
+    section = run.recipe.rewrite
+    return Sampling(section.max_new_tokens, section.batch_size, section.temperature, run.recipe.seed)
+
+
+def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
+    """Rewrite the training rows, leaving those batches an interrupted pass wrote."""
+    start = time.perf_counter()
+    teacher = Teacher(lambda: run.load("dense"), run.tokenizer, run.dense_fingerprint)
+    rows = rewrite_rows(
+        run.dataset,
+        teacher,
+        sampling(run),
+        folder / BATCHES,
+        progress=lambda todo: tqdm(todo, desc="rewrite", unit="batch"),
+    )
+    _write_rows(rows, folder / ROWS)
+    return Outcome({"rows": ROWS}, {"acceptance": acceptance(list(rows))}, {"seconds": time.perf_counter() - start})
+
+
+def _write_rows(rows: Dataset, path: Path) -> None:
+    part = path.with_name(f".{path.name}.part")
+    rows.to_json(part, force_ascii=False)
+    part.replace(path)
+
+
+def inputs(run: Run, unit: str) -> dict[str, str]:  # noqa: ARG001
+    """Name the dense model and the training rows."""
+    return {"dense": run.dense_fingerprint, "dataset": run.dataset_fingerprint}
+
+
+def settings(run: Run, unit: str) -> dict:  # noqa: ARG001
+    """Name what decides the answers."""
+    return {"rewrite": run.recipe.rewrite.model_dump(mode="json"), "seed": run.recipe.seed, "dtype": run.dtype}
+
+
+def plan(run: Run, unit: str) -> str:  # noqa: ARG001
+    """Say how many answers will be written."""
+    return f"{len(run.dataset)} answers of up to {run.recipe.rewrite.max_new_tokens} tokens by the dense model"
+
+
+def check(run: Run) -> None:
+    """Check that the training rows have answers to rewrite."""
+    if run.dataset_format == "text":
+        raise InputError(
+            f"dataset {run.recipe.dataset.path!r} is plain text, which has no answers to rewrite; leave out `rewrite`, "
+            "or use rows with prompt + completion or messages"
+        )
+    check_answer_types(run.dataset)
+
+
+STAGE = Stage("rewrite", inputs, settings, work, plan, check=check)

@@ -1,0 +1,7 @@
+"""Learning: TRL's trainers with more in them. The only door to TRL."""
+
+from trl_prune.trainers.self_distill_sft_config import SelfDistillSFTConfig
+from trl_prune.trainers.self_distill_sft_trainer import SelfDistillSFTTrainer
+
+
+__all__ = ["SelfDistillSFTConfig", "SelfDistillSFTTrainer"]

@@ -1,0 +1,161 @@
+"""One recovery arm: build the trainer, go on where it stopped, hand back a plain checkpoint."""
+
+import difflib
+import json
+import shutil
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+from datasets import Dataset
+from peft import LoraConfig, PeftModel
+from transformers import PreTrainedModel
+
+from trl_prune.checkpoints import (
+    atomic_folder,
+    copy_companions,
+    library_versions,
+    load_config,
+    load_tokenizer,
+    read_provenance,
+    write_provenance,
+)
+from trl_prune.data.rewriting import PROVENANCE_COLUMN
+from trl_prune.errors import InputError, first_line
+from trl_prune.trainers.self_distill_sft_config import SelfDistillSFTConfig
+from trl_prune.trainers.self_distill_sft_trainer import SelfDistillSFTTrainer, answers_apart
+
+
+# Beneath the user's own arguments. Saves fall on logging steps, so that a resumed run logs what an unbroken one logs.
+DEFAULTS = {
+    "report_to": "none",
+    "logging_steps": 10,
+    "save_strategy": "steps",
+    "save_steps": 50,
+    "save_total_limit": 1,
+    "learning_rate": 1e-4,
+    "lr_scheduler_type": "cosine",
+}
+# LoRA as self-data distillation's predecessor trained (arXiv 2402.13669), on every linear layer of the blocks.
+LORA_DEFAULTS = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+LOGGED = ("step", "epoch", "loss", "learning_rate", "grad_norm", "mean_token_accuracy", "eval_loss")
+OWN = {"output_dir", "rewrite", "resume_from_checkpoint"}
+
+
+@dataclass(frozen=True)
+class ArmPlan:
+    """What an arm trains.
+
+    Attributes:
+        student: the pruned checkpoint.
+        output_dir: where the trainer keeps its checkpoints.
+        args: TRL's arguments.
+        peft: LoRA's arguments; all weights are trained where None.
+        tokens: the training budget; `args` decides where None.
+    """
+
+    student: Path
+    output_dir: Path
+    args: dict = field(default_factory=dict)
+    peft: dict | None = None
+    tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training an arm gave.
+
+    Attributes:
+        log: one entry per logging step.
+        tokens: tokens seen, padding not counted.
+        steps: optimizer steps.
+        final_loss: the mean loss of the last logging step.
+    """
+
+    log: list[dict]
+    tokens: int
+    steps: int
+    final_loss: float | None
+
+
+def check_arm(args: dict, peft: dict | None) -> None:
+    """Check an arm's arguments against TRL's and peft's.
+
+    Raises:
+        InputError: an unknown name, one that is ours to set, or a value they refuse; it starts with the key.
+    """
+    _check_names("args", args, {entry.name for entry in fields(SelfDistillSFTConfig)} - OWN)
+    _check_names("peft", peft or {}, {entry.name for entry in fields(LoraConfig)})
+    try:
+        SelfDistillSFTConfig("unused", **(DEFAULTS | args | {"use_cpu": True, "bf16": False}))
+        LoraConfig(**(LORA_DEFAULTS | (peft or {})))
+    except (ValueError, TypeError, ImportError) as error:
+        raise InputError(f"args: {first_line(error)}") from error
+
+
+def _check_names(section: str, given: dict, known: set[str]) -> None:
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise InputError(f"{section}.{name} is no argument here{hint}")
+
+
+def train_arm(plan: ArmPlan, rows: Dataset, target: Path) -> Trained:
+    """Train an arm, from its last whole checkpoint if it has one, and write the recovered model.
+
+    The model is an ordinary checkpoint: adapters merged, weights in the student's own dtype, tokenizer and licence
+    beside them.
+    """
+    trainer = build_trainer(plan, rows)
+    tokens = sum(map(len, trainer.train_dataset["input_ids"]))
+    if plan.tokens is not None:
+        trainer.args.num_train_epochs = plan.tokens / tokens
+    checkpoint = last_whole_checkpoint(plan.output_dir)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    save_recovered(trainer.accelerator.unwrap_model(trainer.model), plan.student, target)
+    shutil.rmtree(plan.output_dir, ignore_errors=True)
+    log = [{key: entry[key] for key in LOGGED if key in entry} for entry in trainer.state.log_history]
+    log = [entry for entry in log if "loss" in entry or "eval_loss" in entry]
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    seen = round(tokens * trainer.args.num_train_epochs)
+    return Trained(log, seen, trainer.state.global_step, losses[-1] if losses else None)
+
+
+def build_trainer(plan: ArmPlan, rows: Dataset) -> SelfDistillSFTTrainer:
+    """Return the trainer of an arm; both kinds of arm see their data in one format, so that losses compare."""
+    rewritten = PROVENANCE_COLUMN in rows.column_names
+    args = SelfDistillSFTConfig(str(plan.output_dir), **(DEFAULTS | plan.args), rewrite=rewritten)
+    return SelfDistillSFTTrainer(
+        str(plan.student),
+        args,
+        train_dataset=answers_apart(rows, args),
+        processing_class=load_tokenizer(plan.student),
+        peft_config=None if plan.peft is None else LoraConfig(**(LORA_DEFAULTS | plan.peft)),
+    )
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """Return the newest of a trainer's checkpoints that was written to its end; the state file comes last."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
+    return next((path for path in found if _is_whole(path)), None)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        return json.loads((checkpoint / "trainer_state.json").read_text())["global_step"] > 0
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def save_recovered(model: PreTrainedModel | PeftModel, student: Path, target: Path) -> None:
+    """Write a trained model as a plain checkpoint that carries its student's companions and provenance."""
+    if isinstance(model, PeftModel):
+        model = model.merge_and_unload()
+    model = model.to(load_config(student).dtype)
+    with atomic_folder(target) as part:
+        copy_companions(student, part)
+        model.save_pretrained(part)
+        provenance = read_provenance(student)
+        if provenance is not None:
+            told = replace(provenance, parent=str(student), versions=library_versions())
+            write_provenance(told, part)

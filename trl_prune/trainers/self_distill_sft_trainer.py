@@ -1,0 +1,241 @@
+"""Self-data distillation as a drop-in for TRL's SFTTrainer (arXiv 2410.09982)."""
+
+import hashlib
+import inspect
+import logging
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from datasets import Dataset, IterableDataset
+from tqdm.auto import tqdm
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainingArguments,
+)
+from trl import SFTConfig, SFTTrainer
+
+from trl_prune.checkpoints import PROVENANCE, fingerprint, read_provenance
+from trl_prune.data.formatting import conversation
+from trl_prune.data.generation import Sampling
+from trl_prune.data.rewriting import PROVENANCE_COLUMN, acceptance
+from trl_prune.data.self_distillation import Share, Teacher, rewrite_rows
+from trl_prune.trainers.self_distill_sft_config import SelfDistillSFTConfig
+from trl_prune.trainers.trl_names import config_model_id
+
+
+logger = logging.getLogger(__name__)
+
+
+class SelfDistillSFTTrainer(SFTTrainer):
+    """
+    Trainer for self-data distillation: SFT on answers that the unpruned model wrote itself.
+
+    Change the class name in an SFT script and it works as before, except that the dense model first rewrites the
+    training answers; each is kept where it is sound and agrees with the reference, else the reference stays. The loss
+    is on the answer only, unless `completion_only_loss=False`. Evaluation data is never rewritten.
+
+    Takes [`~trl.SFTTrainer`]'s arguments, and one more by keyword:
+
+    Args:
+        teacher_model (`str` or [`~transformers.PreTrainedModel`], *optional*):
+            The dense model. Left out, it is the `dense` root in the student's `trl_prune.json`.
+
+    Example:
+
+    ```python
+    >>> from trl_prune import SelfDistillSFTTrainer
+
+    >>> trainer = SelfDistillSFTTrainer(
+    ...     model="runs/smollm2/prune/model",
+    ...     train_dataset=dataset,  # prompt + completion or messages
+    ... )
+    >>> trainer.train()
+    ```
+    """
+
+    _tag_names = ["trl", "sft", "self-data-distillation", "pruned"]
+    _name = "Self-Data Distillation"
+    _paper = {
+        "title": "Self-Data Distillation for Recovering Quality in Pruned Large Language Models",
+        "id": "2410.09982",
+        "citation": None,
+    }
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel,
+        args: SFTConfig | TrainingArguments | None = None,
+        data_collator: object = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        *rest: object,
+        teacher_model: str | PreTrainedModel | None = None,
+        **more: object,
+    ):
+        args = own_config(args, model)
+        named = by_name(rest, more)
+        self.provenance_dir = checkpoint_of(model)
+        if _is_rewritable(train_dataset, args, named.get("formatting_func") is not None):
+            if PROVENANCE_COLUMN not in train_dataset.column_names:  # else another run rewrote it
+                teacher = teacher_of(teacher_model, model, named.get("processing_class"), args)
+                train_dataset = self._rewritten(train_dataset, teacher, args)
+            train_dataset = answers_apart(train_dataset, args)
+            named["eval_dataset"] = _each(named.get("eval_dataset"), lambda rows: answers_apart(rows, args))
+        super().__init__(model, args, data_collator, train_dataset, **named)
+
+    def _rewritten(self, dataset: Dataset, teacher: Teacher, args: SelfDistillSFTConfig) -> Dataset:
+        state = args.distributed_state
+        share = Share(state.process_index, state.num_processes, state.wait_for_everyone)
+        sampling = Sampling(args.rewrite_max_new_tokens, args.rewrite_batch_size, args.rewrite_temperature, args.seed)
+        cache = Path(args.rewrite_cache_dir or Path(args.output_dir) / "rewrites")
+        rows = rewrite_rows(dataset, teacher, sampling, cache, share, _progress(state.is_main_process))
+        self.acceptance = acceptance(list(rows))
+        logger.info("rewritten: %.0f %% of %d rows", 100 * self.acceptance["all"]["acceptance_rate"], len(rows))
+        return rows
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Save as SFTTrainer does, and carry the provenance on."""
+        super()._save(output_dir, state_dict)
+        source = self.provenance_dir / PROVENANCE if self.provenance_dir else None
+        if self.args.should_save and source is not None and source.is_file():
+            shutil.copyfile(source, Path(output_dir or self.args.output_dir) / PROVENANCE)
+
+
+def by_name(rest: tuple, more: dict) -> dict:
+    """Return SFTTrainer's arguments after `train_dataset` by name, however they were given."""
+    names = list(inspect.signature(SFTTrainer.__init__).parameters)
+    after = names[names.index("train_dataset") + 1 :]
+    return dict(zip(after, rest, strict=False)) | more
+
+
+def own_config(args: SFTConfig | TrainingArguments | None, model: object) -> SelfDistillSFTConfig:
+    """Return arguments of any kind as ours, as SFTTrainer does with plain TrainingArguments."""
+    if isinstance(args, SelfDistillSFTConfig):
+        return args
+    if args is None:
+        name = model if isinstance(model, str) else config_model_id(model.config)
+        return SelfDistillSFTConfig(f"{name.split('/')[-1]}-SelfDistillSFT")
+    told = args.to_dict()
+    told["hub_token"] = args.hub_token  # to_dict hides it
+    if isinstance(args, SFTConfig):
+        return SelfDistillSFTConfig(**told)
+    told.pop("push_to_hub_token", None)
+    return SelfDistillSFTConfig(**told)
+
+
+def checkpoint_of(model: object) -> Path | None:
+    """Return the folder a model came from, where it is one here."""
+    name = model if isinstance(model, str) else config_model_id(model.config)
+    return Path(name) if name and Path(name).is_dir() else None
+
+
+def dense_of(student: object) -> str:
+    """Return the dense model that the student's provenance names.
+
+    Raises:
+        ValueError: there is no provenance.
+    """
+    folder = checkpoint_of(student)
+    provenance = read_provenance(folder) if folder else None
+    if provenance is None:
+        raise ValueError(
+            f"`teacher_model` was left out, and the student {folder or student.__class__.__name__} has no {PROVENANCE} "
+            "that names its dense model; give `teacher_model`, or set `rewrite=False`"
+        )
+    return provenance.dense["path"]
+
+
+def _is_rewritable(dataset: Dataset | IterableDataset | None, args: SelfDistillSFTConfig, formatted: bool) -> bool:
+    if args.rewrite is False or dataset is None:
+        return False
+    reason = _reason_not(dataset, formatted)
+    if reason is None:
+        return True
+    if args.rewrite == "require":
+        raise ValueError(f"rewrite='require', but {reason}")
+    logger.warning("The answers are not rewritten, training goes on with the dataset as it is: %s", reason)
+    return False
+
+
+def _reason_not(dataset: Dataset | IterableDataset, formatted: bool) -> str | None:
+    if not isinstance(dataset, Dataset):
+        return f"the dataset is a {type(dataset).__name__}; a `Dataset` can be rewritten, a stream cannot"
+    if formatted:
+        return "`formatting_func` decides the text of each row"
+    columns = dataset.column_names
+    if "input_ids" in columns:
+        return "the dataset is tokenised already"
+    if {"image", "images"} & set(columns):
+        return "the dataset has images"
+    if not ({"prompt", "completion"} <= set(columns) or "messages" in columns):
+        return f"its columns are {', '.join(columns)}; wanted: prompt + completion, or messages"
+    return None
+
+
+def answers_apart(dataset: Dataset, args: SFTConfig) -> Dataset:
+    """Return `messages` rows as prompt + completion, so that the loss is on the answer only.
+
+    Rows stay as they are where the user chose the loss's place, or where some row ends on no assistant's text.
+    """
+    chosen = args.assistant_only_loss or args.completion_only_loss is False
+    if chosen or not isinstance(dataset, Dataset) or "messages" not in dataset.column_names:
+        return dataset
+    if any(conversation(row) is None for row in dataset):
+        return dataset
+
+    def split(row: dict) -> dict:
+        return {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
+
+    return dataset.map(split, remove_columns=["messages"])
+
+
+def _each(datasets: object, change: object) -> object:
+    if isinstance(datasets, dict):
+        return {name: change(rows) for name, rows in datasets.items()}
+    return None if datasets is None else change(datasets)
+
+
+def _progress(shown: bool) -> Callable[[list], Iterable]:
+    return lambda batches: tqdm(batches, desc="rewrite", unit="batch", disable=not shown)
+
+
+def teacher_of(
+    teacher: str | PreTrainedModel | None, student: object, processing_class: object, args: SelfDistillSFTConfig
+) -> Teacher:
+    """Return the teacher that was given, or the student's dense root.
+
+    Raises:
+        ValueError: none was given and the student has no provenance.
+    """
+    teacher = teacher if teacher is not None else dense_of(student)
+    if isinstance(teacher, str):
+        told = {"dtype": "auto", "trust_remote_code": args.trust_remote_code} | (args.teacher_model_init_kwargs or {})
+        mark = fingerprint(Path(teacher)) if Path(teacher).is_dir() else teacher
+        return Teacher(lambda: _loaded(teacher, told, args.device), _tokenizer(teacher, args), mark)
+    tokenizer = processing_class or _tokenizer(config_model_id(teacher.config), args)
+    return Teacher(lambda: teacher.eval(), tokenizer, weights_fingerprint(teacher))
+
+
+def _tokenizer(name: str, args: SelfDistillSFTConfig) -> PreTrainedTokenizerBase:
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=args.trust_remote_code)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _loaded(name: str, told: dict, device: object) -> PreTrainedModel:
+    model = AutoModelForCausalLM.from_pretrained(name, **told).eval()
+    return model if "device_map" in told else model.to(device)
+
+
+def weights_fingerprint(model: PreTrainedModel) -> str:
+    """Return a hash of values spread over every weight of a model in memory."""
+    digest = hashlib.sha256(model.config.to_json_string().encode())
+    for weight in model.parameters():
+        values = weight.detach().flatten()
+        spread = values[:: max(1, len(values) // 64)].float().cpu()
+        digest.update(spread.numpy().tobytes())
+    return digest.hexdigest()[:16]
