@@ -252,7 +252,8 @@ def parse_recipe(values: dict, source: str, text: str = "") -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        fault = error.errors()[0]
+        # An unknown key is told before a missing one: it is usually the missing one misspelt.
+        fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
         line = _line_of(text, fault["loc"])
         place = f"{source}{f' line {line}' if line else ''}"
         raise InputError(f"{place}: {_sentence(fault)}") from error

@@ -48,7 +48,8 @@ def grammar(
     words = {name: [tuple(word.split("/")) for word in _words("pairs", name)] for name in _table("words")["pairs"]}
     items = _agreement(agreement, words["people"] + words["things"], words["agreement"])
     for frames, pairs in ((number, words["things"]), (tense, words["past"])):
-        items += [_minimal_pair(frame, pair, right) for (frame, right), pair in product(frames.items(), pairs)]
+        for (frame, right), (someone, pair) in product(frames.items(), zip(words["people"], pairs, strict=True)):
+            items.append(_minimal_pair(frame.format(someone[1]), pair, right))
     names = list(enumerate((_words("names", "male"), _words("names", "female"))))
     for frame, (right, people) in product(reflexive, names):
         items += [_minimal_pair(frame.format(name), ("himself", "herself"), right) for name in people]

@@ -151,7 +151,7 @@ def rewriting_request(row: Row) -> Request | None:
     talk = [turn for turn in turns if turn["role"] != "system"]
     if not talk or talk[-1]["role"] != "user":
         return None
-    asked = kind.user.replace("{instruction}", talk[-1]["content"]).replace("{reference}", reference)
+    asked = kind.user.format(instruction=talk[-1]["content"], reference=reference)
     system = {"role": "system", "content": "\n\n".join([kind.system, *systems])}
     return Request([system, *talk[:-1], {"role": "user", "content": asked}], kind.prefill)
 

@@ -1,0 +1,171 @@
+"""Oracles: a pruned checkpoint is the dense model with those blocks skipped, exactly."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM
+
+from tests.conftest import save_tiny
+from trl_prune.checkpoints import INDEX, read_provenance
+from trl_prune.errors import InputError
+from trl_prune.pruning.families import FAMILIES, family_of
+from trl_prune.pruning.importance import layers_skipped
+from trl_prune.pruning.surgery import LAYERS, check_keep, compose_keep, meta_model, prune_checkpoint, prune_name
+
+
+ROOT = {"path": "dense", "commit": None, "config_hash": None}
+TOKENS = torch.arange(40).reshape(2, 20) % 250
+
+
+def load_strictly(folder: Path) -> torch.nn.Module:
+    model, told = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    assert not told["missing_keys"]
+    assert not told["unexpected_keys"]
+    assert not told["mismatched_keys"]
+    return model.eval()
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@torch.inference_mode()
+def test_pruned_equals_dense_with_blocks_skipped(family, tmp_path):
+    dense_dir = save_tiny(tmp_path / "dense", family)
+    prune_checkpoint(dense_dir, tmp_path / "pruned", {LAYERS: [0, 3]}, ROOT)
+    dense, pruned = load_strictly(dense_dir), load_strictly(tmp_path / "pruned")
+    with layers_skipped(dense, [1, 2]):
+        wanted = dense(TOKENS, use_cache=False).logits
+    assert torch.equal(pruned(TOKENS, use_cache=False).logits, wanted)
+    assert not torch.allclose(wanted, dense(TOKENS, use_cache=False).logits)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@torch.inference_mode()
+def test_pruned_generates_with_cache_as_without(family, tmp_path):
+    prune_checkpoint(save_tiny(tmp_path / "dense", family), tmp_path / "pruned", {LAYERS: [0, 2, 3]}, ROOT)
+    model = load_strictly(tmp_path / "pruned")
+    told = [
+        model.generate(TOKENS[:, :8], max_new_tokens=12, min_new_tokens=12, do_sample=False, use_cache=cached)
+        for cached in (True, False)
+    ]
+    assert torch.equal(*told)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3_text", "qwen2", "smollm3"])
+def test_per_layer_lists_follow_their_blocks(family, tmp_path):
+    dense_dir = save_tiny(tmp_path / "dense", family)
+    prune_checkpoint(dense_dir, tmp_path / "pruned", {LAYERS: [1, 3]}, ROOT)
+    dense, pruned = (load_strictly(folder).config for folder in (dense_dir, tmp_path / "pruned"))
+    for key in family_of(family).per_layer:
+        entries = getattr(dense, key)
+        assert getattr(pruned, key) == [entries[1], entries[3]]
+
+
+def test_sharded_equals_whole(tmp_path):
+    dense_dir = save_tiny(tmp_path / "dense")
+    prune_checkpoint(dense_dir, tmp_path / "whole", {LAYERS: [0, 2]}, ROOT)
+    prune_checkpoint(dense_dir, tmp_path / "sharded", {LAYERS: [0, 2]}, ROOT, max_shard_bytes=20_000)
+    index = json.loads((tmp_path / "sharded" / INDEX).read_text())
+    assert len(set(index["weight_map"].values())) > 2
+    whole, sharded = load_strictly(tmp_path / "whole"), load_strictly(tmp_path / "sharded")
+    assert index["metadata"]["total_size"] == sum(weight.nbytes for weight in whole.state_dict().values()) - (
+        whole.lm_head.weight.nbytes if whole.config.tie_word_embeddings else 0
+    )
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, sharded.state_dict()[name])
+
+
+def test_companions_and_provenance_come_along(tmp_path):
+    dense_dir = save_tiny(tmp_path / "dense")
+    (dense_dir / "README.md").write_text("of the dense model")
+    prune_checkpoint(dense_dir, tmp_path / "pruned", {LAYERS: [0, 1, 3]}, ROOT)
+    names = {path.name for path in (tmp_path / "pruned").iterdir()}
+    assert {"LICENSE", "tokenizer.json", "generation_config.json", "chat_template.jinja"} <= names
+    assert "README.md" not in names
+    provenance = read_provenance(tmp_path / "pruned")
+    assert provenance.dense == ROOT
+    assert provenance.keep == {LAYERS: [0, 1, 3]}
+    assert provenance.edits == []
+
+
+def test_a_cut_of_a_cut_counts_in_the_dense_model(tmp_path):
+    dense_dir = save_tiny(tmp_path / "dense")
+    prune_checkpoint(dense_dir, tmp_path / "first", {LAYERS: [0, 2, 3]}, ROOT)
+    prune_checkpoint(tmp_path / "first", tmp_path / "second", {LAYERS: [0, 2]}, ROOT)
+    prune_checkpoint(dense_dir, tmp_path / "direct", {LAYERS: [0, 3]}, ROOT)
+    assert read_provenance(tmp_path / "second").keep == {LAYERS: [0, 3]}
+    with safe_open(tmp_path / "second" / "model.safetensors", "pt") as second:
+        with safe_open(tmp_path / "direct" / "model.safetensors", "pt") as direct:
+            assert all(torch.equal(second.get_tensor(name), direct.get_tensor(name)) for name in direct.keys())
+
+
+@pytest.mark.parametrize("layers", [[], [0, 0], [2, 1], [-1, 2], [3, 4]])
+def test_plans_that_do_not_fit_are_refused(layers):
+    with pytest.raises(InputError, match="num_hidden_layers"):
+        check_keep({LAYERS: layers}, 4)
+
+
+def test_unknown_axis_is_refused():
+    with pytest.raises(InputError, match="hidden_sizes"):
+        check_keep({"hidden_sizes": [0]}, 4)
+
+
+def test_refusal_leaves_nothing(tmp_path):
+    dense_dir = save_tiny(tmp_path / "dense")
+    with pytest.raises(InputError):
+        prune_checkpoint(dense_dir, tmp_path / "pruned", {LAYERS: [9]}, ROOT)
+    assert [path.name for path in tmp_path.iterdir()] == ["dense"]
+
+
+def test_failure_in_the_middle_leaves_nothing(tmp_path, monkeypatch):
+    dense_dir = save_tiny(tmp_path / "dense")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("trl_prune.pruning.surgery.save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        prune_checkpoint(dense_dir, tmp_path / "pruned", {LAYERS: [0]}, ROOT)
+    assert [path.name for path in tmp_path.iterdir()] == ["dense"]
+
+
+@given(st.lists(st.integers(0, 30), unique=True, min_size=1).map(sorted), st.data())
+def test_composition_picks_from_what_was_kept(before, data):
+    positions = st.lists(st.integers(0, len(before) - 1), unique=True, min_size=1).map(sorted)
+    now = data.draw(positions)
+    composed = compose_keep({LAYERS: before}, {LAYERS: now})[LAYERS]
+    assert composed == [before[place] for place in now]
+    assert composed == sorted(set(composed))
+
+
+@given(st.lists(st.integers(0, 11), unique=True, min_size=1).map(sorted))
+def test_names_are_renumbered_without_holes(layers):
+    family = FAMILIES["llama"]
+    names = [f"model.layers.{index}.mlp.up_proj.weight" for index in range(12)]
+    kept = [prune_name(name, family, {LAYERS: layers}) for name in names]
+    assert [name for name in kept if name] == [f"model.layers.{place}.mlp.up_proj.weight" for place in range(len(layers))]
+    assert prune_name("model.embed_tokens.weight", family, {LAYERS: layers}) == "model.embed_tokens.weight"
+
+
+def test_meta_model_counts_what_is_written(tmp_path):
+    dense_dir = save_tiny(tmp_path / "dense")
+    prune_checkpoint(dense_dir, tmp_path / "pruned", {LAYERS: [0, 2]}, ROOT)
+    written = sum(weight.numel() for weight in load_strictly(tmp_path / "pruned").parameters())
+    config = load_strictly(dense_dir).config
+    assert sum(weight.numel() for weight in meta_model(config, {LAYERS: [0, 2]}).parameters()) == written
+
+
+def test_unknown_family_is_named_with_its_nearest():
+    with pytest.raises(InputError, match="'llamas'.*'llama'"):
+        family_of("llamas")
+
+
+def test_safetensors_mode_lets_others_read(tmp_path):
+    dense_dir = save_tiny(tmp_path / "dense")
+    prune_checkpoint(dense_dir, tmp_path / "pruned", {LAYERS: [0]}, ROOT)
+    assert (tmp_path / "pruned" / "model.safetensors").stat().st_mode & 0o044
+    shutil.rmtree(tmp_path / "pruned")

@@ -1,0 +1,266 @@
+import ast
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from importlib.metadata import version
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+import yaml
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
+
+import lm_eval_tasks
+from trl_prune.data.starter import starter_rows
+
+
+ROOT = Path(lm_eval_tasks.__file__).parent
+PROBES = ROOT / "recovery_probes"
+GROUP = yaml.safe_load((PROBES / "recovery_probes.yaml").read_text())
+OPENLLM = yaml.safe_load((ROOT / "openllm_v1" / "openllm_v1.yaml").read_text())
+TABLE_PROBES = ["facts", "commonsense", "antonyms", "category", "plurals"]
+
+
+def probe_docs(name: str) -> list[dict]:
+    config = load_yaml(PROBES / f"{name.removeprefix('probe_')}.yaml")
+    arguments = {**config["metadata"], **config.get("dataset_kwargs", {})}
+    return config["custom_dataset"](**arguments)["test"].to_list()
+
+
+def digest_of_all() -> str:
+    items = {name: probe_docs(name) for name in GROUP["task"]}
+    return hashlib.sha256(json.dumps(items).encode()).hexdigest()
+
+
+def words_of(text: str) -> list[str]:
+    return re.findall(r"[a-z0-9']+", text.lower())
+
+
+def shingles(text: str, length: int = 6) -> set[tuple[str, ...]]:
+    words = words_of(text)
+    return {tuple(words[i : i + length]) for i in range(len(words) - length + 1)}
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    return TaskManager(include_path=str(ROOT), include_defaults=False).load(["recovery_probes"])["tasks"]
+
+
+@pytest.fixture(scope="module")
+def docs():
+    return {name: probe_docs(name) for name in GROUP["task"]}
+
+
+@pytest.fixture(scope="module")
+def choice_docs(docs):
+    return {name: items for name, items in docs.items() if "choices" in items[0]}
+
+
+@pytest.fixture(scope="module")
+def training():
+    return [
+        (row["prompt"][-1]["content"], row["completion"][-1]["content"], str(row["answer"])) for row in starter_rows()
+    ]
+
+
+def test_every_yaml_file_loads():
+    files = sorted(ROOT.rglob("*.yaml"))
+    assert len(files) > len(GROUP["task"])
+    for file in files:
+        assert load_yaml(file)
+
+
+def test_the_group_names_every_probe_and_loads_without_the_default_tasks(tasks):
+    files = {f"probe_{file.stem}" for file in PROBES.glob("[!_]*.yaml")} - {"probe_recovery_probes"}
+    assert set(tasks) == set(GROUP["task"]) == files
+
+
+def test_probes_state_capability_chance_metric_and_whether_trained(tasks):
+    for name, task in tasks.items():
+        metadata = task.config.metadata
+        assert name == f"probe_{metadata['capability']}"
+        assert metadata["version"] == 1.0
+        assert isinstance(metadata["trained"], bool)
+        assert metadata["metric"] in {entry["metric"] for entry in task.config.metric_list}
+
+
+def test_chance_is_one_over_the_choices_and_zero_for_generated_answers(tasks, docs):
+    for name, task in tasks.items():
+        expected = 1 / len(docs[name][0]["choices"]) if "choices" in docs[name][0] else 0.0
+        assert task.config.metadata["chance"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_there_are_enough_capabilities_and_several_are_held_out(tasks):
+    trained = Counter(task.config.metadata["trained"] for task in tasks.values())
+    assert trained.total() >= 8
+    assert trained[False] >= 4
+
+
+def test_both_multiple_choice_and_generative_probes_exist(tasks):
+    kinds = Counter(task.OUTPUT_TYPE for task in tasks.values())
+    assert kinds["multiple_choice"] >= 2
+    assert kinds["generate_until"] >= 2
+
+
+def test_generated_answers_stop_at_the_line_end_and_stay_within_six_thousand_tokens(tasks, docs):
+    generative = {name: task for name, task in tasks.items() if task.OUTPUT_TYPE == "generate_until"}
+    assert all(task.config.generation_kwargs["until"] == ["\n"] for task in generative.values())
+    most = sum(task.config.generation_kwargs["max_gen_toks"] * len(docs[name]) for name, task in generative.items())
+    assert most <= 6000
+
+
+def test_generative_filter_finds_the_answer_in_what_a_model_writes(tasks, docs):
+    for name, task in tasks.items():
+        if task.OUTPUT_TYPE != "generate_until":
+            continue
+        (regex, _take_first) = task.config.filter_list[0]["filter"]
+        for doc in docs[name]:
+            assert re.findall(regex["regex_pattern"], f" {doc['answer']} and so on") == [doc["answer"]]
+
+
+def test_probes_have_150_to_200_items_in_a_fixed_form(docs):
+    for items in docs.values():
+        assert 150 <= len(items) <= 200
+        assert {tuple(sorted(item)) for item in items} <= {("choices", "label", "prompt"), ("answer", "prompt")}
+
+
+def test_items_are_the_same_every_time():
+    assert digest_of_all() == digest_of_all()
+
+
+@pytest.mark.parametrize("seed", ["0", "1"])
+def test_items_do_not_depend_on_the_hash_seed(seed):
+    code = "import test_lm_eval_tasks as t; print(t.digest_of_all())"
+    environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": f"{Path(__file__).parent}:{ROOT.parent}", "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == digest_of_all()
+
+
+def test_positions_of_right_answers_are_balanced(choice_docs):
+    for items in choice_docs.values():
+        counts = Counter(item["label"] for item in items)
+        assert set(counts) == set(range(len(items[0]["choices"])))
+        assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_choices_of_an_item_are_distinct_and_as_many_everywhere(choice_docs):
+    for items in choice_docs.values():
+        assert {len(item["choices"]) for item in items} == {len(set(item["choices"])) for item in items}
+        assert len({len(item["choices"]) for item in items}) == 1
+
+
+def test_length_does_not_give_the_answer_away(choice_docs):
+    for name, items in choice_docs.items():
+        chance = 1 / len(items[0]["choices"])
+        for pick in (min, max):
+            right = sum(pick(item["choices"], key=len) == item["choices"][item["label"]] for item in items)
+            assert right / len(items) < chance + 0.15, name
+
+
+def test_an_answer_word_is_wrong_about_as_often_as_chance_says(choice_docs):
+    for name, items in choice_docs.items():
+        right, shown = Counter(), Counter()
+        for item in items:
+            right[item["choices"][item["label"]]] += 1
+            shown.update(item["choices"])
+        # Picking, in each item, the word that is right most often where it is shown.
+        picks = (max(item["choices"], key=lambda word: (right[word] / shown[word], word)) for item in items)
+        score = sum(pick == item["choices"][item["label"]] for pick, item in zip(picks, items, strict=True))
+        assert score / len(items) < 1 / len(items[0]["choices"]) + 0.25, name
+
+
+def test_no_item_appears_twice_within_or_across_tasks(docs):
+    for items in docs.values():
+        assert len({item["prompt"] for item in items}) == len(items)
+    for first, second in combinations(docs.values(), 2):
+        assert not {item["prompt"] for item in first} & {item["prompt"] for item in second}
+
+
+def test_the_tasks_import_only_the_standard_library_and_datasets():
+    for file in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                assert name.split(".")[0] in sys.stdlib_module_names | {"datasets"}
+
+
+def test_probes_share_no_wording_with_the_training_rows(docs, training):
+    trained = set().union(*(shingles(prompt) for prompt, _completion, _answer in training))
+    for name, items in docs.items():
+        for item in items:
+            assert not shingles(item["prompt"]) & trained, (name, item["prompt"])
+
+
+@pytest.mark.parametrize("capability", TABLE_PROBES)
+def test_probes_ask_for_no_pair_that_a_training_row_asks_for(capability, training):
+    builder = load_yaml(PROBES / "facts.yaml")["custom_dataset"]
+    pairs = [pair for section in builder.__globals__["_table"](capability).values() for pair in section.items()]
+    asked = [(f" {' '.join(words_of(prompt))} ", " ".join(words_of(answer))) for prompt, _, answer in training]
+    for subject, answer in pairs:
+        words = [word for word in words_of(subject) if word not in {"a", "an", "the", "someone", "is"}]
+        forward, backward = (" ".join(words), answer.lower()), (answer.lower(), " ".join(words))
+        for given, wanted in (forward, backward):
+            assert not [prompt for prompt, reply in asked if f" {given} " in prompt and reply == wanted]
+
+
+def test_openllm_v1_has_the_leaderboard_tasks_and_shots():
+    members = {member.get("task") or member["group"]: member for member in OPENLLM["task"]}
+    assert {name: member["num_fewshot"] for name, member in members.items()} == {
+        "arc_challenge": 25,
+        "hellaswag": 10,
+        "truthfulqa_mc2": 0,
+        "mmlu": 5,
+        "winogrande": 5,
+        "gsm8k": 5,
+    }
+
+
+def test_openllm_v1_states_the_leaderboard_metrics():
+    metrics = {member.get("task") or member["group"]: member["metadata"]["metric"] for member in OPENLLM["task"]}
+    assert metrics == {
+        "arc_challenge": "acc_norm",
+        "hellaswag": "acc_norm",
+        "truthfulqa_mc2": "acc",
+        "mmlu": "acc",
+        "winogrande": "acc",
+        "gsm8k": "exact_match",
+    }
+
+
+def test_openllm_v1_counts_only_strict_gsm8k_answers():
+    (gsm8k,) = [member for member in OPENLLM["task"] if member.get("task") == "gsm8k"]
+    assert [entry["name"] for entry in gsm8k["filter_list"]] == ["strict-match"]
+
+
+@pytest.mark.slow
+def test_groups_clash_with_no_task_of_lm_eval_and_openllm_v1_names_only_its_tasks(tasks):
+    own = TaskManager(include_defaults=True).all_tasks
+    named = {member.get("task") or member["group"] for member in OPENLLM["task"]}
+    assert named <= set(own)
+    assert not {"openllm_v1", "recovery_probes", *tasks} & set(own)
+
+
+@pytest.mark.slow
+def test_openllm_v1_keeps_every_mmlu_subject_and_the_versions_of_lm_eval(monkeypatch):
+    loaded = []
+
+    class Recorded:
+        def __init__(self, config):
+            self.task_name = config["task"]
+            loaded.append(config)
+
+    # Real tasks would download their data as soon as they are built.
+    monkeypatch.setattr("lm_eval.tasks._factory.ConfigurableTask", Recorded)
+    TaskManager(include_path=str(ROOT)).load(["openllm_v1"])
+    names = [config["task"] for config in loaded]
+    assert len([name for name in names if name.startswith("mmlu_")]) == 57
+    assert len(set(names)) == len(names) == 62
+    if version("lm_eval") == "0.4.13":
+        sources = {config["task"]: load_yaml(config["metadata"]["config_source"]) for config in loaded}
+        for config in loaded:
+            assert config["metadata"]["version"] == sources[config["task"]]["metadata"]["version"]
