@@ -2,8 +2,6 @@
 
 from importlib.resources import files
 
-import yaml
-
 from trl_prune.config import Recipe, load_recipe
 
 
@@ -13,7 +11,7 @@ SIZES: dict[str, list[str]] = {
         "output=runs/quickstart-fast",
         "dataset.rows=100",
         "score.samples=32",
-        "rewrite.max_new_tokens=96",
+        "rewrite.max_new_tokens=64",
         "recover.sft.tokens=6000",
         "recover.selfd.tokens=6000",
         "evaluate.items=20",
@@ -24,8 +22,8 @@ SIZES: dict[str, list[str]] = {
         "output=runs/quickstart-full",
         "dataset.rows=null",
         "score.samples=256",
-        "recover.sft.tokens=150000",
-        "recover.selfd.tokens=150000",
+        "recover.sft.tokens=100000",
+        "recover.selfd.tokens=100000",
         "evaluate.items=null",
     ],
 }
@@ -34,14 +32,3 @@ SIZES: dict[str, list[str]] = {
 def quickstart_recipe(size: str, overrides: list[str]) -> Recipe:
     """Return the shipped recipe in a size, with the user's overrides on top."""
     return load_recipe(files("trl_prune") / "quickstart.yaml", [*SIZES[size], *overrides])
-
-
-def quickstart_text() -> str:
-    """Return the shipped recipe as text, for `examples` and for reading."""
-    return (files("trl_prune") / "quickstart.yaml").read_text(encoding="utf-8")
-
-
-def sizes_told() -> str:
-    """Return in one line what the sizes are."""
-    told = yaml.safe_load(quickstart_text())
-    return f"default: {told['dataset']['rows']} rows, {told['recover']['sft']['tokens']:,} training tokens an arm"

@@ -39,7 +39,8 @@ def work(run: Run, unit: str, folder: Path) -> Outcome:
             score, items = evaluate_unit(model, run.tokenizer, harness, task, manner(run))
             write_json(path, {"score": asdict(score), "items": items})
     write_json(folder / ANSWERS, answers(run, model))
-    speed = vars(measure_speed(model))
+    # Arms have the pruned model's shape, and so its speed.
+    speed = vars(measure_speed(model)) if unit in ("dense", "pruned") else None
     scores = read_scores(folder, harness.units)
     metrics = {
         task: {"metric": score.metric, "mean": score.mean, "stderr": score.stderr} for task, score in scores.items()

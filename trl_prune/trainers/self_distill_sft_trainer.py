@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from accelerate.utils import is_peft_model
 from datasets import Dataset, IterableDataset
 from tqdm.auto import tqdm
 from transformers import (
@@ -23,6 +24,7 @@ from trl_prune.data.formatting import conversation
 from trl_prune.data.generation import Sampling
 from trl_prune.data.rewriting import PROVENANCE_COLUMN, acceptance
 from trl_prune.data.self_distillation import Share, Teacher, rewrite_rows
+from trl_prune.trainers.answer_positions import skip_masked_positions
 from trl_prune.trainers.self_distill_sft_config import SelfDistillSFTConfig
 from trl_prune.trainers.trl_names import config_model_id
 
@@ -85,6 +87,7 @@ class SelfDistillSFTTrainer(SFTTrainer):
             train_dataset = answers_apart(train_dataset, args)
             named["eval_dataset"] = _each(named.get("eval_dataset"), lambda rows: answers_apart(rows, args))
         super().__init__(model, args, data_collator, train_dataset, **named)
+        skip_masked_positions(self.model.get_base_model() if is_peft_model(self.model) else self.model)
 
     def _rewritten(self, dataset: Dataset, teacher: Teacher, args: SelfDistillSFTConfig) -> Dataset:
         state = args.distributed_state
