@@ -63,7 +63,9 @@ def test_faults_name_the_place_the_value_and_what_is_allowed(tmp_path, change, m
 
 def test_overrides_are_dotted_keys_with_yaml_values(tmp_path):
     path = recipe_file(tmp_path, FULL)
-    recipe = load_recipe(path, ["prune.target.layers=20", "recover.selfd.args.learning_rate=1.0e-3", "seed=7", "evaluate.items=null"])
+    recipe = load_recipe(
+        path, ["prune.target.layers=20", "recover.selfd.args.learning_rate=1.0e-3", "seed=7", "evaluate.items=null"]
+    )
     assert recipe.prune.target.layers == 20
     assert recipe.recover["selfd"].args == {"learning_rate": 1e-3}
     assert recipe.seed == 7
@@ -81,7 +83,8 @@ def test_bad_overrides_are_named(tmp_path, word):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("a: 1\nb: [1", "line 2 is not YAML"), ("- a\n", "holds a list"), ("just text", "holds a str")]
+    ("text", "message"),
+    [("a: 1\nb: [1", "line 2 is not YAML"), ("- a\n", "holds a list"), ("just text", "holds a str")],
 )
 def test_files_that_are_no_recipe(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
@@ -107,7 +110,11 @@ def test_sections_are_frozen():
 def test_every_key_is_documented():
     def undocumented(section, path):
         for name, field in section.model_fields.items():
-            nested = [part for part in [field.annotation, *getattr(field.annotation, "__args__", ())] if hasattr(part, "model_fields")]
+            nested = [
+                part
+                for part in [field.annotation, *getattr(field.annotation, "__args__", ())]
+                if hasattr(part, "model_fields")
+            ]
             for part in nested:
                 yield from undocumented(part, f"{path}.{name}")
             if not nested and not field.description and name != "recover":

@@ -61,37 +61,40 @@ def score(model: Model, dataset: Rows, samples: int = 256, tokens: str = "all", 
 def prune(
     model: str | Path,
     output: str | Path,
-    layers: int | None = None,
+    layers: int | list[int],
     scores: LayerScores | None = None,
     by: str = "angular_distance",
-    keep: list[int] | None = None,
-) -> Path:  # noqa: PLR0913
+) -> Path:
     """Write a checkpoint with fewer decoder blocks and return its folder.
 
     Args:
         model: a path or a hub id.
         output: the folder to write; it appears whole or not at all.
-        layers: how many blocks stay, chosen by `scores`.
+        layers: which blocks stay, or how many, then chosen by `scores`.
         scores: what `score` returned.
-        by: `angular_distance` (a contiguous run) or `block_influence`.
-        keep: the blocks that stay, instead of `layers`.
+        by: `angular_distance` (a contiguous run goes) or `block_influence`.
 
     Raises:
         InputError: a model type without a row, or a cut that does not fit the model.
     """
     folder = locate(str(model))
     total = load_config(folder).num_hidden_layers
-    if keep is None:
-        if layers is None or scores is None:
-            raise InputError("prune wants `keep`, or `layers` together with `scores`")
-        if not 0 < layers <= total:
-            raise InputError(f"layers is {layers}; allowed: 1..{total}")
-        if by not in SELECTIONS:
-            raise InputError(f"by is {by!r}; allowed: {', '.join(SELECTIONS)}")
-        removed = SELECTIONS[by](scores, total - layers) if layers < total else []
-        keep = [index for index in range(total) if index not in removed]
+    keep = layers if isinstance(layers, list) else _chosen(total, layers, scores, by)
     prune_checkpoint(folder, Path(output), {LAYERS: keep}, dense_root(folder, str(model)))
     return Path(output)
+
+
+def _chosen(total: int, layers: int, scores: LayerScores | None, by: str) -> list[int]:
+    if not 0 < layers <= total:
+        raise InputError(f"layers is {layers}; allowed: 1..{total}, or a list of blocks")
+    if by not in SELECTIONS:
+        raise InputError(f"by is {by!r}; allowed: {', '.join(SELECTIONS)}")
+    if layers == total:
+        return list(range(total))
+    if scores is None:
+        raise InputError("prune wants `scores` to choose by, or `layers` as a list of the blocks that stay")
+    removed = SELECTIONS[by](scores, total - layers)
+    return [index for index in range(total) if index not in removed]
 
 
 def rewrite_dataset(

@@ -42,7 +42,7 @@ class ScoreSection(Section):
     samples: Count = 256
     """Calibration texts."""
     tokens: Literal["all", "last"] = "all"
-    """Positions that count: every token, or each text's last (the papers' choice, which wants 1,000 texts or more)."""
+    """Positions that count: every token, or each text's last (the paper's choice, which wants 1,000 texts or more)."""
     max_length: Count = 512
     """Longest calibration text, in tokens."""
     batch_size: Count = 8
@@ -69,7 +69,7 @@ class PruneSection(Section):
     """The cut: `target` with a way to choose, or `keep`."""
 
     by: Literal["angular_distance", "block_influence", "perplexity"] = "angular_distance"
-    """Contiguous block by angular distance (2410.09982), lowest block influence, or greedy by perplexity (2407.14679)."""
+    """A contiguous run by angular distance (2410.09982), lowest block influence, or greedy perplexity (2407.14679)."""
     target: Target | None = None
     """The size wanted."""
     keep: KeepSection | None = None
@@ -103,11 +103,11 @@ class ArmSection(Section):
     data: Literal["references", "rewritten"] = "rewritten"
     """The dataset's own answers, or those the dense model wrote."""
     tokens: Count | None = None
-    """Training budget in tokens (padding not counted), over as many epochs as it takes; `args` decides where left out."""
+    """Training budget in tokens, padding not counted, over as many epochs as it takes; else `args` decides."""
     args: dict[str, object] = Field(default_factory=dict)
     """TRL's SFTConfig arguments, untouched."""
     peft: dict[str, object] | None = None
-    """peft's LoraConfig arguments; all weights are trained where left out. `target_modules` defaults to `all-linear`."""
+    """peft's LoraConfig arguments (`target_modules` defaults to `all-linear`); else all weights are trained."""
 
 
 class EvaluateSection(Section):
@@ -120,7 +120,7 @@ class EvaluateSection(Section):
     include_path: list[str] = []
     """Folders with lm-eval task YAML of your own."""
     apply_chat_template: bool | Literal["auto"] = "auto"
-    """Whether prompts go through the chat template, for every model alike; `auto`: when the dense tokenizer has one."""
+    """Whether prompts go through the chat template, for all models alike; `auto`: when the dense tokenizer has one."""
     items: Count | None = None
     """Items of each task, drawn with the recipe's seed; all where left out."""
     batch_size: Count = 16

@@ -69,7 +69,7 @@ def _existing(run: Run) -> str:
 
 
 def disk_needed(run: Run) -> int:
-    """Return the bytes a run will write at most: the pruned model, each arm's model, one arm's training checkpoints."""
+    """Return the bytes a run writes at most: the pruned model, each arm's model, one arm's training checkpoints."""
     dense_bytes = sum(path.stat().st_size for path in set(tensor_files(run.dense_dir).values()))
     keep = prune.planned_keep(run)
     pruned = prune.size_of(run, keep).parameters

@@ -23,7 +23,7 @@ def test_batches_hold_every_prompt_once_like_lengths_together():
     prompts = [[0] * length for length in (3, 9, 1, 9, 4)]
     batches = plan_batches(prompts, 2)
     assert batches == [[1, 3], [4, 0], [2]]
-    assert sorted(sum(batches, [])) == list(range(5))
+    assert sorted(index for batch in batches for index in batch) == list(range(5))
 
 
 def test_batched_answers_equal_single_ones(tokenizer):
@@ -39,7 +39,9 @@ def test_an_answer_ends_at_its_end_token(tokenizer):
     with torch.no_grad():  # whatever comes, the end token is likeliest
         model.lm_head.weight.zero_()
         model.model.norm.weight.fill_(1)
-    model.lm_head.bias = torch.nn.Parameter(torch.nn.functional.one_hot(torch.tensor(tokenizer.eos_token_id), 259).float())
+    model.lm_head.bias = torch.nn.Parameter(
+        torch.nn.functional.one_hot(torch.tensor(tokenizer.eos_token_id), 259).float()
+    )
     assert generate_batch(model, tokenizer, [[5]], SAMPLING) == [Answer("", True)]
 
 

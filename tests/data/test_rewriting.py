@@ -158,7 +158,9 @@ def test_math_rows_are_prefilled():
     assert rewriting_request(OPEN).prefill == ""
 
 
-@pytest.mark.parametrize("row", [{"text": "x"}, {"prompt": "q", "completion": "  "}, {"messages": [{"role": "user", "content": "q"}]}])
+@pytest.mark.parametrize(
+    "row", [{"text": "x"}, {"prompt": "q", "completion": "  "}, {"messages": [{"role": "user", "content": "q"}]}]
+)
 def test_rows_without_an_answer_are_not_asked(row):
     assert rewriting_request(row) is None
 

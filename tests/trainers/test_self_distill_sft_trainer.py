@@ -132,7 +132,9 @@ def test_what_cannot_be_rewritten_is_trained_on_as_it_is_or_refused(data, why, p
 
 def test_a_rewritten_dataset_is_not_rewritten_again(pruned, tmp_path):
     data = Dataset.from_list([row | {"provenance": "reference"} for row in ROWS])
-    trainer = SelfDistillSFTTrainer(str(pruned), config(tmp_path), train_dataset=data, teacher_model="nowhere/to-be-found")
+    trainer = SelfDistillSFTTrainer(
+        str(pruned), config(tmp_path), train_dataset=data, teacher_model="nowhere/to-be-found"
+    )
     assert not (tmp_path / "out" / "rewrites").exists()
     assert losses(trainer)
 

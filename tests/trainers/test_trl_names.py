@@ -10,7 +10,9 @@ def test_private_names_are_where_we_import_them():
     try:
         from trl_prune.trainers import trl_names
     except ImportError as error:
-        raise AssertionError(f"TRL {trl.__version__} moved a private name; mend trainers/trl_names.py: {error}") from error
+        raise AssertionError(
+            f"TRL {trl.__version__} moved a private name; mend trainers/trl_names.py: {error}"
+        ) from error
     assert trl_names.__all__
 
 

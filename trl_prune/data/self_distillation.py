@@ -31,11 +31,16 @@ class Share:
         rank: this process.
         processes: how many there are.
         wait: blocks until every process has come here.
+        progress: wraps the list of batches.
     """
 
     rank: int = 0
     processes: int = 1
     wait: Callable[[], None] = lambda: None
+    progress: Callable[[list], Iterable] = iter
+
+
+ALONE = Share()
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,7 @@ def rewrite_rows(
     teacher: Teacher,
     sampling: Sampling,
     cache_dir: Path,
-    share: Share = Share(),  # noqa: B008
-    progress: Callable[[list], Iterable] = iter,
+    share: Share = ALONE,
 ) -> Dataset:
     """Return the dataset with each answer the dense model's where that is sound, else the reference.
 
@@ -81,7 +85,6 @@ def rewrite_rows(
         sampling: how answers are drawn.
         cache_dir: generated batches are kept in a folder below, named by all that decides them.
         share: which batches this process generates; the cache must be one folder for all processes.
-        progress: wraps the list of batches.
 
     Raises:
         InputError: a row names an unknown answer type.
@@ -93,7 +96,7 @@ def rewrite_rows(
     folder = cache_dir / generation_key(prompts, sampling, teacher.fingerprint)
     batches = list(enumerate(plan_batches(prompts, sampling.batch_size)))[share.rank :: share.processes]
     writer = _Writer(teacher, sampling)
-    for _ in generate_resumably(prompts, progress(batches), folder, writer):
+    for _ in generate_resumably(prompts, share.progress(batches), folder, writer):
         pass
     share.wait()
     answers = dict(zip(asked, read_answers(folder, len(asked)), strict=True))

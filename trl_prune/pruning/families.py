@@ -49,5 +49,6 @@ def family_of(model_type: str) -> Family:
     close = difflib.get_close_matches(model_type, FAMILIES, n=1)
     hint = f" (the nearest row is {close[0]!r})" if close else ""
     raise InputError(
-        f"model type {model_type!r} has no row in trl_prune.pruning.families{hint}; rows: {', '.join(sorted(FAMILIES))}"
+        f"model type {model_type!r} has no row in trl_prune/pruning/families.py{hint}; "
+        f"rows: {', '.join(sorted(FAMILIES))}"
     )

@@ -118,7 +118,7 @@ def score_layers(
     batches: Iterable[Batch],
     tokens: str = "all",
     scores: LayerScores | None = None,
-    after_batch: Callable[[LayerScores], None] = lambda scores: None,
+    after_batch: Callable[[LayerScores], None] = lambda _: None,
 ) -> LayerScores:
     """Add batches to the distances between all pairs of block inputs; the LM head never runs.
 

@@ -16,9 +16,8 @@ def show_recovery(run: Run) -> None:
         for group in findings.groups:
             console.print(_table(findings, group))
         for told in findings.differences:
-            console.print(
-                f"{told['group']}: {told['one']} - {told['other']} = {told['value']:+.3f} ± {told['stderr']:.3f} (paired)"
-            )
+            difference = f"{told['one']} - {told['other']} = {told['value']:+.3f} ± {told['stderr']:.3f}"
+            console.print(f"{told['group']}: {difference} (paired on the same items)")
     page = run.folder.path / "report" / PAGES[0]
     if page.is_file():
         console.print(f"report: {page}", soft_wrap=True)

@@ -9,9 +9,9 @@ import numpy as np
 
 mpl.use("Agg")
 
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
-from trl_prune.stages.findings import Findings  # noqa: E402
+from trl_prune.stages.findings import Findings
 
 
 COLOURS = {"dense": "#4a4a4a", "pruned": "#c44e52"}

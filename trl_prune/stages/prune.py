@@ -106,7 +106,7 @@ def settings(run: Run, unit: str) -> dict:  # noqa: ARG001
 
 def plan(run: Run, unit: str) -> str:  # noqa: ARG001
     """Say how many blocks go, by what, and what that saves."""
-    section, keep = run.recipe.prune, planned_keep(run)
+    keep = planned_keep(run)
     layers, kept = run.config.num_hidden_layers, len(keep[LAYERS])
     dense, pruned = size_of(run), size_of(run, keep)
     sizes = (

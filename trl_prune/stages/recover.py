@@ -31,7 +31,13 @@ def arm_plan(run: Run, name: str, folder: Path) -> ArmPlan:
     return ArmPlan(
         student=run.folder.output("prune", "model"),
         output_dir=folder / CHECKPOINTS,
-        args={"use_cpu": run.device == "cpu", "seed": run.recipe.seed, "bf16": run.dtype == "bfloat16", "run_name": name} | arm.args,
+        args={
+            "use_cpu": run.device == "cpu",
+            "seed": run.recipe.seed,
+            "bf16": run.dtype == "bfloat16",
+            "run_name": name,
+        }
+        | arm.args,
         peft=arm.peft,
         tokens=arm.tokens,
     )

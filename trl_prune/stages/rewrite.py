@@ -10,7 +10,7 @@ from trl_prune.artifacts import Outcome
 from trl_prune.context import Run
 from trl_prune.data.generation import Sampling
 from trl_prune.data.rewriting import acceptance
-from trl_prune.data.self_distillation import Teacher, check_answer_types, rewrite_rows
+from trl_prune.data.self_distillation import Share, Teacher, check_answer_types, rewrite_rows
 from trl_prune.errors import InputError
 from trl_prune.stages.stage import Stage
 
@@ -29,13 +29,8 @@ def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
     """Rewrite the training rows, leaving those batches an interrupted pass wrote."""
     start = time.perf_counter()
     teacher = Teacher(lambda: run.load("dense"), run.tokenizer, run.dense_fingerprint)
-    rows = rewrite_rows(
-        run.dataset,
-        teacher,
-        sampling(run),
-        folder / BATCHES,
-        progress=lambda todo: tqdm(todo, desc="rewrite", unit="batch"),
-    )
+    share = Share(progress=lambda batches: tqdm(batches, desc="rewrite", unit="batch"))
+    rows = rewrite_rows(run.dataset, teacher, sampling(run), folder / BATCHES, share)
     _write_rows(rows, folder / ROWS)
     return Outcome({"rows": ROWS}, {"acceptance": acceptance(list(rows))}, {"seconds": time.perf_counter() - start})
 
@@ -65,7 +60,7 @@ def check(run: Run) -> None:
     """Check that the training rows have answers to rewrite."""
     if run.dataset_format == "text":
         raise InputError(
-            f"dataset {run.recipe.dataset.path!r} is plain text, which has no answers to rewrite; leave out `rewrite`, "
+            f"dataset {run.recipe.dataset.path!r} is plain text, without answers to rewrite; leave out `rewrite`, "
             "or use rows with prompt + completion or messages"
         )
     check_answer_types(run.dataset)

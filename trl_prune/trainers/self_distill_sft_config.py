@@ -7,8 +7,7 @@ from trl import SFTConfig
 
 @dataclass
 class SelfDistillSFTConfig(SFTConfig):
-    r"""
-    Configuration class for the [`SelfDistillSFTTrainer`].
+    """Configuration class for the [`SelfDistillSFTTrainer`].
 
     All arguments of [`~trl.SFTConfig`] hold unchanged; those below say how the dense model rewrites the answers.
     """

@@ -33,8 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class SelfDistillSFTTrainer(SFTTrainer):
-    """
-    Trainer for self-data distillation: SFT on answers that the unpruned model wrote itself.
+    """Trainer for self-data distillation: SFT on answers that the unpruned model wrote itself.
 
     Change the class name in an SFT script and it works as before, except that the dense model first rewrites the
     training answers; each is kept where it is sound and agrees with the reference, else the reference stays. The loss
@@ -47,7 +46,6 @@ class SelfDistillSFTTrainer(SFTTrainer):
             The dense model. Left out, it is the `dense` root in the student's `trl_prune.json`.
 
     Example:
-
     ```python
     >>> from trl_prune import SelfDistillSFTTrainer
 
@@ -91,10 +89,12 @@ class SelfDistillSFTTrainer(SFTTrainer):
 
     def _rewritten(self, dataset: Dataset, teacher: Teacher, args: SelfDistillSFTConfig) -> Dataset:
         state = args.distributed_state
-        share = Share(state.process_index, state.num_processes, state.wait_for_everyone)
+        share = Share(
+            state.process_index, state.num_processes, state.wait_for_everyone, _progress(state.is_main_process)
+        )
         sampling = Sampling(args.rewrite_max_new_tokens, args.rewrite_batch_size, args.rewrite_temperature, args.seed)
         cache = Path(args.rewrite_cache_dir or Path(args.output_dir) / "rewrites")
-        rows = rewrite_rows(dataset, teacher, sampling, cache, share, _progress(state.is_main_process))
+        rows = rewrite_rows(dataset, teacher, sampling, cache, share)
         self.acceptance = acceptance(list(rows))
         logger.info("rewritten: %.0f %% of %d rows", 100 * self.acceptance["all"]["acceptance_rate"], len(rows))
         return rows
@@ -145,7 +145,7 @@ def dense_of(student: object) -> str:
     provenance = read_provenance(folder) if folder else None
     if provenance is None:
         raise ValueError(
-            f"`teacher_model` was left out, and the student {folder or student.__class__.__name__} has no {PROVENANCE} "
+            f"`teacher_model` was left out, and the student {folder or type(student).__name__} has no {PROVENANCE} "
             "that names its dense model; give `teacher_model`, or set `rewrite=False`"
         )
     return provenance.dense["path"]

@@ -1,0 +1,173 @@
+"""The command line as a user meets it: one sentence and exit code 2 for every mistake."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.test_pipeline import recipe_values
+from trl_prune.cli import STAGE_VERBS, main
+from trl_prune.pipeline import STAGES
+
+
+def write(tmp_path, change=lambda values: None):
+    values = recipe_values(tmp_path)
+    change(values)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return str(path)
+
+
+def refused(capsys, *argv):
+    code = main(list(argv))
+    error = capsys.readouterr().err
+    told = [line for line in error.splitlines() if line.startswith("trl-prune:")]
+    assert code == 2, error
+    assert len(told) == 1, error
+    assert "Traceback" not in error
+    return told[0]
+
+
+def test_verbs_and_stages_are_the_same_words():
+    assert list(STAGE_VERBS) == list(STAGES)
+    for name, stage in STAGES.items():
+        assert sys.modules[stage.work.__module__].__name__ == f"trl_prune.stages.{name}"
+
+
+def test_help_names_every_verb_and_imports_nothing_heavy():
+    script = "import sys; from trl_prune.cli import parser; print(parser().format_help()); print(sorted(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    for verb in ("quickstart", "run", "tasks", *STAGE_VERBS):
+        assert f"    {verb}" in told
+    assert "distill" in told
+    for heavy in ("torch", "transformers", "trl", "pydantic", "datasets", "matplotlib"):
+        assert f"'{heavy}'" not in told
+
+
+def test_tasks_prints_a_folder(capsys):
+    assert main(["tasks"]) == 0
+    folder = Path(capsys.readouterr().out.strip())
+    assert (folder / "recovery_probes" / "recovery_probes.yaml").is_file()
+
+
+def test_dry_run_prints_the_plan(tmp_path, capsys):
+    assert main(["run", write(tmp_path), "--dry-run", "prune.target.layers=3"]) == 0
+    assert "4 -> 3 blocks, 1 by angular_distance" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+def test_verbs_work_alone(tmp_path, capsys):
+    path = write(tmp_path)
+    for verb in ("score", "prune"):
+        assert main([verb, path]) == 0
+    assert (tmp_path / "run" / "prune" / "model" / "config.json").is_file()
+    assert str(tmp_path / "run" / "prune") in capsys.readouterr().out
+
+
+def change_dataset(tmp_path, text):
+    return lambda values: (tmp_path / "rows.jsonl").write_text(text)
+
+
+CASES = {
+    "unknown key": (lambda v, t: v.update(prunee={}), "unknown key 'prunee'; did you mean 'prune'?"),
+    "wrong type": (lambda v, t: v.update(seed="many"), "seed is 'many'"),
+    "too many layers": (
+        lambda v, t: v["prune"].update(target={"layers": 9}),
+        "prune.target.layers is 9; allowed: 1..4 (the model has 4)",
+    ),
+    "keep out of range": (
+        lambda v, t: v.update(prune={"keep": {"num_hidden_layers": [0, 7]}}),
+        "keep.num_hidden_layers is [0, 7]; wanted: growing indices without repeats in 0..3",
+    ),
+    "no usable columns": (
+        lambda v, t: (t / "rows.jsonl").write_text('{"question": "a", "answer": "b"}'),
+        "has the columns question, answer; wanted: prompt + completion or messages or text",
+    ),
+    "empty dataset": (lambda v, t: (t / "rows.jsonl").write_text(""), "is empty"),
+    "missing dataset": (lambda v, t: (t / "rows.jsonl").unlink(), "is not a file here"),
+    "text cannot be rewritten": (
+        lambda v, t: (t / "rows.jsonl").write_text('{"text": "some words"}'),
+        "without answers to rewrite",
+    ),
+    "unknown answer type": (
+        lambda v, t: (t / "rows.jsonl").write_text(json.dumps({"prompt": "a", "completion": "b", "answer_type": "x"})),
+        "answer_type 'x' in the dataset is unknown",
+    ),
+    "hub model without network": (lambda v, t: v.update(model="someone/model"), "the hub cannot be reached"),
+    "hub dataset without network": (
+        lambda v, t: v["dataset"].update(path="someone/rows"),
+        "cannot be had from the hub",
+    ),
+    "unknown family": (
+        lambda v, t: rewrite_config(t, model_type="mamba2"),
+        "model type 'mamba2' has no row",
+    ),
+    "unknown model type": (lambda v, t: rewrite_config(t, model_type="lama"), "config.json cannot be used"),
+    "missing weights": (lambda v, t: (t / "dense" / "model.safetensors").unlink(), "holds no safetensors weights"),
+    "corrupt weights": (
+        lambda v, t: (t / "dense" / "model.safetensors").write_bytes(b"\x08" + b"\0" * 30),
+        "is corrupt",
+    ),
+    "output holds something else": (
+        lambda v, t: ((t / "run").mkdir(), (t / "run" / "thesis.tex").write_text("x")),
+        "is not empty and no trl-prune run",
+    ),
+    "output holds another run": (
+        lambda v, t: ((t / "run").mkdir(), (t / "run" / "run.json").write_text('{"model": "another"}')),
+        "holds a run of model 'another'",
+    ),
+    "unknown training argument": (
+        lambda v, t: v["recover"]["sft"]["args"].update(learning_rat=1),
+        "recover.sft.args.learning_rat is no argument here; did you mean 'learning_rate'?",
+    ),
+    "wrong training argument": (
+        lambda v, t: v["recover"]["sft"]["args"].update(lr_scheduler_type="wavy"),
+        "recover.sft.args",
+    ),
+    "no tokenizer": (
+        lambda v, t: [path.unlink() for path in (t / "dense").glob("tokenizer*")],
+        "has no tokenizer that can be read",
+    ),
+}
+
+
+def rewrite_config(tmp_path, **changes):
+    path = tmp_path / "dense" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_mistakes_are_told_in_one_sentence_before_anything_is_written(case, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    change, message = CASES[case]
+    path = write(tmp_path, lambda values: change(values, tmp_path))
+    assert message in refused(capsys, "run", path)
+    left = {entry.name for entry in (tmp_path / "run").iterdir()} if (tmp_path / "run").exists() else set()
+    assert left <= {"thesis.tex", "run.json"}
+
+
+def test_missing_shard_of_an_index(tmp_path, capsys):
+    path = write(tmp_path)
+    index = {"metadata": {}, "weight_map": {"model.embed_tokens.weight": "model-00001-of-00002.safetensors"}}
+    (tmp_path / "dense" / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "model-00001-of-00002.safetensors is missing" in refused(capsys, "run", path)
+
+
+def test_no_recipe_two_recipes_missing_recipe(tmp_path, capsys):
+    assert "wants a recipe file" in refused(capsys, "run")
+    assert "one recipe at a time" in refused(capsys, "run", "a.yaml", "b.yaml")
+    assert "cannot be read: No such file" in refused(capsys, "run", str(tmp_path / "none.yaml"))
+
+
+def test_output_in_use(tmp_path, capsys):
+    from trl_prune.artifacts import RunFolder
+
+    path = write(tmp_path)
+    with RunFolder(tmp_path / "run").held(str(tmp_path / "dense")):
+        assert "in use by another" in refused(capsys, "run", path)
+    shutil.rmtree(tmp_path / "run")

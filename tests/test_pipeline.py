@@ -1,0 +1,268 @@
+"""The whole road on a tiny model, and the same road with the process killed on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import AutoModelForCausalLM
+
+from tests.conftest import ROWS, save_tiny
+from trl_prune.checkpoints import read_provenance
+from trl_prune.config import parse_recipe
+from trl_prune.errors import InputError
+from trl_prune.pipeline import plan, run_recipe
+
+
+TASK = """\
+task: tiny_choice
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: answer
+metric_list: [{{metric: acc}}]
+metadata: {{trained: {trained}, capability: parity}}
+"""
+
+
+def recipe_values(folder: Path, name: str = "run") -> dict:
+    """Write a tiny model, data and tasks, and return a recipe over them."""
+    if not (folder / "dense").exists():
+        save_tiny(folder / "dense")
+        (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS * 2)))
+        data = folder / "items.json"
+        rows = [
+            json.dumps({"question": f"Number {n} is", "choices": ["odd", "even"], "answer": n % 2}) for n in range(30)
+        ]
+        data.write_text("\n".join(rows))
+        (folder / "tasks").mkdir()
+        (folder / "tasks" / "one.yaml").write_text(TASK.format(data=data, trained="true"))
+        (folder / "tasks" / "two.yaml").write_text(
+            TASK.format(data=data, trained="false").replace("tiny_choice", "tiny_other")
+        )
+    args = {
+        "per_device_train_batch_size": 2,
+        "num_train_epochs": 1,
+        "logging_steps": 2,
+        "save_steps": 2,
+        "gradient_checkpointing": False,
+        "learning_rate": 1e-3,
+        "max_length": 128,
+    }
+    return {
+        "model": str(folder / "dense"),
+        "dataset": {"path": str(folder / "rows.jsonl")},
+        "output": str(folder / name),
+        "dtype": "float32",
+        "score": {"samples": 8, "batch_size": 2},
+        "prune": {"target": {"layers": 2}},
+        "rewrite": {"max_new_tokens": 6, "batch_size": 4},
+        "recover": {
+            "sft": {"data": "references", "args": args},
+            "selfd": {"args": args, "peft": {"r": 2, "lora_dropout": 0.1}},
+        },
+        "evaluate": {
+            "tasks": ["tiny_choice", "tiny_other"],
+            "include_path": [str(folder / "tasks")],
+            "questions": ["Why?"],
+        },
+    }
+
+
+def recipe(folder: Path, name: str = "run", **sections: object):
+    return parse_recipe(recipe_values(folder, name) | sections, "test")
+
+
+def results(run_dir: Path) -> dict[str, str]:
+    """Return every result file's text, with the run's own folder name taken out."""
+    found = run_dir.rglob("result.json")
+    return {str(path.relative_to(run_dir)): path.read_text() for path in found}
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory):
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("road")
+    return folder, run_recipe(recipe(folder))
+
+
+def test_every_stage_leaves_a_result(road):
+    folder, _ = road
+    assert set(results(folder / "run")) == {
+        "score/result.json",
+        "prune/result.json",
+        "rewrite/result.json",
+        "recover/sft/result.json",
+        "recover/selfd/result.json",
+        "evaluate/dense/result.json",
+        "evaluate/pruned/result.json",
+        "evaluate/sft/result.json",
+        "evaluate/selfd/result.json",
+        "report/result.json",
+    }
+    assert not list((folder / "run").rglob("pending.json"))
+    assert not list((folder / "run").rglob("*.part"))
+
+
+def test_every_model_is_an_ordinary_checkpoint_that_knows_its_root(road):
+    folder, run = road
+    for name in ("pruned", "sft", "selfd"):
+        _, told = AutoModelForCausalLM.from_pretrained(run.model_dir(name), output_loading_info=True)
+        assert not told["missing_keys"]
+        assert not told["unexpected_keys"]
+        assert read_provenance(run.model_dir(name)).dense["path"] == str(folder / "dense")
+        assert (run.model_dir(name) / "LICENSE").is_file()
+
+
+def test_the_page_stands_by_itself_and_shows_the_figures(road):
+    folder, _ = road
+    page = (folder / "run" / "report" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 6
+    assert "<img" in page
+    assert 'src="http' not in page
+    table = json.loads((folder / "run" / "report" / "recovery.json").read_text())
+    groups = {line["group"] for line in table["lines"]}
+    assert len(groups) == 3
+    markdown = (folder / "run" / "report" / "report.md").read_text()
+    for line in table["lines"]:
+        assert f"| {line['model']} | {line['score']['value']:.3f} ± {line['score']['stderr']:.3f} |" in markdown
+    assert "What is" in markdown
+    assert "Why?" in markdown
+
+
+def test_a_second_run_does_nothing(road):
+    folder, _ = road
+    before = {path: path.stat().st_mtime_ns for path in (folder / "run").rglob("*") if path.is_file()}
+    run_recipe(recipe(folder))
+    after = {path: path.stat().st_mtime_ns for path in (folder / "run").rglob("*") if path.is_file()}
+    changed = {path.name for path in after if after[path] != before.get(path)}
+    assert changed <= {".lock"}
+
+
+def test_a_dry_run_after_the_run_skips_everything(road):
+    folder, _ = road
+    lines = list(plan(recipe(folder)))
+    assert not [line for line in lines if line.startswith("  run ")]
+    assert len([line for line in lines if line.startswith("  skip")]) == 10
+
+
+def test_a_dry_run_writes_nothing_and_tells_the_plan(tmp_path):
+    told = "\n".join(plan(recipe(tmp_path, "planned")))
+    assert not (tmp_path / "planned").exists()
+    assert "4 -> 2 blocks, 2 by angular_distance" in told
+    assert "24 rows" in told
+    assert "sft on references" in told
+    assert "LoRA r=2" in told
+
+
+def test_a_changed_arm_redoes_that_arm_and_what_follows(tmp_path):
+    run_recipe(recipe(tmp_path))
+    before = results(tmp_path / "run")
+    values = recipe_values(tmp_path)
+    values["recover"]["sft"]["args"] = values["recover"]["sft"]["args"] | {"learning_rate": 5e-3}
+    run_recipe(parse_recipe(values, "test"))
+    after = results(tmp_path / "run")
+    changed = {name for name in after if after[name] != before[name]}
+    assert {"recover/sft/result.json"} <= changed
+    assert changed <= {"recover/sft/result.json", "evaluate/sft/result.json", "report/result.json"}
+
+
+@pytest.mark.parametrize("by", ["block_influence", "perplexity"])
+def test_every_way_to_choose(tmp_path, by):
+    run = run_recipe(recipe(tmp_path, prune={"by": by, "target": {"layers": 2}}, recover={}, rewrite=None))
+    removed = run.folder.needed("prune").metrics["removed"]
+    assert len(removed) == 2
+    assert (by == "perplexity") == (run.folder.result("score") is None)
+
+
+def test_keep_by_hand_and_messages_without_arms(tmp_path):
+    values = recipe_values(tmp_path)
+    (tmp_path / "rows.jsonl").write_text(
+        "\n".join(json.dumps({"messages": row["prompt"] + row["completion"]}) for row in ROWS)
+    )
+    values |= {"prune": {"keep": {"num_hidden_layers": [0, 1, 3]}}}
+    values["recover"] = {"selfd": values["recover"]["sft"] | {"data": "rewritten"}}
+    run = run_recipe(parse_recipe(values, "test"))
+    assert run.folder.needed("prune").metrics["removed"] == [2]
+    assert run.folder.result("report") is not None
+
+
+def test_a_verb_alone_asks_for_what_it_needs(tmp_path):
+    with pytest.raises(InputError, match="run `trl-prune score` first"):
+        run_recipe(recipe(tmp_path), ["prune"])
+    run_recipe(recipe(tmp_path), ["score"])
+    run_recipe(recipe(tmp_path), ["prune"])
+    assert set(results(tmp_path / "run")) == {"score/result.json", "prune/result.json"}
+
+
+def test_the_disk_is_checked_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("trl_prune.pipeline.disk_needed", lambda run: 10**18)
+    with pytest.raises(InputError, match="needs 1000000000.0 GB and has"):
+        run_recipe(recipe(tmp_path))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_multi_stage_run_keeps_the_first_dense_model_as_root(tmp_path):
+    first = run_recipe(recipe(tmp_path, recover={}, rewrite=None), ["score", "prune"])
+    values = recipe_values(tmp_path, "second") | {
+        "model": str(first.model_dir("pruned")),
+        "recover": {},
+        "rewrite": None,
+    }
+    second = run_recipe(parse_recipe(values | {"prune": {"target": {"layers": 1}}}, "test"), ["score", "prune"])
+    told = read_provenance(second.model_dir("pruned"))
+    assert told.dense["path"] == str(tmp_path / "dense")
+    assert len(told.keep["num_hidden_layers"]) == 1
+    assert set(told.keep["num_hidden_layers"]) <= set(
+        read_provenance(first.model_dir("pruned")).keep["num_hidden_layers"]
+    )
+
+
+KILL_AT = {
+    "score": "score/pending.json",
+    "rewrite": "rewrite/batches/*/batch-000002.json",
+    "recover": "recover/sft/checkpoints/checkpoint-4",
+    "lora": "recover/selfd/checkpoints/checkpoint-6",
+    "evaluate": "evaluate/pruned/tiny_choice.json",
+}
+
+
+def start(recipe_path: Path) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "trl_prune.cli", "run", str(recipe_path)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def kill_when(process: subprocess.Popen, run_dir: Path, pattern: str) -> None:
+    deadline = time.monotonic() + 120
+    while not list(run_dir.glob(pattern)):
+        assert process.poll() is None, process.stderr.read().decode()[-2000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.slow  # five starts of the whole stack
+@pytest.mark.parametrize("stages", [list(KILL_AT)])
+def test_killed_in_every_stage_it_ends_as_unbroken(tmp_path, stages):
+    values = recipe_values(tmp_path, "broken")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values))
+    for stage in stages:
+        kill_when(start(path), tmp_path / "broken", KILL_AT[stage])
+    last = start(path)
+    _, told = last.communicate(timeout=300)
+    assert last.returncode == 0, told.decode()[-2000:]
+    run_recipe(recipe(tmp_path, "unbroken"))
+    broken, unbroken = results(tmp_path / "broken"), results(tmp_path / "unbroken")
+    assert broken.keys() == unbroken.keys()
+    assert broken == unbroken

