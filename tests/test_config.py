@@ -71,6 +71,28 @@ def test_overrides_are_dotted_keys_with_yaml_values(tmp_path):
     assert recipe.seed == 7
 
 
+def test_numbers_as_people_write_them(tmp_path):
+    recipe = load_recipe(recipe_file(tmp_path, FULL), ["recover.selfd.args.learning_rate=1e-4"])
+    assert recipe.recover["selfd"].args == {"learning_rate": 1e-4}
+    text = FULL + "    args: {learning_rate: 2e-5, run_name: 1e, warmup: -3E+2}\n"
+    assert load_recipe(recipe_file(tmp_path, text), []).recover["selfd"].args == {
+        "learning_rate": 2e-5,
+        "run_name": "1e",
+        "warmup": -300.0,
+    }
+
+
+def test_an_override_of_one_arm_leaves_its_anchors_others_alone():
+    recipe = quickstart_recipe("default", ["recover.sft.args.learning_rate=1e-3"])
+    assert recipe.recover["sft"].args["learning_rate"] == 1e-3
+    assert recipe.recover["selfd"].args["learning_rate"] == 2e-4
+
+
+def test_an_override_below_an_empty_section():
+    values = ["model=m", "dataset.path=d", "output=o", "prune.target.layers=2", "rewrite=", "rewrite.batch_size=3"]
+    assert load_recipe(None, values).rewrite.batch_size == 3
+
+
 def test_a_recipe_can_be_overrides_alone():
     words = ["model=m", "dataset.path=d.jsonl", "output=o", "prune.keep.num_hidden_layers=[0, 1]"]
     assert load_recipe(None, words).prune.keep.num_hidden_layers == [0, 1]
@@ -98,7 +120,7 @@ def test_missing_file(tmp_path):
 
 def test_unknown_models_to_evaluate_are_refused():
     with pytest.raises(InputError, match="evaluate.models names 'sft'; allowed: dense, pruned"):
-        parse_recipe(MINIMAL | {"evaluate": {"models": ["sft"]}}, "test")
+        parse_recipe(MINIMAL | {"evaluate": {"models": ["dense", "sft"]}}, "test")
 
 
 def test_sections_are_frozen():

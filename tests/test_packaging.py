@@ -47,7 +47,7 @@ def test_the_wheel_holds_all_data(tmp_path):
 def test_example_recipes_are_recipes(path):
     recipe = parse_recipe(yaml.safe_load(path.read_text()), str(path))
     for arm in recipe.recover.values():
-        check_arm(arm.args, arm.peft)
+        check_arm({"use_cpu": True, "bf16": False} | arm.args, arm.peft)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)

@@ -133,7 +133,8 @@ def test_the_page_stands_by_itself_and_shows_the_figures(road):
     assert len(groups) == 3
     markdown = (folder / "run" / "report" / "report.md").read_text()
     for line in table["lines"]:
-        assert f"| {line['model']} | {line['score']['value']:.3f} ± {line['score']['stderr']:.3f} |" in markdown
+        score = line["recovery"]["score"]
+        assert f"| {line['model']} | {score['value']:.3f} ± {score['stderr']:.3f} |" in markdown
     assert "What is" in markdown
     assert "Why?" in markdown
 
@@ -201,6 +202,20 @@ def test_a_verb_alone_asks_for_what_it_needs(tmp_path):
     run_recipe(recipe(tmp_path), ["score"])
     run_recipe(recipe(tmp_path), ["prune"])
     assert set(results(tmp_path / "run")) == {"score/result.json", "prune/result.json"}
+
+
+def test_a_verb_alone_refuses_results_of_other_settings(tmp_path):
+    run_recipe(recipe(tmp_path), ["score"])
+    with pytest.raises(InputError, match="score is of other settings.*run `trl-prune score` again first"):
+        run_recipe(recipe(tmp_path, score={"samples": 4}), ["prune"])
+
+
+def test_an_edited_chat_template_is_another_model(tmp_path):
+    run_recipe(recipe(tmp_path), ["score"])
+    template = tmp_path / "dense" / "chat_template.jinja"
+    template.write_text(template.read_text() + " ")
+    with pytest.raises(InputError, match="is of other settings or inputs"):
+        run_recipe(recipe(tmp_path), ["prune"])
 
 
 def test_the_disk_is_checked_first(tmp_path, monkeypatch):

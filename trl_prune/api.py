@@ -5,7 +5,15 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from trl_prune.checkpoints import dense_root, fingerprint, load_config, load_model, load_tokenizer, locate
+from trl_prune.checkpoints import (
+    dense_root,
+    fingerprint,
+    load_config,
+    load_model,
+    load_tokenizer,
+    locate,
+    weights_fingerprint,
+)
 from trl_prune.config import load_recipe, parse_recipe
 from trl_prune.data.formatting import calibration_batches, format_of, read_dataset, sample
 from trl_prune.data.generation import Sampling
@@ -77,11 +85,14 @@ def prune(
     Raises:
         InputError: a model type without a row, or a cut that does not fit the model.
     """
+    target = Path(output)
+    if target.exists() and (target.is_file() or any(target.iterdir())):
+        raise InputError(f"output {str(target)!r} is there already and is not overwritten; name a new folder")
     folder = locate(str(model))
     total = load_config(folder).num_hidden_layers
     keep = layers if isinstance(layers, list) else _chosen(total, layers, scores, by)
-    prune_checkpoint(folder, Path(output), {LAYERS: keep}, dense_root(folder, str(model)))
-    return Path(output)
+    prune_checkpoint(folder, target, {LAYERS: keep}, dense_root(folder, str(model)))
+    return target
 
 
 def _chosen(total: int, layers: int, scores: LayerScores | None, by: str) -> list[int]:
@@ -112,8 +123,8 @@ def rewrite_dataset(
     rows = _rows(dataset)
     if format_of(rows.column_names) == "text":
         raise InputError("plain text has no answers to rewrite; wanted: prompt + completion, or messages")
-    folder = _folder(model)
-    teacher = Teacher(lambda: _model(model), load_tokenizer(folder), fingerprint(folder))
+    mark = weights_fingerprint(model) if isinstance(model, PreTrainedModel) else fingerprint(_folder(model))
+    teacher = Teacher(lambda: _model(model), load_tokenizer(_folder(model)), mark)
     return rewrite_rows(rows, teacher, Sampling(max_new_tokens, batch_size), Path(cache_dir))
 
 
@@ -138,7 +149,10 @@ def evaluate(
 
 
 def _folder(model: Model) -> Path:
-    return locate(model.config.name_or_path if isinstance(model, PreTrainedModel) else str(model))
+    name = model.config.name_or_path if isinstance(model, PreTrainedModel) else str(model)
+    if not name:
+        raise InputError("the model in memory has no config.name_or_path to find its tokenizer by")
+    return locate(name)
 
 
 def _model(model: Model) -> PreTrainedModel:

@@ -76,6 +76,8 @@ class RunFolder:
         lock = FileLock(self.path / LOCK)
         try:
             lock.acquire(timeout=0)
+        except PermissionError as error:
+            raise InputError(f"the output folder {self.path} cannot be written to") from error
         except Timeout as error:
             raise InputError(f"the output folder {self.path} is in use by another trl-prune process") from error
         try:
@@ -98,7 +100,7 @@ class RunFolder:
         """
         if self.path.is_file():
             raise InputError(f"the output folder {self.path} is a file")
-        if not self.path.is_dir() or not any(entry.name != LOCK for entry in self.path.iterdir()):
+        if not self.path.is_dir() or not any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             return
         held = self.notes().get("model")
         if held is None:
@@ -111,7 +113,7 @@ class RunFolder:
     def notes(self) -> dict:
         """Return what was resolved once for the whole run."""
         marker = self.path / MARKER
-        return json.loads(marker.read_text()) if marker.is_file() else {}
+        return _read_json(marker) if marker.is_file() else {}
 
     def note(self, **facts: object) -> None:
         """Add to what was resolved once for the whole run."""
@@ -126,7 +128,7 @@ class RunFolder:
     def result(self, stage: str, unit: str = "") -> Result | None:
         """Return a stage's result, or None where it has none yet."""
         path = self.stage_dir(stage, unit) / RESULT
-        return Result(**json.loads(path.read_text())) if path.is_file() else None
+        return Result(**_read_json(path)) if path.is_file() else None
 
     def needed(self, stage: str, unit: str = "") -> Result:
         """Return a stage's result.
@@ -170,6 +172,7 @@ class RunFolder:
     def _clear(self, folder: Path) -> None:
         if folder.exists():
             logger.info("%s is of other inputs or settings and is done anew", folder)
+            (folder / RESULT).unlink(missing_ok=True)  # first, so that a kill in the middle leaves no result behind
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
 
@@ -185,6 +188,13 @@ class RunFolder:
         write_json(folder / TIMING, outcome.timing)
         write_json(folder / RESULT, asdict(result))
         (folder / PENDING).unlink()
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is corrupt; delete it, and its stage is done again") from error
 
 
 def _fingerprint(path: Path) -> str:

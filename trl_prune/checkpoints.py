@@ -23,6 +23,8 @@ PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 WEIGHTS = (".safetensors", ".gguf", ".h5", ".msgpack", ".onnx", *PICKLED)
 # Everything a checkpoint needs; the weights themselves only as safetensors.
 HUB_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "LICENSE*", "NOTICE*"]
+# A second copy of the weights in some repositories.
+HUB_IGNORED = ["consolidated*", "original/*"]
 HEADER_LENGTH_BYTES = 8
 SAMPLE_BYTES = 1 << 16
 SAMPLES_PER_FILE = 32
@@ -99,13 +101,24 @@ def locate(model: str, revision: str | None = None) -> Path:
 
 def _from_hub(model: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     looks_local = model.startswith((".", "/", "~")) or model.count("/") != 1
     if looks_local:
         raise InputError(f"model {model!r} is neither a folder here nor a hub id (`owner/name`)")
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=HUB_PATTERNS))
+        return Path(
+            snapshot_download(model, revision=revision, allow_patterns=HUB_PATTERNS, ignore_patterns=HUB_IGNORED)
+        )
+    except GatedRepoError as error:
+        raise InputError(
+            f"model {model!r} is gated: accept its licence on the hub and log in (`hf auth login`)"
+        ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise InputError(f"model {model!r} is not on the hub (revision {revision or 'main'})") from error
     except (OSError, RuntimeError) as error:
@@ -193,12 +206,14 @@ def check_weights(folder: Path) -> None:
 
 
 def fingerprint(folder: Path) -> str:
-    """Return a hash that changes when a checkpoint does: its config, and per weight file its size and samples of it.
+    """Return a hash that changes when a checkpoint does: its small files, and per weight file its size and samples.
 
     Reading whole weights would cost minutes on a large model at every start, so blocks spread over each file stand
     for it; training or merging changes every tensor and so some block.
     """
     digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for path in companions(folder):
+        digest.update(path.name.encode() + path.read_bytes())
     for path in sorted(set(tensor_files(folder).values())):
         digest.update(f"{path.name} {os.path.getsize(path)}".encode())
         digest.update(_sampled(path))
@@ -222,12 +237,23 @@ def file_hash(path: Path) -> str:
 
 
 def copy_companions(source: Path, target: Path) -> None:
-    """Copy what lies beside the weights: tokenizer, chat template, generation config, licence, custom code."""
-    skipped = {"config.json", "README.md", INDEX, PROVENANCE}
-    for path in sorted(source.iterdir()):
-        wanted = path.is_file() and path.suffix not in WEIGHTS and path.name not in skipped
-        if wanted and not path.name.startswith(".") and not path.name.endswith(".index.json"):
-            shutil.copyfile(path, target / path.name)
+    """Copy what lies beside the weights: tokenizer, chat template, generation config, licence."""
+    for path in companions(source):
+        shutil.copyfile(path, target / path.name)
+
+
+def companions(folder: Path) -> list[Path]:
+    """Return the files of a checkpoint that are not weights, config, card or provenance."""
+    skipped = {"config.json", "README.md", PROVENANCE, "training_args.bin"}
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+        and path.suffix not in WEIGHTS
+        and path.name not in skipped
+        and not path.name.startswith(".")
+        and not path.name.endswith(".index.json")
+    ]
 
 
 def write_json(path: Path, value: object) -> None:
@@ -262,15 +288,32 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     os.replace(part, target)
 
 
-def load_model(folder: Path, dtype: str, device: str = "cpu", trust_remote_code: bool = False) -> "PreTrainedModel":
-    """Return a checkpoint's causal LM in eval mode."""
+def load_model(folder: Path, dtype: str, device: str | None = None) -> "PreTrainedModel":
+    """Return a checkpoint's causal LM in eval mode, on the accelerator where there is one."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust_remote_code)
-    return model.to(device).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    return model.to(device or best_device()).eval()
 
 
-def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
+def best_device() -> str:
+    """Return where models run."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def weights_fingerprint(model: "PreTrainedModel") -> str:
+    """Return a hash of values spread over every weight of a model in memory."""
+    digest = hashlib.sha256(model.config.to_json_string().encode())
+    for weight in model.parameters():
+        values = weight.detach().flatten()
+        spread = values[:: max(1, len(values) // 64)].float().cpu()
+        digest.update(spread.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """Return a checkpoint's tokenizer, with a padding token.
 
     Raises:
@@ -279,7 +322,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> "PreTrained
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{folder} has no tokenizer that can be read: {first_line(error)}") from error
     if tokenizer.pad_token is None:
@@ -287,7 +330,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> "PreTrained
     return tokenizer
 
 
-def load_config(folder: Path, trust_remote_code: bool = False) -> "PreTrainedConfig":
+def load_config(folder: Path) -> "PreTrainedConfig":
     """Return a checkpoint's config.
 
     Raises:
@@ -296,6 +339,6 @@ def load_config(folder: Path, trust_remote_code: bool = False) -> "PreTrainedCon
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{folder / 'config.json'} cannot be used: {first_line(error)}") from error

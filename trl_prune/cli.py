@@ -7,6 +7,7 @@ import argparse
 import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 
 from trl_prune.errors import InputError
@@ -52,9 +53,21 @@ def _shared(verb: argparse.ArgumentParser, told: str) -> None:
     verb.add_argument("--dry-run", action="store_true", help="print the resolved plan and do nothing")
 
 
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Return the parsed words; overrides may stand before and after options, which argparse alone would refuse."""
+    top = parser()
+    given, rest = top.parse_known_args(argv)
+    options = [word for word in rest if word.startswith("-")]
+    if options or (rest and not hasattr(given, "words")):
+        top.error(f"unrecognized arguments: {' '.join(options or rest)}")
+    if rest:
+        given.words += rest
+    return given
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code: 2 for a mistake of the user's."""
-    given = parser().parse_args(argv)
+    given = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("trl_prune").setLevel(logging.INFO)
@@ -95,8 +108,9 @@ def _tasks() -> Path:
 def _calm_libraries() -> None:
     # Bars of our stages say what is going on; those of every weight file and every mapped dataset hide it.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Every TRL config sets the old name of this argument itself (huggingface/trl 1.16 on transformers 5.23).
+    warnings.filterwarnings("ignore", message="`.*gradient_checkpointing.*` is deprecated", category=FutureWarning)
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()

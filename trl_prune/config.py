@@ -1,6 +1,7 @@
 """The recipe: one YAML file, one frozen section per verb, every key documented once by the line under it."""
 
 import difflib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +14,22 @@ from trl_prune.errors import InputError, first_line
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
+
+
+class Loader(yaml.SafeLoader):
+    """YAML that reads `1e-4` as a number, as everyone who writes a learning rate means it; YAML 1.1 wants `1.0e-4`."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _unshared(value: object) -> object:
+    """Return nested mappings without YAML's sharing, so that an override of one arm leaves the others alone."""
+    if isinstance(value, dict):
+        return {key: _unshared(inner) for key, inner in value.items()}
+    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
 
 
 class Section(BaseModel):
@@ -116,7 +133,7 @@ class EvaluateSection(Section):
     tasks: list[str] = ["recovery_probes"]
     """Tasks or groups: ours, lm-eval's, or those in `include_path`."""
     models: list[str] | None = None
-    """`dense`, `pruned` and arms of `recover`; all of them where left out."""
+    """`dense`, against which the others are held, `pruned` and arms of `recover`; all where left out."""
     include_path: list[str] = []
     """Folders with lm-eval task YAML of your own."""
     apply_chat_template: bool | Literal["auto"] = "auto"
@@ -153,12 +170,10 @@ class Recipe(Section):
     """Training rows in one of TRL's formats."""
     output: str
     """The run folder."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seeds every draw."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of all stages; `auto` is bfloat16 on GPUs that have it, and on CPUs whichever runs a step faster."""
-    trust_remote_code: bool = False
-    """Whether code that comes with a checkpoint may run."""
     score: ScoreSection = ScoreSection()
     prune: PruneSection
     rewrite: RewriteSection | None = None
@@ -176,7 +191,13 @@ class Recipe(Section):
                 )
             if arm.data == "rewritten" and self.rewrite is None:
                 raise ValueError(f"recover.{name} trains on rewritten data but the recipe has no `rewrite` section")
-        for name in self.evaluate.models or []:
+        return self
+
+    @model_validator(mode="after")
+    def _models_fit(self) -> "Recipe":
+        if "dense" not in self.evaluated:
+            raise ValueError("evaluate.models lacks 'dense', against which recovery is counted")
+        for name in self.evaluated:
             if name not in self.models:
                 raise ValueError(f"evaluate.models names {name!r}; allowed: {', '.join(self.models)}")
         return self
@@ -200,7 +221,7 @@ def load_recipe(path: Path | None, overrides: list[str]) -> Recipe:
     """
     text = _read(path) if path else ""
     try:
-        values = yaml.safe_load(text) or {}
+        values = _unshared(yaml.load(text, Loader)) or {}
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
@@ -229,11 +250,13 @@ def _override(values: dict, override: str) -> None:
     *sections, last = key.split(".")
     here = values
     for section in sections:
-        here = here.setdefault(section, {})
+        if here.get(section) is None:
+            here[section] = {}
+        here = here[section]
         if not isinstance(here, dict):
             raise InputError(f"{override!r}: {section} is a value, not a section")
     try:
-        here[last] = yaml.safe_load(value)
+        here[last] = yaml.load(value, Loader)
     except yaml.YAMLError as error:
         raise InputError(f"{override!r}: {value!r} is not YAML") from error
 

@@ -9,9 +9,18 @@ from datasets import Dataset
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from trl_prune.artifacts import RunFolder, config_hash
-from trl_prune.checkpoints import dense_root, fingerprint, hub_commit, load_config, load_model, load_tokenizer, locate
+from trl_prune.checkpoints import (
+    best_device,
+    dense_root,
+    fingerprint,
+    hub_commit,
+    load_config,
+    load_model,
+    load_tokenizer,
+    locate,
+)
 from trl_prune.config import DatasetSection, Recipe
-from trl_prune.data.formatting import format_of, read_dataset, sample
+from trl_prune.data.formatting import dataset_commit, format_of, read_dataset, sample
 from trl_prune.data.starter import starter_rows
 from trl_prune.evaluation.efficiency import faster_dtype
 from trl_prune.smollm2 import smollm2
@@ -38,7 +47,7 @@ class Run:
     @cached_property
     def config(self) -> PreTrainedConfig:
         """The dense model's config."""
-        return load_config(self.dense_dir, self.recipe.trust_remote_code)
+        return load_config(self.dense_dir)
 
     @cached_property
     def root(self) -> dict:
@@ -55,12 +64,12 @@ class Run:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The dense model's tokenizer, which all later models share."""
-        return load_tokenizer(self.dense_dir, self.recipe.trust_remote_code)
+        return load_tokenizer(self.dense_dir)
 
     @property
     def device(self) -> str:
         """Where models run."""
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return best_device()
 
     @cached_property
     def dtype(self) -> str:
@@ -73,11 +82,16 @@ class Run:
     def _chosen_dtype(self) -> str:
         if self.device == "cuda":
             return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-        return faster_dtype(load_model(self.dense_dir, "float32", "cpu", self.recipe.trust_remote_code))
+        return faster_dtype(load_model(self.dense_dir, "float32", "cpu"))
 
     def settle(self) -> None:
         """Note in the run folder what later starts must not choose anew."""
-        self.folder.note(dtype=self.dtype, commit=hub_commit(self.dense_dir))
+        sections = [self.recipe.dataset, self.recipe.score.dataset]
+        commits = self.folder.notes().get("dataset_commits", {})
+        for section in sections:
+            if section is not None and section.path not in commits:
+                commits |= {section.path: dataset_commit(section.path, section.revision)}
+        self.folder.note(dtype=self.dtype, commit=hub_commit(self.dense_dir), dataset_commits=commits)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -89,7 +103,8 @@ class Run:
         if section.path == QUICKSTART:
             dataset = Dataset.from_list(starter_rows())
         else:
-            dataset = read_dataset(section.path, section.name, section.split, section.revision)
+            revision = section.revision or self.folder.notes().get("dataset_commits", {}).get(section.path)
+            dataset = read_dataset(section.path, section.name, section.split, revision)
         if section.rows is not None:
             dataset = sample(dataset, section.rows, self.recipe.seed)
         return dataset
@@ -126,7 +141,7 @@ class Run:
 
     def load(self, name: str) -> PreTrainedModel:
         """Return a model of the recipe, in eval mode, in the run's arithmetic."""
-        return load_model(self.model_dir(name), self.dtype, self.device, self.recipe.trust_remote_code)
+        return load_model(self.model_dir(name), self.dtype, self.device)
 
     def seed_everything(self) -> None:
         """Seed the draws of a stage, so that a stage run alone draws what it draws in a whole run."""

@@ -42,10 +42,27 @@ def run_recipe(recipe: Recipe, stages: list[str] | None = None) -> Run:
     check(run, names)
     with run.folder.held(identity(recipe)):
         run.settle()
+        check_fresh(run, names)
         for name in names:
             for unit in STAGES[name].units(recipe):
                 do(run, STAGES[name], unit)
     return run
+
+
+def check_fresh(run: Run, names: list[str]) -> None:
+    """Check that the results a stage run alone builds on are those of this recipe.
+
+    Raises:
+        InputError: an earlier stage's result is of other settings or inputs.
+    """
+    earlier = [name for name in wanted_stages(run.recipe) if list(STAGES).index(name) < list(STAGES).index(names[0])]
+    for name in earlier:
+        for unit in STAGES[name].units(run.recipe):
+            if run.folder.result(name, unit) is not None and not _is_done(run, STAGES[name], unit):
+                raise InputError(
+                    f"{run.folder.stage_dir(name, unit)} is of other settings or inputs than this recipe's: run "
+                    f"`trl-prune {name}` again first, or `run`"
+                )
 
 
 def identity(recipe: Recipe) -> str:

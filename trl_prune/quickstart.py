@@ -22,8 +22,8 @@ SIZES: dict[str, list[str]] = {
         "output=runs/quickstart-full",
         "dataset.rows=null",
         "score.samples=256",
-        "recover.sft.tokens=100000",
-        "recover.selfd.tokens=100000",
+        "recover.sft.tokens=80000",
+        "recover.selfd.tokens=80000",
         "evaluate.items=null",
     ],
 }

@@ -71,6 +71,18 @@ def test_reads_jsonl_json_and_parquet_alike(tmp_path):
         assert list(read_dataset(str(tmp_path / name))) == rows
 
 
+def test_columns_that_only_later_rows_have_are_kept(tmp_path):
+    (tmp_path / "rows.jsonl").write_text(json.dumps(TEXT_ROW) + "\n" + json.dumps(TEXT_ROW | {"answer_type": "open"}))
+    told = read_dataset(str(tmp_path / "rows.jsonl"))
+    assert told["answer_type"] == [None, "open"]
+
+
+def test_unicode_line_separators_are_text(tmp_path):
+    row = {"prompt": "a\u2028b", "completion": "c\u0085d"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert list(read_dataset(str(tmp_path / "rows.jsonl"))) == [row]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -1,5 +1,7 @@
 """Oracles: batched, left-padded greedy answers = each prompt alone; a resumed pass = an unbroken one."""
 
+import copy
+
 import pytest
 import torch
 
@@ -56,6 +58,15 @@ def test_prompts_end_where_the_assistant_speaks(tokenizer):
     turns = [{"role": "user", "content": "Hi"}]
     text = tokenizer.decode(prompt_ids(tokenizer, turns, "So"))
     assert text == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nSo"
+
+
+def test_templates_without_a_system_role_get_its_words_before_the_users(tokenizer):
+    strict = copy.deepcopy(tokenizer)
+    refuse = "{%- if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{%- endif %}"
+    strict.chat_template = refuse + tokenizer.chat_template
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    text = strict.decode(prompt_ids(strict, turns))
+    assert text == "<|im_start|>user\nBe brief.\n\nHi<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_resumed_pass_redoes_no_batch_and_gives_the_same(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import save_tiny
@@ -159,6 +159,39 @@ def test_meta_model_counts_what_is_written(tmp_path):
     written = sum(weight.numel() for weight in load_strictly(tmp_path / "pruned").parameters())
     config = load_strictly(dense_dir).config
     assert sum(weight.numel() for weight in meta_model(config, {LAYERS: [0, 2]}).parameters()) == written
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+@torch.inference_mode()
+def test_checkpoints_saved_from_the_bare_backbone(family, tmp_path):
+    """As GPT-2's on the hub: no `transformer.` in front of its tensors."""
+    dense_dir = save_tiny(tmp_path / "dense", family)
+    prune_checkpoint(dense_dir, tmp_path / "whole", {LAYERS: [0, 3]}, ROOT)
+    backbone = FAMILIES[family].blocks.split(".")[0] + "."
+    tensors = load_file(dense_dir / "model.safetensors")
+    bare = {name.removeprefix(backbone): tensor for name, tensor in tensors.items() if name.startswith(backbone)}
+    save_file(bare, dense_dir / "model.safetensors", metadata={"format": "pt"})
+    prune_checkpoint(dense_dir, tmp_path / "bare", {LAYERS: [0, 3]}, ROOT)
+    told = [load_strictly(tmp_path / name)(TOKENS, use_cache=False).logits for name in ("bare", "whole")]
+    assert torch.equal(*told)
+
+
+def test_blocks_under_another_name_are_refused(tmp_path):
+    dense_dir = save_tiny(tmp_path / "dense")
+    tensors = load_file(dense_dir / "model.safetensors")
+    renamed = {name.replace("model.layers", "model.blocks"): tensor for name, tensor in tensors.items()}
+    save_file(renamed, dense_dir / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="blocks of other names under 'model.layers'; its config says 4"):
+        prune_checkpoint(dense_dir, tmp_path / "pruned", {LAYERS: [0]}, ROOT)
+
+
+def test_quantised_checkpoints_are_refused(tmp_path):
+    dense_dir = save_tiny(tmp_path / "dense")
+    config = json.loads((dense_dir / "config.json").read_text())
+    quantised = config | {"quantization_config": {"quant_method": "fp8"}}
+    (dense_dir / "config.json").write_text(json.dumps(quantised))
+    with pytest.raises(InputError, match="is a quantised checkpoint"):
+        prune_checkpoint(dense_dir, tmp_path / "pruned", {LAYERS: [0]}, ROOT)
 
 
 def test_unknown_family_is_named_with_its_nearest():

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -75,7 +76,8 @@ def test_the_token_budget_is_what_is_trained_on(pruned, tmp_path):
 
 def test_both_kinds_of_data_are_learned_alike(pruned, tmp_path):
     """An arm on references and one on a rewriting that kept every reference end with the same weights."""
-    kept = Dataset.from_list([row | {"provenance": "reference", "verdict": "disagrees"} for row in ROWS])
+    told = {"provenance": "reference", "verdict": "disagrees", "reference_answer": "x", "rewrite": "y"}
+    kept = Dataset.from_list([row | told for row in ROWS])
     train_arm(plan(pruned, tmp_path, "a"), Dataset.from_list(ROWS), tmp_path / "references")
     train_arm(plan(pruned, tmp_path, "b"), kept, tmp_path / "rewritten")
     told = weights(tmp_path / "rewritten")
@@ -134,9 +136,30 @@ def test_half_written_checkpoints_are_passed_over(tmp_path):
 )
 def test_wrong_arguments_are_named(args, peft, message):
     with pytest.raises(InputError) as error:
-        check_arm(args, peft)
+        check_arm({"use_cpu": True, "bf16": False} | args, peft)
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"save_steps": 5, "logging_steps": 2}, "args.save_steps is 5; wanted: a multiple of logging_steps (2)"),
+        ({"train_sampling_strategy": "group_by_length"}, "does not resume to the same batches"),
+        ({"eval_strategy": "steps"}, "args.eval_strategy is no argument here"),
+        ({"fp16": True, "bf16": True}, "args:"),
+    ],
+)
+def test_arguments_that_would_break_a_resume_or_fail_late_are_refused(args, message):
+    with pytest.raises(InputError) as error:
+        check_arm({"use_cpu": True, "bf16": False} | args, None)
+    assert message in str(error.value)
+
+
+def test_the_students_cache_setting_stays(pruned, tmp_path):
+    train_arm(plan(pruned, tmp_path), Dataset.from_list(ROWS), tmp_path / "model")
+    told = [json.loads((folder / "config.json").read_text())["use_cache"] for folder in (pruned, tmp_path / "model")]
+    assert told[0] == told[1] is True
+
+
 def test_right_arguments_pass():
-    check_arm({"learning_rate": 1e-4, "packing": False}, {"r": 4, "lora_alpha": 8})
+    check_arm({"learning_rate": 1e-4, "packing": False, "use_cpu": True, "bf16": False}, {"r": 4, "lora_alpha": 8})

@@ -131,7 +131,8 @@ def test_what_cannot_be_rewritten_is_trained_on_as_it_is_or_refused(data, why, p
 
 
 def test_a_rewritten_dataset_is_not_rewritten_again(pruned, tmp_path):
-    data = Dataset.from_list([row | {"provenance": "reference"} for row in ROWS])
+    told = {"provenance": "reference", "verdict": "empty", "reference_answer": "x", "rewrite": ""}
+    data = Dataset.from_list([row | told for row in ROWS])
     trainer = SelfDistillSFTTrainer(
         str(pruned), config(tmp_path), train_dataset=data, teacher_model="nowhere/to-be-found"
     )

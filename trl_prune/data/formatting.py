@@ -47,9 +47,15 @@ def _read_file(path: Path) -> Dataset:
     try:
         if path.suffix == ".parquet":
             return Dataset.from_parquet(str(path), keep_in_memory=True)
-        return Dataset.from_list(_json_rows(path))
+        return from_rows(_json_rows(path))
     except (ValueError, OSError, TypeError) as error:
         raise InputError(f"dataset {str(path)!r} cannot be read: {first_line(error)}") from error
+
+
+def from_rows(rows: list[dict]) -> Dataset:
+    """Return a dataset with every key that any row has; `Dataset.from_list` knows the first row's only."""
+    columns = {key: None for row in rows for key in row}
+    return Dataset.from_list([columns | row for row in rows])
 
 
 def _json_rows(path: Path) -> list[dict]:
@@ -57,7 +63,7 @@ def _json_rows(path: Path) -> list[dict]:
     if path.suffix == ".json":
         rows = json.loads(text)
     else:
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+        rows = [json.loads(line) for line in text.split("\n") if line.strip()]
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError("wanted one JSON object a line")
     return rows
@@ -73,6 +79,18 @@ def _from_hub(path: str, name: str | None, split: str, revision: str | None) -> 
         ) from error
     except ValueError as error:
         raise InputError(f"dataset {path!r} (name {name!r}, split {split!r}): {first_line(error)}") from error
+
+
+def dataset_commit(path: str, revision: str | None = None) -> str | None:
+    """Return the commit a hub dataset has now, or None for a local one."""
+    if Path(path).expanduser().exists() or path.count("/") != 1:
+        return None
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().dataset_info(path, revision=revision).sha
+    except OSError:  # the cached copy was read; which commit it has is not known without the hub
+        return None
 
 
 def format_of(columns: list[str], source: str = "the dataset") -> str:
@@ -117,6 +135,11 @@ def _is_talk(turns: list[Message]) -> bool:
     return bool(turns) and plain and turns[-1]["role"] in ("user", "assistant")
 
 
+def conversational(rows: Dataset) -> bool:
+    """Return whether rows are made of messages rather than text."""
+    return "messages" in rows.column_names or not isinstance((rows[0].get("prompt") or rows[0].get("text")), str)
+
+
 def with_answer(row: Row, answer: str) -> dict:
     """Return a row with another answer in the place of its own, in the same format."""
     new = dict(row)
@@ -152,7 +175,9 @@ def calibration_batches(
         InputError: no row has two tokens.
     """
     texts = [row_text(row, tokenizer) for row in rows]
-    encoded = tokenizer(texts, truncation=True, max_length=max_length, add_special_tokens=False)["input_ids"]
+    # A chat template writes the special tokens itself.
+    templated = tokenizer.chat_template is not None and conversational(rows)
+    encoded = tokenizer(texts, truncation=True, max_length=max_length, add_special_tokens=not templated)["input_ids"]
     usable = sorted((ids for ids in encoded if len(ids) >= MIN_TOKENS), key=len, reverse=True)
     if not usable:
         raise InputError("the calibration rows hold no text of two tokens or more")

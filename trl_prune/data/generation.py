@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jinja2.exceptions import TemplateError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trl_prune.checkpoints import write_json
@@ -43,8 +44,18 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, turns: list[Message], prefill
     if tokenizer.chat_template is None:
         text = "\n\n".join(turn["content"] for turn in turns) + "\n"
         return tokenizer(text + prefill)["input_ids"]
-    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    except TemplateError:  # templates such as Gemma's know no system role
+        text = tokenizer.apply_chat_template(system_folded(turns), tokenize=False, add_generation_prompt=True)
     return tokenizer(text + prefill, add_special_tokens=False)["input_ids"]
+
+
+def system_folded(turns: list[Message]) -> list[Message]:
+    """Return the turns with the system's words at the head of the first user's turn."""
+    systems = [turn["content"] for turn in turns if turn["role"] == "system"]
+    talk = [turn for turn in turns if turn["role"] != "system"]
+    return [talk[0] | {"content": "\n\n".join([*systems, talk[0]["content"]])}, *talk[1:]]
 
 
 def plan_batches(prompts: list[list[int]], batch_size: int) -> list[list[int]]:

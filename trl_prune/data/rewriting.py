@@ -194,6 +194,11 @@ def judge(row: Row, rewrite: str, finished: bool) -> str:
     return "accepted" if agrees(rewrite, str(row.get("answer") or reference)) else "disagrees"
 
 
+def is_rewritten(columns: Sequence[str]) -> bool:
+    """Return whether a dataset with these columns went through rewriting before."""
+    return {PROVENANCE_COLUMN, VERDICT_COLUMN, ORIGINAL_COLUMN, REWRITE_COLUMN} <= set(columns)
+
+
 def settle(row: Row, rewrite: str | None, finished: bool) -> dict:
     """Return a row with the better answer and where it came from; `rewrite` is None for rows never asked."""
     verdict = "not_asked" if rewrite is None else judge(row, rewrite, finished)

@@ -40,8 +40,8 @@ class Speed:
 def measure_size(meta: torch.nn.Module) -> Size:
     """Return the size of a model on the meta device."""
     tokens = torch.zeros((1, FLOP_TOKENS), dtype=torch.long, device="meta")
-    # A ready mask: building one looks at values, which tensors without memory do not have.
-    mask = torch.zeros((1, 1, FLOP_TOKENS, FLOP_TOKENS), dtype=torch.bool, device="meta")
+    # With a mask and eager attention nothing looks at values, which tensors without memory do not have.
+    mask = torch.ones_like(tokens)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         meta(input_ids=tokens, attention_mask=mask, use_cache=False)
     return Size(sum(weight.numel() for weight in meta.parameters()), counter.get_total_flops() / FLOP_TOKENS)

@@ -1,6 +1,7 @@
 """The door to lm-eval: find tasks, run one on one model, keep a score per item."""
 
 import difflib
+import hashlib
 import logging
 import random
 from collections.abc import Mapping
@@ -84,6 +85,9 @@ def find_tasks(names: list[str], include_path: list[str]) -> Harness:
             tasks[child] = (
                 {child: loaded["tasks"][child]} if child in loaded["tasks"] else _load(manager, child)["tasks"]
             )
+    for leaves in tasks.values():
+        for task in leaves.values():
+            metric_of(task)
     return Harness(manager, children, tasks)
 
 
@@ -122,7 +126,7 @@ def _name_of(member: str | dict) -> str:
 def _load(manager: "TaskManager", name: str) -> dict:
     try:
         return manager.load([name])
-    except (OSError, ConnectionError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever a task's own code and its data loader may raise
         raise InputError(f"the data of task {name!r} cannot be had: {first_line(error)}") from error
 
 
@@ -149,8 +153,9 @@ def evaluate_unit(
         log_samples=True,
         apply_chat_template=manner.apply_chat_template,
     )
-    items = [item for name in leaves for item in _items(told["samples"][name])]
-    return _score(unit, told["configs"], leaves, items), items
+    metric = metric_of(next(iter(leaves.values())))
+    items = [item for name in leaves for item in _items(told["samples"][name], metric)]
+    return _score(unit, metric, leaves, items), items
 
 
 def _drawn(leaves: Mapping[str, "Task"], manner: Manner) -> dict[str, list[int]] | None:
@@ -164,14 +169,14 @@ def _drawn(leaves: Mapping[str, "Task"], manner: Manner) -> dict[str, list[int]]
     return drawn
 
 
-def _items(samples: list[dict]) -> list[dict]:
+def _items(samples: list[dict], metric: str) -> list[dict]:
     names = {sample["filter"] for sample in samples}
     chosen = next((name for name in FILTERS if name in names), sorted(names)[0])
     kept = [sample for sample in samples if sample["filter"] == chosen]
     return [
         {
             "doc_id": sample["doc_id"],
-            "scores": {metric: float(sample[metric]) for metric in sample["metrics"]},
+            "score": float(sample[metric]),
             "choices": len(sample["arguments"]),
             "question": str(sample["arguments"][0][0]),
             "answer": str(sample["resps"][0][0]) if isinstance(sample["resps"][0][0], str) else None,
@@ -180,22 +185,47 @@ def _items(samples: list[dict]) -> list[dict]:
     ]
 
 
-def _score(unit: str, configs: Mapping[str, dict], leaves: Mapping[str, "Task"], items: list[dict]) -> TaskScore:
-    config = configs[next(iter(leaves))]
-    metadata = config.get("metadata") or {}
-    metric = metadata.get("metric") or next((name for name in METRICS if name in items[0]["scores"]), None)
-    if metric not in items[0]["scores"]:
-        raise InputError(f"task {unit!r} has none of the metrics {', '.join(METRICS)}; name one as metadata.metric")
-    for item in items:
-        item["score"] = item.pop("scores")[metric]
+def metric_of(task: "Task") -> str:
+    """Return the metric that stands for a task: its metadata's, or the first of `METRICS` it has.
+
+    Raises:
+        InputError: it has none that gives each item a score.
+    """
+    known = list(task.aggregation())
+    wanted = (task.config.metadata or {}).get("metric")
+    metric = wanted or next((name for name in METRICS if name in known), None)
+    if metric not in known:
+        raise InputError(
+            f"task {task.config.task!r} has the metrics {', '.join(known)}; wanted: one of {', '.join(METRICS)}, "
+            "or one named as metadata.metric"
+        )
+    return metric
+
+
+def _score(unit: str, metric: str, leaves: Mapping[str, "Task"], items: list[dict]) -> TaskScore:
+    task = next(iter(leaves.values()))
+    metadata = task.config.metadata or {}
     return TaskScore(
         task=unit,
         metric=metric,
         items=[item["score"] for item in items],
-        chance=metadata.get("chance", _chance(config["output_type"], items)),
+        chance=metadata.get("chance", _chance(task.config.output_type, items)),
         capability=metadata.get("capability"),
         trained=metadata.get("trained"),
     )
+
+
+def content_hash(harness: Harness) -> str:
+    """Return a hash of what the tasks ask: every item's prompt, choices and target, and how it is answered."""
+    digest = hashlib.sha256()
+    for unit in harness.units:
+        for name, task in harness.tasks[unit].items():
+            config = task.config
+            told = [name, metric_of(task), config.output_type, config.num_fewshot, config.description]
+            digest.update(repr([*told, config.generation_kwargs]).encode())
+            for doc in task.eval_docs:
+                digest.update(repr([task.doc_to_text(doc), task.doc_to_target(doc)]).encode())
+    return digest.hexdigest()[:16]
 
 
 def _chance(output_type: str, items: list[dict]) -> float | None:

@@ -2,20 +2,21 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from trl_prune.checkpoints import (
     INDEX,
     Provenance,
     atomic_folder,
     copy_companions,
+    load_config,
     read_provenance,
     tensor_files,
     write_json,
@@ -45,6 +46,16 @@ def check_keep(keep: Keep, num_layers: int) -> None:
         raise InputError(f"keep.{LAYERS} is {layers}; wanted: growing indices without repeats in 0..{num_layers - 1}")
 
 
+def check_not_quantised(config: PreTrainedConfig, source: Path) -> None:
+    """Refuse quantised checkpoints.
+
+    Raises:
+        InputError: the config says that the weights are quantised.
+    """
+    if getattr(config, "quantization_config", None) is not None:
+        raise InputError(f"{source} is a quantised checkpoint, which is not cut; start from the unquantised one")
+
+
 def prune_config(config: PreTrainedConfig, keep: Keep) -> dict:
     """Return the entries of config.json that a cut changes."""
     layers = keep[LAYERS]
@@ -59,19 +70,33 @@ def prune_config(config: PreTrainedConfig, keep: Keep) -> dict:
 
 def prune_name(name: str, family: Family, keep: Keep) -> str | None:
     """Return a tensor's name after the cut, or None where its block goes."""
-    match = re.match(rf"{re.escape(family.blocks)}\.(\d+)\.", name)
+    match = _block_of(name, family)
     if match is None:
         return name
-    index = int(match.group(1))
+    index = int(match["index"])
     if index not in keep[LAYERS]:
         return None
-    return f"{family.blocks}.{keep[LAYERS].index(index)}.{name[match.end() :]}"
+    return f"{match['blocks']}.{keep[LAYERS].index(index)}.{name[match.end() :]}"
 
 
-def prune_tensors(tensors: Mapping[str, Tensor], family: Family, keep: Keep) -> dict[str, Tensor]:
-    """Return the tensors that stay, under their new names."""
-    renamed = {name: prune_name(name, family, keep) for name in tensors}
-    return {new: tensors[old] for old, new in renamed.items() if new is not None}
+def _block_of(name: str, family: Family) -> re.Match | None:
+    # Some checkpoints (GPT-2's on the hub) were saved from the bare backbone and lack its name in front.
+    backbone, _, blocks = family.blocks.partition(".")
+    return re.match(rf"(?P<blocks>({re.escape(backbone)}\.)?{re.escape(blocks)})\.(?P<index>\d+)\.", name)
+
+
+def check_blocks(names: Iterable[str], family: Family, num_layers: int) -> None:
+    """Check that a checkpoint names its blocks as its family's row says.
+
+    Raises:
+        InputError: some block has no tensor under the row's prefix, or there are more blocks than the config says.
+    """
+    found = {int(match["index"]) for match in (_block_of(name, family) for name in names) if match}
+    if found != set(range(num_layers)):
+        raise InputError(
+            f"the checkpoint has blocks {sorted(found) or 'of other names'} under {family.blocks!r}; "
+            f"its config says {num_layers} blocks"
+        )
 
 
 def prune_checkpoint(source: Path, target: Path, keep: Keep, root: dict, max_shard_bytes: int = 5 * 10**9) -> None:
@@ -90,9 +115,11 @@ def prune_checkpoint(source: Path, target: Path, keep: Keep, root: dict, max_sha
     Raises:
         InputError: the model type has no row, or the plan does not fit the model.
     """
-    config = AutoConfig.from_pretrained(source)
+    config = load_config(source)
+    check_not_quantised(config, source)
     family = family_of(config.model_type)
     check_keep(keep, config.num_hidden_layers)
+    check_blocks(tensor_files(source), family, config.num_hidden_layers)
     with atomic_folder(target) as part:
         copy_companions(source, part)
         raw = json.loads((source / "config.json").read_text())
@@ -134,7 +161,7 @@ def _write_shards(folder: Path, tensors: Iterator[tuple[str, Tensor]], max_shard
     _name_shards(folder, shards, total)
 
 
-def _bytes(tensors: object) -> int:
+def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.nbytes for tensor in tensors)
 
 
@@ -163,4 +190,4 @@ def meta_model(config: PreTrainedConfig, keep: Keep | None = None) -> torch.nn.M
     if keep is not None:
         config = type(config).from_dict(config.to_dict() | prune_config(config, keep))
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+        return AutoModelForCausalLM.from_config(config, attn_implementation="eager")

@@ -13,7 +13,7 @@ from trl_prune.config import Recipe
 from trl_prune.context import Run
 from trl_prune.data.generation import Sampling, generate_batch, prompt_ids
 from trl_prune.evaluation.efficiency import measure_speed
-from trl_prune.evaluation.harness import Harness, Manner, evaluate_unit, find_tasks
+from trl_prune.evaluation.harness import Harness, Manner, content_hash, evaluate_unit, find_tasks
 from trl_prune.evaluation.recovery import TaskScore
 from trl_prune.stages.stage import Stage
 
@@ -76,7 +76,14 @@ def units(recipe: Recipe) -> list[str]:
 
 def inputs(run: Run, unit: str) -> dict[str, str]:
     """Name the model."""
-    return {"model": run.model_hash(unit)}
+    return {"model": run.model_hash(unit), "tasks": tasks_hash(run)}
+
+
+def tasks_hash(run: Run) -> str:
+    """Return the hash of what is asked; once a run, since it reads every item."""
+    if not hasattr(run, "_tasks_hash"):
+        run._tasks_hash = content_hash(harness_of(run))
+    return run._tasks_hash
 
 
 def settings(run: Run, unit: str) -> dict:  # noqa: ARG001

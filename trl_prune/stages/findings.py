@@ -121,8 +121,8 @@ class Findings:
         """The rewritten dataset's rows."""
         if self.folder.result("rewrite") is None:
             return []
-        lines = self.folder.output("rewrite", "rows").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        lines = self.folder.output("rewrite", "rows").read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines if line]
 
     @property
     def answers(self) -> dict[str, dict[str, str]]:

@@ -15,6 +15,7 @@ from trl_prune.pruning.importance import LayerScores, layers_skipped, mean_loss
 from trl_prune.pruning.selection import SELECTIONS, greedy_removal
 from trl_prune.pruning.surgery import LAYERS, Keep, check_keep, meta_model, prune_checkpoint
 from trl_prune.stages.score import calibration
+from trl_prune.stages.score import inputs as score_inputs
 from trl_prune.stages.stage import Stage
 
 
@@ -92,7 +93,7 @@ def inputs(run: Run, unit: str) -> dict[str, str]:  # noqa: ARG001
     if section.keep is None and section.by in SELECTIONS:
         named["score"] = run.folder.result_hash("score")
     if section.keep is None and section.by not in SELECTIONS:
-        named["calibration"] = run.dataset_fingerprint
+        named |= score_inputs(run, "")
     return named
 
 

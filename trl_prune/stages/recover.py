@@ -9,7 +9,7 @@ from trl_prune.artifacts import Outcome
 from trl_prune.checkpoints import write_json
 from trl_prune.config import ArmSection, Recipe
 from trl_prune.context import Run
-from trl_prune.data.formatting import read_dataset
+from trl_prune.data.formatting import conversational, read_dataset
 from trl_prune.errors import InputError
 from trl_prune.stages.stage import Stage
 from trl_prune.trainers.arms import ArmPlan, check_arm, train_arm
@@ -25,19 +25,18 @@ def arm_rows(run: Run, arm: ArmSection) -> Dataset:
     return read_dataset(str(run.folder.output("rewrite", "rows")))
 
 
+def training_args(run: Run, arm: ArmSection) -> dict:
+    """Return TRL's arguments of an arm, but for the arithmetic, which a dry run does not settle."""
+    return {"use_cpu": run.device == "cpu", "seed": run.recipe.seed} | arm.args
+
+
 def arm_plan(run: Run, name: str, folder: Path) -> ArmPlan:
     """Return an arm as the trainer takes it."""
     arm = run.recipe.recover[name]
     return ArmPlan(
         student=run.folder.output("prune", "model"),
         output_dir=folder / CHECKPOINTS,
-        args={
-            "use_cpu": run.device == "cpu",
-            "seed": run.recipe.seed,
-            "bf16": run.dtype == "bfloat16",
-            "run_name": name,
-        }
-        | arm.args,
+        args=training_args(run, arm) | {"bf16": run.dtype == "bfloat16"} | arm.args,
         peft=arm.peft,
         tokens=arm.tokens,
     )
@@ -79,10 +78,14 @@ def plan(run: Run, unit: str) -> str:
 
 
 def check(run: Run) -> None:
-    """Check every arm's arguments against TRL's and peft's."""
+    """Check every arm's arguments against TRL's and peft's, and that messages can become text."""
+    if run.recipe.recover and run.tokenizer.chat_template is None and conversational(run.dataset):
+        raise InputError(
+            f"dataset {run.recipe.dataset.path!r} has messages, and the model has no chat template for them"
+        )
     for name, arm in run.recipe.recover.items():
         try:
-            check_arm(arm.args, arm.peft)
+            check_arm({"bf16": run.recipe.dtype == "bfloat16"} | training_args(run, arm), arm.peft)
         except InputError as error:
             raise InputError(f"recover.{name}.{error}") from error
 

@@ -1,6 +1,5 @@
 """score: how much each decoder block matters."""
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,6 @@ from tqdm.auto import tqdm
 
 from trl_prune.artifacts import Outcome
 from trl_prune.checkpoints import write_json
-from trl_prune.config import ScoreSection
 from trl_prune.context import Run, dataset_fingerprint
 from trl_prune.data.formatting import calibration_batches, sample
 from trl_prune.pruning.families import family_of
@@ -69,11 +67,7 @@ def inputs(run: Run, unit: str) -> dict[str, str]:  # noqa: ARG001
 
 def settings(run: Run, unit: str) -> dict:  # noqa: ARG001
     """Name what decides the scores."""
-    return {"score": _told(run.recipe.score), "seed": run.recipe.seed, "dtype": run.dtype}
-
-
-def _told(section: ScoreSection) -> dict:
-    return json.loads(section.model_dump_json())
+    return {"score": run.recipe.score.model_dump(mode="json"), "seed": run.recipe.seed, "dtype": run.dtype}
 
 
 def plan(run: Run, unit: str) -> str:  # noqa: ARG001

@@ -19,7 +19,7 @@ from trl_prune.checkpoints import (
     read_provenance,
     write_provenance,
 )
-from trl_prune.data.rewriting import PROVENANCE_COLUMN
+from trl_prune.data.rewriting import is_rewritten
 from trl_prune.errors import InputError, first_line
 from trl_prune.trainers.self_distill_sft_config import SelfDistillSFTConfig
 from trl_prune.trainers.self_distill_sft_trainer import SelfDistillSFTTrainer, answers_apart
@@ -37,8 +37,10 @@ DEFAULTS = {
 }
 # LoRA as self-data distillation's predecessor trained (arXiv 2402.13669), on every linear layer of the blocks.
 LORA_DEFAULTS = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
-LOGGED = ("step", "epoch", "loss", "learning_rate", "grad_norm", "mean_token_accuracy", "eval_loss")
-OWN = {"output_dir", "rewrite", "resume_from_checkpoint"}
+LOGGED = ("step", "epoch", "loss", "learning_rate", "grad_norm", "mean_token_accuracy")
+OWN = {"output_dir", "rewrite", "resume_from_checkpoint", "eval_strategy", "do_eval", "load_best_model_at_end"}
+# These draw other batches after a resume than an unbroken run does: transformers 5.23 gives them no seeded generator.
+UNSEEDED_SAMPLING = ("group_by_length", "batch_rebalance")
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,19 @@ def check_arm(args: dict, peft: dict | None) -> None:
     """
     _check_names("args", args, {entry.name for entry in fields(SelfDistillSFTConfig)} - OWN)
     _check_names("peft", peft or {}, {entry.name for entry in fields(LoraConfig)})
+    told = DEFAULTS | args
+    if told.get("train_sampling_strategy") in UNSEEDED_SAMPLING:
+        raise InputError(
+            f"args.train_sampling_strategy is {told['train_sampling_strategy']!r}, which does not resume to the same "
+            "batches; allowed: random, sequential"
+        )
+    if told["save_strategy"] == "steps" and told["save_steps"] % told["logging_steps"]:
+        raise InputError(
+            f"args.save_steps is {told['save_steps']}; wanted: a multiple of logging_steps ({told['logging_steps']}), "
+            "so that a resumed run logs what an unbroken one does"
+        )
     try:
-        SelfDistillSFTConfig("unused", **(DEFAULTS | args | {"use_cpu": True, "bf16": False}))
+        SelfDistillSFTConfig("unused", **told)
         LoraConfig(**(LORA_DEFAULTS | (peft or {})))
     except (ValueError, TypeError, ImportError) as error:
         raise InputError(f"args: {first_line(error)}") from error
@@ -115,16 +128,18 @@ def train_arm(plan: ArmPlan, rows: Dataset, target: Path) -> Trained:
     save_recovered(trainer.accelerator.unwrap_model(trainer.model), plan.student, target)
     shutil.rmtree(plan.output_dir, ignore_errors=True)
     log = [{key: entry[key] for key in LOGGED if key in entry} for entry in trainer.state.log_history]
-    log = [entry for entry in log if "loss" in entry or "eval_loss" in entry]
-    losses = [entry["loss"] for entry in log if "loss" in entry]
-    seen = round(tokens * trainer.args.num_train_epochs)
+    log = [entry for entry in log if "loss" in entry]
+    losses = [entry["loss"] for entry in log]
+    seen = round(tokens * trainer.state.epoch)
     return Trained(log, seen, trainer.state.global_step, losses[-1] if losses else None)
 
 
 def build_trainer(plan: ArmPlan, rows: Dataset) -> SelfDistillSFTTrainer:
     """Return the trainer of an arm; both kinds of arm see their data in one format, so that losses compare."""
-    rewritten = PROVENANCE_COLUMN in rows.column_names
+    rewritten = is_rewritten(rows.column_names)
     args = SelfDistillSFTConfig(str(plan.output_dir), **(DEFAULTS | plan.args), rewrite=rewritten)
+    if args.n_gpu > 1:  # one process trains on one device; TRL refuses DataParallel, which several visible GPUs mean
+        args._n_gpu = 1
     return SelfDistillSFTTrainer(
         str(plan.student),
         args,
@@ -151,7 +166,9 @@ def save_recovered(model: PreTrainedModel | PeftModel, student: Path, target: Pa
     """Write a trained model as a plain checkpoint that carries its student's companions and provenance."""
     if isinstance(model, PeftModel):
         model = model.merge_and_unload()
-    model = model.to(load_config(student).dtype)
+    told = load_config(student)
+    model = model.to(told.dtype)
+    model.config.use_cache = told.use_cache  # the Trainer turns it off for training
     with atomic_folder(target) as part:
         copy_companions(student, part)
         model.save_pretrained(part)

@@ -1,10 +1,10 @@
 """Self-data distillation as a drop-in for TRL's SFTTrainer (arXiv 2410.09982)."""
 
-import hashlib
 import inspect
 import logging
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
 
 from accelerate.utils import is_peft_model
@@ -12,17 +12,15 @@ from datasets import Dataset, IterableDataset
 from tqdm.auto import tqdm
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     TrainingArguments,
 )
 from trl import SFTConfig, SFTTrainer
 
-from trl_prune.checkpoints import PROVENANCE, fingerprint, read_provenance
+from trl_prune.checkpoints import PROVENANCE, fingerprint, load_tokenizer, locate, read_provenance, weights_fingerprint
 from trl_prune.data.formatting import conversation
 from trl_prune.data.generation import Sampling
-from trl_prune.data.rewriting import PROVENANCE_COLUMN, acceptance
+from trl_prune.data.rewriting import acceptance, is_rewritten
 from trl_prune.data.self_distillation import Share, Teacher, rewrite_rows
 from trl_prune.trainers.answer_positions import skip_masked_positions
 from trl_prune.trainers.self_distill_sft_config import SelfDistillSFTConfig
@@ -79,7 +77,7 @@ class SelfDistillSFTTrainer(SFTTrainer):
         named = by_name(rest, more)
         self.provenance_dir = checkpoint_of(model)
         if _is_rewritable(train_dataset, args, named.get("formatting_func") is not None):
-            if PROVENANCE_COLUMN not in train_dataset.column_names:  # else another run rewrote it
+            if not is_rewritten(train_dataset.column_names):
                 teacher = teacher_of(teacher_model, model, named.get("processing_class"), args)
                 train_dataset = self._rewritten(train_dataset, teacher, args)
             train_dataset = answers_apart(train_dataset, args)
@@ -111,7 +109,10 @@ def by_name(rest: tuple, more: dict) -> dict:
     """Return SFTTrainer's arguments after `train_dataset` by name, however they were given."""
     names = list(inspect.signature(SFTTrainer.__init__).parameters)
     after = names[names.index("train_dataset") + 1 :]
-    return dict(zip(after, rest, strict=False)) | more
+    named = dict(zip(after, rest, strict=False))
+    if len(rest) > len(after) or named.keys() & more.keys():
+        raise TypeError(f"SFTTrainer takes {len(names) - 1} arguments, each of them once")
+    return named | more
 
 
 def own_config(args: SFTConfig | TrainingArguments | None, model: object) -> SelfDistillSFTConfig:
@@ -121,12 +122,8 @@ def own_config(args: SFTConfig | TrainingArguments | None, model: object) -> Sel
     if args is None:
         name = model if isinstance(model, str) else config_model_id(model.config)
         return SelfDistillSFTConfig(f"{name.split('/')[-1]}-SelfDistillSFT")
-    told = args.to_dict()
-    told["hub_token"] = args.hub_token  # to_dict hides it
-    if isinstance(args, SFTConfig):
-        return SelfDistillSFTConfig(**told)
-    told.pop("push_to_hub_token", None)
-    return SelfDistillSFTConfig(**told)
+    # Not `to_dict`, which hides every field whose name ends in `_token`.
+    return SelfDistillSFTConfig(**{entry.name: getattr(args, entry.name) for entry in fields(args) if entry.init})
 
 
 def checkpoint_of(model: object) -> Path | None:
@@ -135,8 +132,8 @@ def checkpoint_of(model: object) -> Path | None:
     return Path(name) if name and Path(name).is_dir() else None
 
 
-def dense_of(student: object) -> str:
-    """Return the dense model that the student's provenance names.
+def dense_of(student: object) -> Path:
+    """Return the checkpoint folder of the dense model that the student's provenance names, at the commit it names.
 
     Raises:
         ValueError: there is no provenance.
@@ -148,7 +145,7 @@ def dense_of(student: object) -> str:
             f"`teacher_model` was left out, and the student {folder or type(student).__name__} has no {PROVENANCE} "
             "that names its dense model; give `teacher_model`, or set `rewrite=False`"
         )
-    return provenance.dense["path"]
+    return locate(provenance.dense["path"], provenance.dense["commit"])
 
 
 def _is_rewritable(dataset: Dataset | IterableDataset | None, args: SelfDistillSFTConfig, formatted: bool) -> bool:
@@ -187,6 +184,7 @@ def answers_apart(dataset: Dataset, args: SFTConfig) -> Dataset:
     if chosen or not isinstance(dataset, Dataset) or "messages" not in dataset.column_names:
         return dataset
     if any(conversation(row) is None for row in dataset):
+        logger.warning("Some rows do not end on an assistant's text, so the loss is on whole conversations")
         return dataset
 
     def split(row: dict) -> dict:
@@ -213,32 +211,15 @@ def teacher_of(
     Raises:
         ValueError: none was given and the student has no provenance.
     """
-    teacher = teacher if teacher is not None else dense_of(student)
-    if isinstance(teacher, str):
-        told = {"dtype": "auto", "trust_remote_code": args.trust_remote_code} | (args.teacher_model_init_kwargs or {})
-        mark = fingerprint(Path(teacher)) if Path(teacher).is_dir() else teacher
-        return Teacher(lambda: _loaded(teacher, told, args.device), _tokenizer(teacher, args), mark)
-    tokenizer = processing_class or _tokenizer(config_model_id(teacher.config), args)
-    return Teacher(lambda: teacher.eval(), tokenizer, weights_fingerprint(teacher))
+    if isinstance(teacher, PreTrainedModel):
+        tokenizer = processing_class or load_tokenizer(locate(config_model_id(teacher.config)))
+        return Teacher(lambda: teacher.eval(), tokenizer, weights_fingerprint(teacher))
+    told = {"dtype": "auto"} | (args.teacher_model_init_kwargs or {})
+    folder = dense_of(student) if teacher is None else locate(teacher, told.pop("revision", None))
+    mark = f"{fingerprint(folder)} {told}"
+    return Teacher(lambda: _loaded(folder, told, args.device), load_tokenizer(folder), mark)
 
 
-def _tokenizer(name: str, args: SelfDistillSFTConfig) -> PreTrainedTokenizerBase:
-    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=args.trust_remote_code)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def _loaded(name: str, told: dict, device: object) -> PreTrainedModel:
-    model = AutoModelForCausalLM.from_pretrained(name, **told).eval()
+def _loaded(folder: Path, told: dict, device: object) -> PreTrainedModel:
+    model = AutoModelForCausalLM.from_pretrained(folder, **told).eval()
     return model if "device_map" in told else model.to(device)
-
-
-def weights_fingerprint(model: PreTrainedModel) -> str:
-    """Return a hash of values spread over every weight of a model in memory."""
-    digest = hashlib.sha256(model.config.to_json_string().encode())
-    for weight in model.parameters():
-        values = weight.detach().flatten()
-        spread = values[:: max(1, len(values) // 64)].float().cpu()
-        digest.update(spread.numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -1,0 +1,67 @@
+import pytest
+from datasets import Dataset
+from transformers import AutoModelForCausalLM
+
+import trl_prune
+from tests.conftest import ROWS
+from tests.test_pipeline import recipe_values
+from trl_prune.checkpoints import read_provenance
+from trl_prune.errors import InputError
+
+
+def test_score_then_prune(dense, tmp_path):
+    scores = trl_prune.score(str(dense), Dataset.from_list(ROWS), samples=6)
+    same = trl_prune.score(AutoModelForCausalLM.from_pretrained(dense), Dataset.from_list(ROWS), samples=6)
+    assert scores.positions == same.positions
+    folder = trl_prune.prune(dense, tmp_path / "pruned", 2, scores)
+    assert len(read_provenance(folder).keep["num_hidden_layers"]) == 2
+    by_hand = trl_prune.prune(dense, tmp_path / "by-hand", [0, 3])
+    assert read_provenance(by_hand).keep == {"num_hidden_layers": [0, 3]}
+
+
+def test_prune_overwrites_nothing(dense, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    for output in (tmp_path / "mine", dense):
+        with pytest.raises(InputError, match="is there already and is not overwritten"):
+            trl_prune.prune(dense, output, [0])
+    assert (tmp_path / "mine" / "thesis.tex").is_file()
+    assert (dense / "config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((9,), "layers is 9; allowed: 1..4"),
+        ((2,), "wants `scores`"),
+        ((2, None, "luck"), "by is 'luck'; allowed: angular"),
+    ],
+)
+def test_prune_says_what_it_wants(dense, tmp_path, arguments, message):
+    with pytest.raises(InputError, match=message):
+        trl_prune.prune(dense, tmp_path / "pruned", *arguments)
+
+
+def test_rewrite_dataset(dense, tmp_path):
+    told = trl_prune.rewrite_dataset(str(dense), Dataset.from_list(ROWS), tmp_path, max_new_tokens=4)
+    assert set(told["provenance"]) <= {"rewritten", "reference"}
+    with pytest.raises(InputError, match="plain text"):
+        trl_prune.rewrite_dataset(str(dense), Dataset.from_list([{"text": "a b c"}]), tmp_path)
+
+
+def test_a_model_changed_in_memory_writes_anew(dense, tmp_path):
+    rows, model = Dataset.from_list(ROWS), AutoModelForCausalLM.from_pretrained(dense)
+    trl_prune.rewrite_dataset(model, rows, tmp_path, max_new_tokens=4)
+    model.model.norm.weight.data.mul_(-1)
+    trl_prune.rewrite_dataset(model, rows, tmp_path, max_new_tokens=4)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_evaluate(dense):
+    told = trl_prune.evaluate(str(dense), "probe_plurals", items=4)
+    assert len(told["probe_plurals"].items) == 4
+
+
+def test_run(tmp_path):
+    folder = trl_prune.run(recipe_values(tmp_path), recover={}, rewrite=None, evaluate={"tasks": [], "questions": []})
+    assert (folder / "report" / "report.html").is_file()
