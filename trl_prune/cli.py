@@ -4,6 +4,7 @@ Heavy imports stay behind the verbs, so that `--help` answers at once.
 """
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -75,6 +76,11 @@ def main(argv: list[str] | None = None) -> int:
         _dispatch(given)
     except InputError as error:
         print(f"trl-prune: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print("trl-prune: the disk is full; free some, and the same command goes on from here", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("trl-prune: stopped; the same command goes on from here", file=sys.stderr)

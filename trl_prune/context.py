@@ -18,6 +18,7 @@ from trl_prune.checkpoints import (
     load_model,
     load_tokenizer,
     locate,
+    tensor_files,
 )
 from trl_prune.config import DatasetSection, Recipe
 from trl_prune.data.formatting import dataset_commit, format_of, read_dataset, sample
@@ -60,6 +61,11 @@ class Run:
     def dense_fingerprint(self) -> str:
         """Changes when the dense checkpoint does."""
         return fingerprint(self.dense_dir)
+
+    @cached_property
+    def dense_bytes(self) -> int:
+        """The dense checkpoint's weights on disk, in bytes."""
+        return sum(path.stat().st_size for path in set(tensor_files(self.dense_dir).values()))
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

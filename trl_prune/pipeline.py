@@ -4,7 +4,6 @@ import logging
 import shutil
 from collections.abc import Iterator
 
-from trl_prune.checkpoints import tensor_files
 from trl_prune.config import Recipe
 from trl_prune.context import Run
 from trl_prune.errors import InputError
@@ -87,10 +86,9 @@ def _existing(run: Run) -> str:
 
 def disk_needed(run: Run) -> int:
     """Return the bytes a run writes at most: the pruned model, each arm's model, one arm's training checkpoints."""
-    dense_bytes = sum(path.stat().st_size for path in set(tensor_files(run.dense_dir).values()))
     keep = prune.planned_keep(run)
     pruned = prune.size_of(run, keep).parameters
-    model_bytes = int(dense_bytes * pruned / prune.size_of(run).parameters)
+    model_bytes = int(run.dense_bytes * pruned / prune.size_of(run).parameters)
     full = any(arm.peft is None for arm in run.recipe.recover.values())
     return model_bytes * (1 + len(run.recipe.recover)) + 2 * TRAINING_BYTES * pruned * full
 

@@ -126,10 +126,10 @@ def size_and_speed(findings: Findings) -> plt.Figure:
         "prompt tokens/s": {name: speed["prompt"] for name, speed in speeds.items()},
         "decode tokens/s": {name: speed["decode"] for name, speed in speeds.items()},
     }
-    figure, row = plt.subplots(1, len(panels), figsize=(WIDTH + 1.5, HEIGHT - 0.8))
+    figure, row = plt.subplots(1, len(panels), figsize=(WIDTH + 2, HEIGHT - 0.8), layout="constrained")
     for axes, (title, values) in zip(row, panels.items(), strict=True):
         bars = axes.bar(list(values), list(values.values()), color=[COLOURS[name] for name in values])
-        axes.bar_label(bars, fmt="%.3g", fontsize=8)
+        axes.bar_label(bars, fmt=lambda value: f"{value:.3g}" if value < 100 else f"{value:,.0f}", fontsize=8)
         axes.set_title(title, fontsize=9)
         axes.margins(y=0.15)
     return figure

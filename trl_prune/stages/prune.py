@@ -110,8 +110,10 @@ def plan(run: Run, unit: str) -> str:  # noqa: ARG001
     keep = planned_keep(run)
     layers, kept = run.config.num_hidden_layers, len(keep[LAYERS])
     dense, pruned = size_of(run), size_of(run, keep)
+    gigabytes = run.dense_bytes / 1e9
     sizes = (
         f"{dense.parameters / 1e6:,.1f}M -> {pruned.parameters / 1e6:,.1f}M parameters, "
+        f"{gigabytes:.3g} -> {gigabytes * pruned.parameters / dense.parameters:.3g} GB, "
         f"{dense.flops_per_token / 1e9:.3g} -> {pruned.flops_per_token / 1e9:.3g} GFLOP a token"
     )
     return f"{layers} -> {kept} blocks, {_which(run, layers - kept)}; {sizes}"
