@@ -23,7 +23,8 @@ from trl_prune.checkpoints import (
 from trl_prune.config import DatasetSection, Recipe
 from trl_prune.data.formatting import dataset_commit, format_of, read_dataset, sample
 from trl_prune.data.starter import starter_rows
-from trl_prune.evaluation.efficiency import faster_dtype
+from trl_prune.evaluation.efficiency import Size, faster_dtype, measure_size
+from trl_prune.pruning.surgery import Keep, meta_model
 from trl_prune.smollm2 import smollm2
 
 
@@ -35,6 +36,7 @@ class Run:
 
     def __init__(self, recipe: Recipe):
         self.recipe = recipe
+        self._sizes: dict[str, Size] = {}
         self.folder = RunFolder(Path(recipe.output).expanduser())
 
     @cached_property
@@ -66,6 +68,13 @@ class Run:
     def dense_bytes(self) -> int:
         """The dense checkpoint's weights on disk, in bytes."""
         return sum(path.stat().st_size for path in set(tensor_files(self.dense_dir).values()))
+
+    def size(self, keep: Keep | None = None) -> Size:
+        """Return the size of the dense model, or of what a cut leaves of it; counted once for each cut."""
+        name = str(keep)
+        if name not in self._sizes:
+            self._sizes[name] = measure_size(meta_model(self.config, keep))
+        return self._sizes[name]
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

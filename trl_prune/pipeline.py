@@ -86,9 +86,8 @@ def _existing(run: Run) -> str:
 
 def disk_needed(run: Run) -> int:
     """Return the bytes a run writes at most: the pruned model, each arm's model, one arm's training checkpoints."""
-    keep = prune.planned_keep(run)
-    pruned = prune.size_of(run, keep).parameters
-    model_bytes = int(run.dense_bytes * pruned / prune.size_of(run).parameters)
+    pruned = run.size(prune.planned_keep(run)).parameters
+    model_bytes = int(run.dense_bytes * pruned / run.size().parameters)
     full = any(arm.peft is None for arm in run.recipe.recover.values())
     return model_bytes * (1 + len(run.recipe.recover)) + 2 * TRAINING_BYTES * pruned * full
 

@@ -26,6 +26,10 @@ METRICS = ("acc_norm", "acc", "exact_match")
 FILTERS = ("strict-match", "none")
 
 
+# Kept of each prompt for reports; few-shot prompts of large tasks would fill the disk.
+QUESTION_CHARACTERS = 400
+
+
 @dataclass(frozen=True)
 class Harness:
     """lm-eval's tasks as one run of ours uses them.
@@ -178,7 +182,7 @@ def _items(samples: list[dict], metric: str) -> list[dict]:
             "doc_id": sample["doc_id"],
             "score": float(sample[metric]),
             "choices": len(sample["arguments"]),
-            "question": str(sample["arguments"][0][0]),
+            "question": str(sample["arguments"][0][0])[-QUESTION_CHARACTERS:],
             "answer": str(sample["resps"][0][0]) if isinstance(sample["resps"][0][0], str) else None,
         }
         for sample in kept

@@ -8,6 +8,7 @@ from trl_prune.context import Run
 from trl_prune.evaluation.efficiency import Size
 from trl_prune.evaluation.recovery import Recovery, Scores, TaskScore, paired_difference, recovery, subset
 from trl_prune.pruning.importance import LayerScores
+from trl_prune.stages.evaluate import read_scores
 
 
 # Groups of tasks that the tables keep apart; those without tasks are left out.
@@ -36,10 +37,8 @@ class Findings:
         return {name: self._scores(name) for name in self.run.recipe.evaluated if self.folder.result("evaluate", name)}
 
     def _scores(self, model: str) -> dict[str, TaskScore]:
-        result, folder = self.folder.needed("evaluate", model), self.folder.stage_dir("evaluate", model)
-        return {
-            task: TaskScore(**json.loads((folder / f"{task}.json").read_text())["score"]) for task in result.metrics
-        }
+        tasks = self.folder.needed("evaluate", model).metrics
+        return read_scores(self.folder.stage_dir("evaluate", model), list(tasks))
 
     @property
     def groups(self) -> dict[str, list[str]]:

@@ -19,9 +19,9 @@ ARM_COLOURS = ("#4c72b0", "#55a868", "#8172b3", "#ccb974", "#64b5cd", "#dd8452")
 WIDTH, HEIGHT, DPI = 7.2, 3.8, 130
 
 
-def colour(name: str, names: list[str]) -> str:
+def colour(findings: Findings, name: str) -> str:
     """Return a model's colour, the same in every picture."""
-    arms = [other for other in names if other not in COLOURS]
+    arms = list(findings.run.recipe.recover)
     return COLOURS.get(name) or ARM_COLOURS[arms.index(name) % len(ARM_COLOURS)]
 
 
@@ -69,7 +69,7 @@ def recovery_bars(findings: Findings) -> plt.Figure:
             [100 * estimate.value for estimate in told],
             0.8 / len(names),
             yerr=[100 * estimate.stderr for estimate in told],
-            color=colour(name, names),
+            color=colour(findings, name),
             label=name,
             capsize=3,
         )
@@ -90,7 +90,7 @@ def task_scores(findings: Findings) -> plt.Figure:
         scores = [findings.scores[name][task] for task in tasks]
         offsets = np.arange(len(tasks)) + (place - (len(names) - 1) / 2) * 0.8 / len(names)
         means, errors = [score.mean for score in scores], [score.stderr for score in scores]
-        axes.barh(offsets, means, 0.8 / len(names), xerr=errors, color=colour(name, names), label=name)
+        axes.barh(offsets, means, 0.8 / len(names), xerr=errors, color=colour(findings, name), label=name)
     for place, task in enumerate(tasks):
         chance = findings.scores["dense"][task].chance
         if chance:
@@ -105,11 +105,10 @@ def task_scores(findings: Findings) -> plt.Figure:
 def loss_curves(findings: Findings) -> plt.Figure:
     """Draw the arms' training losses; arms on different answers have different floors."""
     figure, axes = plt.subplots(figsize=(WIDTH, HEIGHT))
-    names = list(findings.scores) or list(findings.logs)
     for name, log in findings.logs.items():
         points = [(entry["step"], entry["loss"]) for entry in log if "loss" in entry]
         if points:
-            axes.plot(*zip(*points, strict=True), marker=".", color=colour(name, names), label=name)
+            axes.plot(*zip(*points, strict=True), marker=".", color=colour(findings, name), label=name)
     axes.set(
         xlabel="optimizer step", ylabel="training loss (nats a token)", title="Loss of each arm on its own answers"
     )

@@ -10,10 +10,9 @@ from trl_prune.artifacts import Outcome
 from trl_prune.checkpoints import write_json
 from trl_prune.context import Run
 from trl_prune.errors import InputError
-from trl_prune.evaluation.efficiency import Size, measure_size
 from trl_prune.pruning.importance import LayerScores, layers_skipped, mean_loss
 from trl_prune.pruning.selection import SELECTIONS, greedy_removal
-from trl_prune.pruning.surgery import LAYERS, Keep, check_keep, meta_model, prune_checkpoint
+from trl_prune.pruning.surgery import LAYERS, Keep, check_keep, prune_checkpoint
 from trl_prune.stages.score import calibration
 from trl_prune.stages.score import inputs as score_inputs
 from trl_prune.stages.stage import Stage
@@ -28,7 +27,7 @@ def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
     removed = chosen(run, folder)
     keep = {LAYERS: [index for index in range(run.config.num_hidden_layers) if index not in removed]}
     prune_checkpoint(run.dense_dir, folder / "model", keep, run.root)
-    metrics = {"removed": removed, "keep": keep, "dense": vars(size_of(run)), "pruned": vars(size_of(run, keep))}
+    metrics = {"removed": removed, "keep": keep, "dense": vars(run.size()), "pruned": vars(run.size(keep))}
     return Outcome({"model": "model"}, metrics, {"seconds": time.perf_counter() - start})
 
 
@@ -61,11 +60,6 @@ def removed_by_perplexity(run: Run, folder: Path, count: int) -> list[int]:
         removed.append(greedy_removal(loss_without, run.config.num_hidden_layers, removed))
         write_json(path, removed)
     return removed
-
-
-def size_of(run: Run, keep: Keep | None = None) -> Size:
-    """Return the size of the dense model, or of what a cut leaves of it."""
-    return measure_size(meta_model(run.config, keep))
 
 
 def planned_keep(run: Run) -> Keep:
@@ -109,7 +103,7 @@ def plan(run: Run, unit: str) -> str:  # noqa: ARG001
     """Say how many blocks go, by what, and what that saves."""
     keep = planned_keep(run)
     layers, kept = run.config.num_hidden_layers, len(keep[LAYERS])
-    dense, pruned = size_of(run), size_of(run, keep)
+    dense, pruned = run.size(), run.size(keep)
     gigabytes = run.dense_bytes / 1e9
     sizes = (
         f"{dense.parameters / 1e6:,.1f}M -> {pruned.parameters / 1e6:,.1f}M parameters, "
