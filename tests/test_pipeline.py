@@ -244,9 +244,9 @@ def test_a_multi_stage_run_keeps_the_first_dense_model_as_root(tmp_path):
 KILL_AT = {
     "score": "score/pending.json",
     "rewrite": "rewrite/batches/*/batch-000002.json",
-    "recover": "recover/sft/checkpoints/checkpoint-4",
-    "lora": "recover/selfd/checkpoints/checkpoint-6",
-    "evaluate": "evaluate/pruned/tiny_choice.json",
+    "recover": "recover/sft/checkpoints/checkpoint-*/trainer_state.json",
+    "lora": "recover/selfd/checkpoints/checkpoint-*",
+    "evaluate": "evaluate/pruned/pending.json",
 }
 
 
@@ -270,14 +270,16 @@ def kill_when(process: subprocess.Popen, run_dir: Path, pattern: str) -> None:
 @pytest.mark.parametrize("stages", [list(KILL_AT)])
 def test_killed_in_every_stage_it_ends_as_unbroken(tmp_path, stages):
     values = recipe_values(tmp_path, "broken")
+    for arm in values["recover"].values():
+        arm["args"]["num_train_epochs"] = 4  # long enough to be killed in, and past its first epoch
     path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(values))
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
     for stage in stages:
         kill_when(start(path), tmp_path / "broken", KILL_AT[stage])
     last = start(path)
     _, told = last.communicate(timeout=300)
     assert last.returncode == 0, told.decode()[-2000:]
-    run_recipe(recipe(tmp_path, "unbroken"))
+    run_recipe(parse_recipe(values | {"output": str(tmp_path / "unbroken")}, "test"))
     broken, unbroken = results(tmp_path / "broken"), results(tmp_path / "unbroken")
     assert broken.keys() == unbroken.keys()
     assert broken == unbroken
