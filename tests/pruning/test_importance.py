@@ -113,6 +113,13 @@ def test_resumed_equals_unbroken(tmp_path):
     assert (resumed.positions, resumed.batches) == (whole.positions, whole.batches)
 
 
+def test_equal_scores_are_equal_files(tmp_path):
+    scores = score_layers(tiny_model("llama"), [batch()])
+    for name in range(8):
+        scores.save(tmp_path / str(name))
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
 def test_the_head_never_runs():
     model = tiny_model("llama")
     model.lm_head.forward = None

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -58,17 +57,16 @@ class LayerScores:
     def save(self, path: Path) -> None:
         """Write the sums as safetensors, atomically."""
         part = path.with_name(f".{path.name}.part")
-        counts = {"positions": str(self.positions), "batches": str(self.batches)}
-        save_file({"angle": self.angle, "cosine": self.cosine}, part, metadata=counts)
+        # Counts as a tensor: safetensors writes metadata in another order each time, and equal scores are equal files.
+        counts = torch.tensor([self.positions, self.batches])
+        save_file({"angle": self.angle, "cosine": self.cosine, "counts": counts}, part)
         part.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "LayerScores":
         """Read sums that `save` wrote."""
-        with safe_open(path, "pt") as stored:
-            counts = stored.metadata()
-            sums = (stored.get_tensor("angle"), stored.get_tensor("cosine"))
-            return cls(*sums, int(counts["positions"]), int(counts["batches"]))
+        stored = load_file(path)
+        return cls(stored["angle"], stored["cosine"], *stored["counts"].tolist())
 
 
 def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
