@@ -9,12 +9,12 @@ from trl_prune.config import Recipe, load_recipe
 SIZES: dict[str, list[str]] = {
     "fast": [
         "output=runs/quickstart-fast",
-        "dataset.rows=100",
+        "dataset.rows=80",
         "score.samples=32",
         "rewrite.max_new_tokens=64",
-        "recover.sft.tokens=6000",
-        "recover.selfd.tokens=6000",
-        "evaluate.items=20",
+        "recover.sft.tokens=4000",
+        "recover.selfd.tokens=4000",
+        "evaluate.items=15",
         "evaluate.questions=['Why does ice float on water?']",
     ],
     "default": [],
