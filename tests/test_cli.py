@@ -103,8 +103,8 @@ CASES = {
         "cannot be had from the hub",
     ),
     "unknown family": (
-        lambda v, t: rewrite_config(t, model_type="falcon"),
-        "model type 'falcon' has no row",
+        lambda v, t: rewrite_config(t, model_type="persimmon"),
+        "model type 'persimmon' has no row",
     ),
     "unknown model type": (lambda v, t: rewrite_config(t, model_type="lama"), "config.json cannot be used"),
     "missing weights": (lambda v, t: (t / "dense" / "model.safetensors").unlink(), "holds no safetensors weights"),

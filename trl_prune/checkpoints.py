@@ -340,5 +340,5 @@ def load_config(folder: Path) -> "PreTrainedConfig":
 
     try:
         return AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # each family's config class checks in its own way
         raise InputError(f"{folder / 'config.json'} cannot be used: {first_line(error)}") from error

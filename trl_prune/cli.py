@@ -37,9 +37,11 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    start = verbs.add_parser("quickstart", help="the whole road on SmolLM2-135M, which comes from PyPI (10 minutes)")
+    start = verbs.add_parser(
+        "quickstart", help="the whole road on SmolLM2-135M, which comes from PyPI (some 10 minutes)"
+    )
     size = start.add_mutually_exclusive_group()
-    size.add_argument("--fast", dest="size", action="store_const", const="fast", help="under 4 minutes")
+    size.add_argument("--fast", dest="size", action="store_const", const="fast", help="some 4 minutes")
     size.add_argument("--full", dest="size", action="store_const", const="full", help="all rows and items")
     start.set_defaults(size="default")
     _shared(start, "overrides of the shipped recipe, section.key=value")
