@@ -18,7 +18,7 @@ from trl_prune.smollm2 import smollm2
 
 
 WAYS = ("backbone", "score_layers", "whole model", "output_hidden_states")
-TEXTS, BATCH, REPEATS = 64, 8, 3
+TEXTS, BATCH, REPEATS = 32, 8, 3
 
 
 def states_kept(model, batches):
