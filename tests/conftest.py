@@ -39,6 +39,33 @@ EXTRAS = {
     "gpt2": {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 256, "n_inner": 48},
     "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
     "qwen3": {"head_dim": 8},
+    "cwm": {"head_dim": 8, "bos_token_id": 1},
+    "hunyuan_v1_dense": {"head_dim": 8},
+    "jais2": {"head_dim": 8},
+    "ministral3": {"head_dim": 8},
+    "nemotron": {"head_dim": 8},
+    "vaultgemma": {"head_dim": 8, "sliding_window": 8},
+    "mixtral": {"num_local_experts": 4},
+    "granitemoe": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8, "sliding_window": 8},
+    "phimoe": {"num_local_experts": 4},
+    "minimax_m2": {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8, "rotary_dim": 4},
+    "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
+    "flex_olmo": {"num_experts": 4, "num_experts_per_tok": 2},
+    "qwen2_moe": {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 24,
+        "shared_expert_intermediate_size": 40,
+        "mlp_only_layers": [2],
+    },
+    "qwen3_moe": {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 24,
+        "decoder_sparse_step": 2,
+        "head_dim": 8,
+    },
     "smollm3": {"no_rope_layer_interval": 2},
 }
 
@@ -62,7 +89,7 @@ def tiny_model(family: str, seed: int = 0, **changes: object) -> PreTrainedModel
     """Return a random model of a family, in float32 and eval mode."""
     tokenizer = tiny_tokenizer()
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
-    config = AutoConfig.for_model(family, **(SIZES | EXTRAS.get(family, {}) | ids | changes))
+    config = AutoConfig.for_model(family, **(SIZES | ids | EXTRAS.get(family, {}) | changes))
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():  # random models hardly change the stream; larger weights make each block matter

@@ -35,14 +35,14 @@ class Provenance:
     """What a checkpoint descends from, kept beside its config.json.
 
     Attributes:
-        dense: the root of the chain: path or hub id, hub commit and config hash of the unpruned model.
+        dense: the root of the chain: path or hub id, hub commit, config hash and layers of the unpruned model.
         parent: the checkpoint this one was made from.
         keep: for each pruned axis the kept indices, always counted in the dense model.
         edits: closed-form changes to kept weights, in order.
         versions: the versions of the libraries that wrote it.
     """
 
-    dense: dict[str, str | None]
+    dense: dict[str, str | int | None]
     parent: str
     keep: dict[str, list] = field(default_factory=dict)
     edits: list[dict] = field(default_factory=list)
@@ -70,13 +70,18 @@ def write_provenance(provenance: Provenance, folder: str | Path) -> None:
     write_json(Path(folder) / PROVENANCE, asdict(provenance))
 
 
-def dense_root(folder: Path, name: str) -> dict[str, str | None]:
+def dense_root(folder: Path, name: str) -> dict[str, str | int | None]:
     """Return the root of a checkpoint's chain: its own provenance's, or itself under the name the user gave."""
     provenance = read_provenance(folder)
     if provenance is not None:
         return provenance.dense
     path = str(folder.resolve()) if Path(name).exists() else name
-    return {"path": path, "commit": hub_commit(folder), "config_hash": file_hash(folder / "config.json")}
+    return {
+        "path": path,
+        "commit": hub_commit(folder),
+        "config_hash": file_hash(folder / "config.json"),
+        "num_hidden_layers": load_config(folder).num_hidden_layers,
+    }
 
 
 def hub_commit(folder: Path) -> str | None:

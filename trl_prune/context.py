@@ -24,7 +24,8 @@ from trl_prune.config import DatasetSection, Recipe
 from trl_prune.data.formatting import dataset_commit, format_of, read_dataset, sample
 from trl_prune.data.starter import starter_rows
 from trl_prune.evaluation.efficiency import Size, faster_dtype, measure_size
-from trl_prune.pruning.surgery import Keep, meta_model
+from trl_prune.pruning.keep import Keep
+from trl_prune.pruning.surgery import meta_model
 from trl_prune.smollm2 import smollm2
 
 

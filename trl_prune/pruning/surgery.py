@@ -2,17 +2,18 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedConfig
 
 from trl_prune.checkpoints import (
-    INDEX,
     Provenance,
     atomic_folder,
     copy_companions,
@@ -23,63 +24,173 @@ from trl_prune.checkpoints import (
     write_provenance,
 )
 from trl_prune.errors import InputError
-from trl_prune.pruning.families import Family, family_of
+from trl_prune.pruning.families import EXPERTS, GROUPS, HEAD_DIM, HEADS, HIDDEN, LAYERS, NEURONS, Family, family_of
+from trl_prune.pruning.keep import PER_LAYER, Keep, axis_sizes, complete_keep, compose_keep, kept_sizes
+from trl_prune.pruning.shards import write_shards
 
 
-LAYERS = "num_hidden_layers"
-Keep = dict[str, list[int]]
+@dataclass(frozen=True)
+class Cut:
+    """A checked plan at work on one model: what becomes of its config, its tensors' names and its tensors.
 
-
-def check_keep(keep: Keep, num_layers: int) -> None:
-    """Check a plan of kept blocks.
-
-    Raises:
-        InputError: an axis this surgery does not know, or indices that are no strictly growing run inside the model.
+    Attributes:
+        config: the dense model's config.
+        family: its row.
+        keep: the plan, complete.
     """
-    unknown = sorted(set(keep) - {LAYERS})
-    if unknown:
-        raise InputError(f"keep names the axis {unknown[0]!r}; allowed: {LAYERS}")
-    layers = keep.get(LAYERS, [])
-    if not layers:
-        raise InputError(f"keep.{LAYERS} is empty: at least one block must stay")
-    if layers != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= num_layers:
-        raise InputError(f"keep.{LAYERS} is {layers}; wanted: growing indices without repeats in 0..{num_layers - 1}")
+
+    config: PreTrainedConfig
+    family: Family
+    keep: Keep
+
+    @classmethod
+    def of(cls, config: PreTrainedConfig, keep: Mapping[str, list]) -> "Cut":
+        """Check a plan against a model.
+
+        Raises:
+            InputError: the model type has no row, the plan does not fit, or the weights are quantised and width goes.
+        """
+        family = family_of(config.model_type)
+        _check_quantised(config, keep)
+        return cls(config, family, complete_keep(keep, config, family))
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """The dense model's units of each axis."""
+        return axis_sizes(self.config, self.family)
+
+    @cached_property
+    def places(self) -> dict[int, int]:
+        """Each kept block's number after the cut."""
+        return {layer: place for place, layer in enumerate(self.keep[LAYERS])}
+
+    @property
+    def is_width(self) -> bool:
+        """Whether tensors change, not only which of them stay."""
+        return bool(self.keep.keys() - {LAYERS})
+
+    def layer_of(self, name: str) -> int | None:
+        """Return the block a tensor belongs to, or None outside the blocks."""
+        match = block_of(name, self.family)
+        return int(match["index"]) if match else None
+
+    def indices(self, axis: str, layer: int | None) -> list[int] | None:
+        """Return the kept units of an axis, or None where all stay."""
+        if axis not in self.keep:
+            return None
+        return self.keep[axis] if axis not in PER_LAYER else self.keep[axis][layer]
+
+    def name(self, name: str) -> str | None:
+        """Return a tensor's name after the cut, or None where it goes with its block, expert or head."""
+        match = block_of(name, self.family)
+        if match is None:
+            return name
+        layer = int(match["index"])
+        if layer not in self.places:
+            return None
+        rest = self._renumbered(f".{name[match.end() :]}", layer)
+        return rest and f"{match['blocks']}.{self.places[layer]}{rest}"
+
+    def _renumbered(self, rest: str, layer: int) -> str | None:
+        for pattern, axis in self.family.numbered.items():
+            match, kept = re.search(pattern, rest), self.indices(axis, layer)
+            if match and kept is not None:
+                if int(match[1]) not in kept:
+                    return None
+                rest = f"{rest[: match.start(1)]}{kept.index(int(match[1]))}{rest[match.end(1) :]}"
+        return rest
+
+    def rows(self, name: str, shape: Iterable[int]) -> list[Tensor | None]:
+        """Return, for each dimension of a tensor, the indices that stay, or None where all do.
+
+        Raises:
+            InputError: width goes, and the family's row does not say what this tensor's dimensions are.
+        """
+        dims = self.family.axis_dims(name)
+        if not dims and self.is_width:
+            raise InputError(f"the row of {self.config.model_type} says nothing about the tensor {name!r}")
+        layer = self.layer_of(name)
+        return [self._rows(parts, length, layer) for parts, length in zip(dims, shape, strict=False)]
+
+    def _rows(self, parts: tuple[str, ...], length: int, layer: int | None) -> Tensor | None:
+        kept = [self.indices(axis, layer) for axis in parts]
+        if all(indices is None for indices in kept):
+            return None
+        counts = [self.sizes[axis] for axis in parts]
+        unit, rest = divmod(length, sum(counts))
+        if rest:
+            raise InputError(f"{length} rows do not divide into {' + '.join(map(str, counts))} units of {parts}")
+        starts = [sum(counts[:place]) for place in range(len(counts))]
+        units = [start + index for start, indices in zip(starts, kept, strict=True) for index in indices]
+        return (torch.tensor(units)[:, None] * unit + torch.arange(unit)).flatten()
+
+    def tensor(self, name: str, tensor: Tensor) -> Tensor:
+        """Return what stays of a tensor: itself where nothing goes, else a new one."""
+        for dim, rows in enumerate(self.rows(name, tensor.shape)):
+            if rows is not None:
+                tensor = tensor.index_select(dim, rows)
+        return tensor
+
+    def changed_config(self) -> dict:
+        """Return the entries of config.json that the cut changes."""
+        config, attribute_map = self.config, self.config.attribute_map
+        changed: dict = {
+            self.family.key(axis, attribute_map): size
+            for axis, size in kept_sizes(self.keep).items()
+            if axis != GROUPS or GROUPS in self.sizes
+        }
+        if self.family.head_dim_free and {HEADS, HIDDEN} & self.keep.keys():
+            changed[HEAD_DIM] = getattr(config, HEAD_DIM, None) or self.sizes[HIDDEN] // self.sizes[HEADS]
+        if NEURONS in self.family.keys and HIDDEN in self.keep:  # GPT-2's default follows hidden_size
+            changed.setdefault(self.family.keys[NEURONS], self.sizes[NEURONS])
+        if HIDDEN in self.keep:
+            changed |= dict.fromkeys(self.family.as_hidden, len(self.keep[HIDDEN]))
+        return changed | self._per_layer_entries()
+
+    def _per_layer_entries(self) -> dict:
+        layers, changed = self.keep[LAYERS], {}
+        for key in self.family.per_layer:
+            # Read from the config object, which fills in lists that config.json leaves to a pattern over all blocks.
+            entries = getattr(self.config, key, None)
+            if entries is not None:
+                changed[key] = [entries[index] for index in layers]
+        if self.family.sparse_layers:
+            dense = [place for place, layer in enumerate(layers) if not _has_experts(self.config, layer)]
+            changed |= {"mlp_only_layers": dense, "decoder_sparse_step": 1}
+        quantisation = getattr(self.config, "quantization_config", None)
+        if quantisation is not None:
+            changed["quantization_config"] = self._renamed(quantisation)
+        return changed
+
+    def _renamed(self, value: object) -> object:
+        """Renumber the blocks in a quantisation's lists of modules."""
+        if isinstance(value, dict):
+            return {key: self._renamed(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            renamed = (self._renamed(inner) for inner in value)
+            return [inner for inner in renamed if inner is not None]
+        if isinstance(value, str):
+            renamed = self.name(f"{value}.")
+            return renamed and renamed.removesuffix(".")
+        return value
 
 
-def check_not_quantised(config: PreTrainedConfig, source: Path) -> None:
-    """Refuse quantised checkpoints.
-
-    Raises:
-        InputError: the config says that the weights are quantised.
-    """
-    if getattr(config, "quantization_config", None) is not None:
-        raise InputError(f"{source} is a quantised checkpoint, which is not cut; start from the unquantised one")
+def _has_experts(config: PreTrainedConfig, layer: int) -> bool:
+    """Repeat the rule of Qwen's MoE models for which blocks have experts."""
+    return layer not in (config.mlp_only_layers or []) and (layer + 1) % config.decoder_sparse_step == 0
 
 
-def prune_config(config: PreTrainedConfig, keep: Keep) -> dict:
-    """Return the entries of config.json that a cut changes."""
-    layers = keep[LAYERS]
-    changed: dict = {config.attribute_map.get(LAYERS, LAYERS): len(layers)}
-    for key in family_of(config.model_type).per_layer:
-        # Read from the config object, which fills in lists that config.json leaves to a pattern over all blocks.
-        entries = getattr(config, key, None)
-        if entries is not None:
-            changed[key] = [entries[index] for index in layers]
-    return changed
+def _check_quantised(config: PreTrainedConfig, keep: Mapping[str, list]) -> None:
+    width = sorted(keep.keys() - {LAYERS, EXPERTS})
+    if width and getattr(config, "quantization_config", None) is not None:
+        raise InputError(
+            f"the checkpoint is quantised: {LAYERS} and {EXPERTS} can be cut, {width[0]} cannot, because its packed "
+            f"weights share scales; start from the unquantised checkpoint"
+        )
 
 
-def prune_name(name: str, family: Family, keep: Keep) -> str | None:
-    """Return a tensor's name after the cut, or None where its block goes."""
-    match = _block_of(name, family)
-    if match is None:
-        return name
-    index = int(match["index"])
-    if index not in keep[LAYERS]:
-        return None
-    return f"{match['blocks']}.{keep[LAYERS].index(index)}.{name[match.end() :]}"
-
-
-def _block_of(name: str, family: Family) -> re.Match | None:
+def block_of(name: str, family: Family) -> re.Match | None:
+    """Return the match of a tensor's name with its block's prefix: groups `blocks` and `index`."""
     # Some checkpoints (GPT-2's on the hub) were saved from the bare backbone and lack its name in front.
     backbone, _, blocks = family.blocks.partition(".")
     return re.match(rf"(?P<blocks>({re.escape(backbone)}\.)?{re.escape(blocks)})\.(?P<index>\d+)\.", name)
@@ -91,7 +202,7 @@ def check_blocks(names: Iterable[str], family: Family, num_layers: int) -> None:
     Raises:
         InputError: some block has no tensor under the row's prefix, or there are more blocks than the config says.
     """
-    found = {int(match["index"]) for match in (_block_of(name, family) for name in names) if match}
+    found = {int(match["index"]) for match in (block_of(name, family) for name in names) if match}
     if found != set(range(num_layers)):
         raise InputError(
             f"the checkpoint has blocks {sorted(found) or 'of other names'} under {family.blocks!r}; "
@@ -99,95 +210,80 @@ def check_blocks(names: Iterable[str], family: Family, num_layers: int) -> None:
         )
 
 
-def prune_checkpoint(source: Path, target: Path, keep: Keep, root: dict, max_shard_bytes: int = 5 * 10**9) -> None:
+class Repair(Protocol):
+    """A closed-form change to the weights that stay, made while they are written.
+
+    Attributes:
+        record: what the provenance's `edits` say of it.
+    """
+
+    record: dict
+
+    def tensor(self, name: str, tensor: Tensor) -> Tensor:
+        """Return what to write for a cut tensor, under its name in the dense model."""
+        ...
+
+
+def prune_checkpoint(  # noqa: PLR0913
+    source: Path,
+    target: Path,
+    keep: Mapping[str, list],
+    root: dict,
+    repairs: Sequence[Repair] = (),
+    max_shard_bytes: int | None = None,
+) -> None:
     """Cut a checkpoint folder into a new one that stock transformers loads.
 
-    Tensors are read one by one and written shard by shard, so memory holds one shard at most. The target appears
-    under its name only when it is whole.
+    Tensors are read from the memory-mapped source one by one and written shard by shard, so that memory holds one
+    shard and one cut tensor. The target appears under its name only when it is whole.
 
     Args:
         source: a checkpoint folder with safetensors weights.
         target: the folder to write.
         keep: the kept indices of each axis, counted in the source.
         root: the `dense` entry for the provenance.
-        max_shard_bytes: the size at which a new shard begins.
+        repairs: changes to what stays, made in their order.
+        max_shard_bytes: the size at which a new shard begins; the largest tensor's where left out.
 
     Raises:
         InputError: the model type has no row, or the plan does not fit the model.
     """
     config = load_config(source)
-    check_not_quantised(config, source)
-    family = family_of(config.model_type)
-    check_keep(keep, config.num_hidden_layers)
-    check_blocks(tensor_files(source), family, config.num_hidden_layers)
+    cut = Cut.of(config, keep)
+    check_blocks(tensor_files(source), cut.family, config.num_hidden_layers)
     with atomic_folder(target) as part:
         copy_companions(source, part)
         raw = json.loads((source / "config.json").read_text())
-        write_json(part / "config.json", raw | prune_config(config, keep))
-        _write_shards(part, _kept_tensors(source, family, keep), max_shard_bytes)
+        write_json(part / "config.json", raw | cut.changed_config())
+        write_shards(part, _kept_tensors(source, cut, repairs), max_shard_bytes)
         parent = read_provenance(source)
-        kept_before = parent.keep if parent else {}
-        write_provenance(Provenance(root, str(source), compose_keep(kept_before, keep)), part)
+        num_layers = root.get(LAYERS) or config.num_hidden_layers
+        composed = compose_keep(parent.keep if parent else {}, cut.keep, num_layers)
+        edits = [*(parent.edits if parent else []), *(repair.record for repair in repairs)]
+        write_provenance(Provenance(root, str(source), composed, edits), part)
 
 
-def compose_keep(before: Keep, now: Keep) -> Keep:
-    """Return a cut of a cut, counted in the dense model."""
-    if LAYERS not in before:
-        return dict(now)
-    return {LAYERS: [before[LAYERS][index] for index in now[LAYERS]]}
-
-
-def _kept_tensors(source: Path, family: Family, keep: Keep) -> Iterator[tuple[str, Tensor]]:
+def _kept_tensors(source: Path, cut: Cut, repairs: Sequence[Repair]) -> Iterator[tuple[str, Tensor]]:
     files = tensor_files(source)
     for path in sorted(set(files.values())):
         with safe_open(path, "pt") as stored:
             for old in sorted(name for name, file in files.items() if file == path):
-                new = prune_name(old, family, keep)
+                new = cut.name(old)
                 if new is not None:
-                    yield new, stored.get_tensor(old)
+                    yield new, _repaired(old, cut.tensor(old, stored.get_tensor(old)), repairs)
 
 
-def _write_shards(folder: Path, tensors: Iterator[tuple[str, Tensor]], max_shard_bytes: int) -> None:
-    shards: list[list[str]] = []
-    shard: dict[str, Tensor] = {}
-    total = 0
-    for name, tensor in tensors:
-        if shard and _bytes(shard.values()) + tensor.nbytes > max_shard_bytes:
-            shards.append(_write_shard(folder, len(shards), shard))
-            shard = {}
-        shard[name] = tensor
-        total += tensor.nbytes
-    shards.append(_write_shard(folder, len(shards), shard))
-    _name_shards(folder, shards, total)
+def _repaired(name: str, tensor: Tensor, repairs: Sequence[Repair]) -> Tensor:
+    for repair in repairs:
+        tensor = repair.tensor(name, tensor)
+    return tensor
 
 
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.nbytes for tensor in tensors)
-
-
-def _write_shard(folder: Path, number: int, shard: dict[str, Tensor]) -> list[str]:
-    contiguous = {name: tensor.contiguous() for name, tensor in shard.items()}
-    save_file(contiguous, folder / f"shard-{number}.part", metadata={"format": "pt"})
-    return sorted(shard)
-
-
-def _name_shards(folder: Path, shards: list[list[str]], total: int) -> None:
-    if len(shards) == 1:
-        (folder / "shard-0.part").replace(folder / "model.safetensors")
-        return
-    weight_map = {}
-    for number, names in enumerate(shards):
-        name = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
-        (folder / f"shard-{number}.part").replace(folder / name)
-        weight_map |= dict.fromkeys(names, name)
-    write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
-
-
-def meta_model(config: PreTrainedConfig, keep: Keep | None = None) -> torch.nn.Module:
+def meta_model(config: PreTrainedConfig, keep: Mapping[str, list] | None = None) -> torch.nn.Module:
     """Return the (pruned) model without memory: shapes only, on the meta device."""
     from transformers import AutoModelForCausalLM
 
     if keep is not None:
-        config = type(config).from_dict(config.to_dict() | prune_config(config, keep))
+        config = type(config).from_dict(config.to_dict() | Cut.of(config, keep).changed_config())
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, attn_implementation="eager")

@@ -10,9 +10,11 @@ from trl_prune.artifacts import Outcome
 from trl_prune.checkpoints import write_json
 from trl_prune.context import Run
 from trl_prune.errors import InputError
+from trl_prune.pruning.families import LAYERS, family_of
 from trl_prune.pruning.importance import LayerScores, layers_skipped, mean_loss
+from trl_prune.pruning.keep import Keep, complete_keep
 from trl_prune.pruning.selection import SELECTIONS, greedy_removal
-from trl_prune.pruning.surgery import LAYERS, Keep, check_keep, prune_checkpoint
+from trl_prune.pruning.surgery import prune_checkpoint
 from trl_prune.stages.score import calibration
 from trl_prune.stages.score import inputs as score_inputs
 from trl_prune.stages.stage import Stage
@@ -77,7 +79,7 @@ def check(run: Run) -> None:
         raise InputError(
             f"prune.target.layers is {section.target.layers}; allowed: 1..{layers} (the model has {layers})"
         )
-    check_keep(planned_keep(run), layers)
+    complete_keep(planned_keep(run), run.config, family_of(run.config.model_type))
 
 
 def inputs(run: Run, unit: str) -> dict[str, str]:  # noqa: ARG001
