@@ -27,6 +27,7 @@ from trl_prune.errors import InputError
 from trl_prune.pruning.families import EXPERTS, GROUPS, HEAD_DIM, HEADS, HIDDEN, LAYERS, NEURONS, Family, family_of
 from trl_prune.pruning.keep import PER_LAYER, Keep, axis_sizes, complete_keep, compose_keep, kept_sizes
 from trl_prune.pruning.shards import write_shards
+from trl_prune.pruning.verification import verify_loads
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def prune_checkpoint(  # noqa: PLR0913
     """Cut a checkpoint folder into a new one that stock transformers loads.
 
     Tensors are read from the memory-mapped source one by one and written shard by shard, so that memory holds one
-    shard and one cut tensor. The target appears under its name only when it is whole.
+    shard and one cut tensor. The target appears under its name only when it is whole and transformers can load it.
 
     Args:
         source: a checkpoint folder with safetensors weights.
@@ -261,6 +262,7 @@ def prune_checkpoint(  # noqa: PLR0913
         composed = compose_keep(parent.keep if parent else {}, cut.keep, num_layers)
         edits = [*(parent.edits if parent else []), *(repair.record for repair in repairs)]
         write_provenance(Provenance(root, str(source), composed, edits), part)
+        verify_loads(part)
 
 
 def _kept_tensors(source: Path, cut: Cut, repairs: Sequence[Repair]) -> Iterator[tuple[str, Tensor]]:
