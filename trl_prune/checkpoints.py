@@ -22,7 +22,7 @@ INDEX = "model.safetensors.index.json"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 WEIGHTS = (".safetensors", ".gguf", ".h5", ".msgpack", ".onnx", *PICKLED)
 # Everything a checkpoint needs; the weights themselves only as safetensors.
-HUB_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "LICENSE*", "NOTICE*"]
+HUB_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "LICENSE*", "NOTICE*", "README.md"]
 # A second copy of the weights in some repositories.
 HUB_IGNORED = ["consolidated*", "original/*"]
 HEADER_LENGTH_BYTES = 8
