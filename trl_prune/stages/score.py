@@ -1,4 +1,4 @@
-"""score: how much each decoder block matters."""
+"""score: how much each block, head, neuron, channel and expert matters."""
 
 import time
 from collections.abc import Callable
@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
 from trl_prune.artifacts import Outcome
 from trl_prune.checkpoints import write_json
 from trl_prune.context import Run, dataset_fingerprint
 from trl_prune.data.formatting import calibration_batches, sample
 from trl_prune.pruning.families import family_of
-from trl_prune.pruning.importance import LayerScores, score_layers
+from trl_prune.pruning.scores import Scores, empty_scores, score
 from trl_prune.stages.stage import Stage
 
 
@@ -29,27 +30,37 @@ def calibration(run: Run) -> list[dict[str, torch.Tensor]]:
 
 
 def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
-    """Score the dense model's blocks, going on from what an interrupted pass saved."""
-    batches = calibration(run)
-    partial = folder / PARTIAL
-    scores = LayerScores.load(partial) if partial.is_file() else None
-    done = scores.batches if scores else 0
+    """Score the dense model's units, going on from what an interrupted pass saved."""
     start = time.perf_counter()
-    bar = tqdm(batches[done:], desc="score", total=len(batches), initial=done, unit="batch")
-    scores = score_layers(run.load("dense"), bar, run.recipe.score.tokens, scores, _saver(partial))
+    scores = score_model(run, run.load("dense"), folder / PARTIAL)
     scores.save(folder / SCORES)
-    partial.unlink(missing_ok=True)
-    influence = scores.block_influence().tolist()
+    (folder / PARTIAL).unlink(missing_ok=True)
+    influence = scores.layers.block_influence().tolist()
     write_json(folder / "block_influence.json", influence)
+    metrics = {"positions": scores.layers.positions, "sizes": scores.sizes, "block_influence": influence}
     seconds = time.perf_counter() - start
-    metrics = {"positions": scores.positions, "num_layers": scores.num_layers, "block_influence": influence}
     return Outcome({"scores": SCORES, "block_influence": "block_influence.json"}, metrics, {"seconds": seconds})
 
 
-def _saver(path: Path) -> Callable[[LayerScores], None]:
+def score_model(run: Run, model: PreTrainedModel, partial: Path) -> Scores:
+    """Return a model's scores on the calibration texts.
+
+    Args:
+        run: the recipe at work.
+        model: the dense model, or one on the way from it.
+        partial: where to keep what an interrupted pass is to go on from.
+    """
+    batches, family = calibration(run), family_of(run.config.model_type)
+    facts = {"calibration": inputs(run, "")["calibration"], "seed": run.recipe.seed}
+    scores = Scores.load(partial) if partial.is_file() else empty_scores(model, family, facts)
+    bar = tqdm(batches[scores.batches :], "score", len(batches), initial=scores.batches, unit="batch")
+    return score(model, bar, family, scores, run.recipe.score.tokens, _saver(partial))
+
+
+def _saver(path: Path) -> Callable[[Scores], None]:
     last = time.monotonic()
 
-    def save(scores: LayerScores) -> None:
+    def save(scores: Scores) -> None:
         nonlocal last
         if time.monotonic() - last > SECONDS_BETWEEN_SAVES:
             scores.save(path)
@@ -74,7 +85,8 @@ def plan(run: Run, unit: str) -> str:  # noqa: ARG001
     """Say what will be scored."""
     section = run.recipe.score
     rows = min(section.samples, len(run.dataset)) if section.dataset is None else section.samples
-    return f"{run.config.num_hidden_layers} blocks on {rows} texts, {section.tokens} tokens"
+    axes = ", ".join(f"{size} {axis}" for axis, size in run.costs.sizes.items())
+    return f"{axes}; on {rows} texts, {section.tokens} tokens for blocks"
 
 
 def check(run: Run) -> None:
