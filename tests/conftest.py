@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 
 CHATML = (
@@ -85,11 +85,16 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def tiny_model(family: str, seed: int = 0, **changes: object) -> PreTrainedModel:
-    """Return a random model of a family, in float32 and eval mode."""
+def tiny_config(family: str, **changes: object) -> PreTrainedConfig:
+    """Return the config of a tiny model of a family."""
     tokenizer = tiny_tokenizer()
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
-    config = AutoConfig.for_model(family, **(SIZES | ids | EXTRAS.get(family, {}) | changes))
+    return AutoConfig.for_model(family, **(SIZES | ids | EXTRAS.get(family, {}) | changes))
+
+
+def tiny_model(family: str, seed: int = 0, **changes: object) -> PreTrainedModel:
+    """Return a random model of a family, in float32 and eval mode."""
+    config = tiny_config(family, **changes)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():  # random models hardly change the stream; larger weights make each block matter

@@ -1,0 +1,93 @@
+"""The race: who goes on, what is measured again after a kill, how stable a ranking was."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trl_prune.pruning.search import Race, halved, pareto_front, race, ranked
+
+
+LOSS = {"a": [5.0, 4.0, 3.9], "b": [6.0, 3.0, 2.9], "c": [7.0, 3.5, 3.0], "d": [9.0, 1.0, 1.0]}
+
+
+def measured(name: str, rung: int) -> float:
+    return LOSS[name][rung]
+
+
+def test_the_better_part_goes_on():
+    dropped = []
+    told = race(list(LOSS), [3, 2], measured, {}, lambda names: dropped.append(list(names)))
+    assert [list(scores) for scores in told.rungs] == [["a", "b", "c", "d"], ["a", "b", "c"], ["b", "c"]]
+    assert dropped == [["d"], ["a"]]
+    assert told.ranking == ["b", "c", "a", "d"]
+    assert told.winner == "b"
+
+
+def test_without_rungs_the_zero_shot_score_decides():
+    assert race(list(LOSS), [], measured, {}).winner == "a"
+
+
+def test_one_that_is_left_alone_is_not_trained_on():
+    told = race(list(LOSS), [4, 1, 1], measured, {})
+    assert [len(scores) for scores in told.rungs] == [4, 4, 1]
+    # A single candidate is trained once: its score is told.
+    assert [len(scores) for scores in race(["a"], [1, 1], measured, {}).rungs] == [1, 1]
+
+
+def test_what_was_measured_is_not_measured_again():
+    class Stopped(Exception):
+        pass
+
+    calls, store = [], {}
+
+    def fragile(name: str, rung: int) -> float:
+        if len(calls) == 6:
+            raise Stopped
+        calls.append((name, rung))
+        return measured(name, rung)
+
+    with pytest.raises(Stopped):
+        race(list(LOSS), [3, 2], fragile, store)
+    done = list(calls)
+    told = race(list(LOSS), [3, 2], lambda *run: calls.append(run) or measured(*run), store)
+    assert told == race(list(LOSS), [3, 2], measured, {})
+    assert len(calls) == len(set(calls)) == 9
+    assert calls[:6] == done
+
+
+def test_a_score_that_is_no_number_is_the_worst():
+    assert ranked({"a": math.nan, "b": 2.0, "c": 1.0}) == ["c", "b", "a"]
+
+
+def test_stability_against_hand_counted_correlations():
+    told = race(list(LOSS), [4, 3], measured, {}).stability()
+    # From (5, 6, 7, 9) to (4, 3, 3.5, 1): of six pairs only (b, c) stays in order.
+    assert told[0] == {"candidates": 4, "kendall": pytest.approx(-4 / 6), "spearman": pytest.approx(-0.8)}
+    assert told[1] == {"candidates": 3, "kendall": pytest.approx(1), "spearman": pytest.approx(1)}
+    assert Race([{"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 2.0}]).stability()[0]["kendall"] is None
+    assert Race([{"a": 1.0}]).stability() == []
+
+
+def test_halving():
+    assert halved(10, 4) == [10, 5, 3, 2]
+    assert halved(1, 2) == [1, 1]
+    assert halved(8, 3, factor=4) == [8, 2, 1]
+
+
+POINTS = st.dictionaries(
+    st.text("abcdef", min_size=1, max_size=2), st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1
+)
+
+
+@given(POINTS)
+def test_nobody_beats_the_front_and_the_front_beats_the_rest(points):
+    front = pareto_front(points)
+
+    def beats(one: str, other: str) -> bool:
+        return points[one] != points[other] and all(x <= y for x, y in zip(points[one], points[other], strict=True))
+
+    assert not any(beats(one, other) for one in points for other in front)
+    for name in points.keys() - set(front):
+        assert any(beats(one, name) or points[one] == points[name] for one in front)
