@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -179,20 +178,3 @@ def killed(command: list[str], reached) -> None:
     time.sleep(0.3)
     process.send_signal(signal.SIGKILL)
     process.wait()
-
-
-def test_a_run_on_an_earlier_runs_model_keeps_the_root(road, tmp_path):
-    """Multi-stage: cut a cut; the root stays the dense model, and indices count in it."""
-    folder, first = road
-    values = search_values(folder, "second") | {
-        "model": str(first.model_dir("pruned")),
-        "prune": {"target": {"layers": 1}},
-    }
-    values.pop("search")
-    second = run_recipe(parse_recipe(values, "test"), ["score", "prune"])
-    told = read_provenance(second.model_dir("pruned"))
-    assert told.dense == read_provenance(first.model_dir("pruned")).dense
-    assert told.dense["path"] == str((folder / "dense").resolve())
-    assert told.parent == str(first.model_dir("pruned"))
-    assert told.keep[LAYERS][0] in found_keep(first)[LAYERS]
-    shutil.rmtree(folder / "second")
