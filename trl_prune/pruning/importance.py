@@ -1,7 +1,7 @@
 """Importance of decoder blocks, from what they do to the residual stream: one streaming pass, forward only."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +10,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from trl_prune.pruning.observation import Batch, decoder_blocks, observe, stream_sites, watched
 
-Batch = dict[str, Tensor]
-# Positions are compared a few at a time: the (blocks + 1)^2 cosines of a long batch at once would outweigh the model.
-POSITIONS_AT_A_TIME = 512
+
+# Positions are compared a few at a time: the states of all blocks at once would outweigh the model, and on a CPU they
+# should fit its cache.
+POSITIONS_AT_A_TIME = {"cpu": 32, "cuda": 512}
 
 
 @dataclass
@@ -69,35 +71,43 @@ class LayerScores:
         return cls(stored["angle"], stored["cosine"], *stored["counts"].tolist())
 
 
-def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """Return a causal LM's decoder blocks."""
-    decoder = model.get_decoder()
-    lists = [child for child in decoder.children() if isinstance(child, nn.ModuleList)]
-    return next(blocks for blocks in lists if len(blocks) == model.config.num_hidden_layers)
+class LayerObserver:
+    """Adds up the distances between the residual stream before and after every run of blocks."""
+
+    def __init__(self, scores: LayerScores, tokens: str = "all") -> None:
+        self.scores, self.tokens = scores, tokens
+        self._seen: list[Tensor] = []
+
+    def attached(self, model: PreTrainedModel) -> AbstractContextManager:
+        """Return a context in which the stream is read."""
+        return watched(stream_sites(model), lambda _, states: self._seen.append(states))
+
+    def before(self, mask: Tensor) -> None:
+        """Learn which positions count."""
+        self._wanted = wanted_positions(mask, self.tokens)
+
+    def after(self) -> None:
+        """Add all pairs of the pass's states, a few positions at a time."""
+        for row, wanted in enumerate(self._wanted):
+            places = wanted.nonzero().squeeze(1)
+            for some in places.split(POSITIONS_AT_A_TIME.get(wanted.device.type, POSITIONS_AT_A_TIME["cuda"])):
+                self._add(torch.stack([_rows(states[row], some) for states in self._seen], dim=1))
+        self.scores.positions += int(self._wanted.sum())
+        self._seen.clear()
+
+    def _add(self, states: Tensor) -> None:
+        """Add states, `(positions, L + 1, hidden)`: their Gram matrices hold the norms on the diagonal."""
+        states = states.float()
+        products = states @ states.mT
+        norms = products.diagonal(dim1=1, dim2=2).sqrt().clamp(min=torch.finfo(torch.float32).tiny)
+        # Rounding past 1 would make arccos NaN.
+        cosine = (products / norms[:, :, None] / norms[:, None, :]).clamp(-1, 1)
+        self.scores.cosine += cosine.sum(dim=0, dtype=torch.float64).cpu()
+        self.scores.angle += (cosine.arccos() / torch.pi).sum(dim=0, dtype=torch.float64).cpu()
 
 
-@contextmanager
-def observed_inputs(model: PreTrainedModel) -> Iterator[list[Tensor]]:
-    """Yield a list that each forward pass fills with every block's input and the last block's output.
-
-    The last block's output is taken by hook because `hidden_states[-1]` of transformers is after the final norm.
-    """
-    seen: list[Tensor] = []
-    blocks = decoder_blocks(model)
-
-    def before(_: nn.Module, args: tuple, kwargs: dict) -> None:
-        seen.append(args[0] if args else kwargs["hidden_states"])
-
-    def after(_: nn.Module, __: tuple, output: Tensor | tuple) -> None:
-        seen.append(output if isinstance(output, Tensor) else output[0])
-
-    handles = [block.register_forward_pre_hook(before, with_kwargs=True) for block in blocks]
-    handles.append(blocks[-1].register_forward_hook(after))
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
+def _rows(states: Tensor, places: Tensor) -> Tensor:
+    return states[places.to(states.device)]
 
 
 def wanted_positions(attention_mask: Tensor, tokens: str) -> Tensor:
@@ -110,7 +120,6 @@ def wanted_positions(attention_mask: Tensor, tokens: str) -> Tensor:
     return (places == last) & mask
 
 
-@torch.inference_mode()
 def score_layers(
     model: PreTrainedModel,
     batches: Iterable[Batch],
@@ -131,26 +140,13 @@ def score_layers(
         after_batch: called with the sums after each batch, to save them.
     """
     scores = scores or LayerScores.empty(len(decoder_blocks(model)))
-    decoder = model.get_decoder()
-    with observed_inputs(model) as seen:
-        for batch in batches:
-            inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            decoder(**inputs, use_cache=False)
-            _add(scores, seen, wanted_positions(inputs["attention_mask"], tokens))
-            seen.clear()
-            after_batch(scores)
+
+    def counted() -> None:
+        scores.batches += 1
+        after_batch(scores)
+
+    observe(model, batches, [LayerObserver(scores, tokens)], counted)
     return scores
-
-
-def _add(scores: LayerScores, seen: list[Tensor], wanted: Tensor) -> None:
-    states = torch.stack([state[wanted] for state in seen], dim=1)  # (positions, L + 1, hidden)
-    for chunk in states.split(POSITIONS_AT_A_TIME):
-        unit = nn.functional.normalize(chunk.float(), dim=-1)
-        cosine = (unit @ unit.mT).clamp(-1, 1)  # rounding past 1 would make arccos NaN
-        scores.cosine += cosine.sum(dim=0, dtype=torch.float64).cpu()
-        scores.angle += (cosine.arccos() / torch.pi).sum(dim=0, dtype=torch.float64).cpu()
-    scores.positions += int(wanted.sum())
-    scores.batches += 1
 
 
 class Skipped(nn.Module):
