@@ -65,3 +65,21 @@ def test_evaluate(dense):
 def test_run(tmp_path):
     folder = trl_prune.run(recipe_values(tmp_path), recover={}, rewrite=None, evaluate={"tasks": [], "questions": []})
     assert (folder / "report" / "report.html").is_file()
+
+
+def test_search(dense, tmp_path):
+    args = {"per_device_train_batch_size": 2, "gradient_checkpointing": False, "max_length": 128}
+    settings = {
+        "grid": {"num_hidden_layers": [2, 3]},
+        "rungs": [200],
+        "samples": 4,
+        "train": {"data": "references", "args": args},
+        "calibration": {"samples": 4},
+    }
+    rows, budget = Dataset.from_list(ROWS), {"share": 0.75, "tolerance": 0.25}
+    keep, found = trl_prune.search(dense, rows, tmp_path / "race", budget, **settings)
+    assert [len(one["scores"]) for one in found] == [2, 2]
+    assert len(keep["num_hidden_layers"]) == found[0]["sizes"]["num_hidden_layers"]
+    assert trl_prune.search(dense, rows, tmp_path / "race", budget, **settings) == (keep, found)
+    with pytest.raises(InputError, match="exactly one of `parameters`, `share`"):
+        trl_prune.search(dense, rows, tmp_path / "race", {})

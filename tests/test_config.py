@@ -157,3 +157,21 @@ def test_quickstart_sizes_are_recipes(size):
 def test_yaml_round_trip():
     recipe = parse_recipe(yaml.safe_load(FULL), "test")
     assert parse_recipe(recipe.model_dump(mode="json"), "test") == recipe
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"search": {"budget": {}}}, "search.budget wants exactly one of `parameters`, `share`, `bytes` and `memory`"),
+        ({"search": {"budget": {"share": 0.5, "bytes": 9}}}, "wants exactly one"),
+        ({"search": {"budget": {"share": 0.5}, "rungs": [20, 10]}}, "search rungs are .*growing"),
+        ({"search": {"budget": {"share": 0.5}, "train": {"tokens": 9}}}, "train.tokens is for `rungs`"),
+        ({"search": {"budget": {"share": 0.5}, "train": {"data": "rewritten"}}}, "train.data wants `references`"),
+        ({"search": {"budget": {"share": 0.5}}, "prune": {"target": {"layers": 2}}}, "which go together"),
+        ({}, "which go together"),
+        ({"prune": {"by": "search", "target": {"layers": 2}}}, "prune by search wants neither `target` nor `keep`"),
+    ],
+)
+def test_search_sections_that_do_not_fit_are_refused(sections, message):
+    with pytest.raises(InputError, match=message):
+        parse_recipe(MINIMAL | {"prune": {"by": "search"}} | sections, "test")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
-    from trl_prune.api import evaluate, prune, rewrite_dataset, run, score
+    from trl_prune.api import evaluate, prune, rewrite_dataset, run, score, search
     from trl_prune.trainers import SelfDistillSFTConfig, SelfDistillSFTTrainer
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "rewrite_dataset",
     "run",
     "score",
+    "search",
 ]
 
 

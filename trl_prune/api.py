@@ -1,5 +1,6 @@
 """The verbs as functions with plain arguments, for notebooks and scripts."""
 
+import json
 from pathlib import Path
 
 from datasets import Dataset
@@ -64,6 +65,38 @@ def score(model: Model, dataset: Rows, samples: int = 256, tokens: str = "all", 
     family_of(loaded.config.model_type)
     rows = sample(_rows(dataset), samples, seed)
     return score_layers(loaded, calibration_batches(rows, tokenizer, 8, 512), tokens)
+
+
+def search(
+    model: str | Path, dataset: Rows, output: str | Path, budget: dict[str, float], **settings: object
+) -> tuple[dict[str, list], list[dict]]:
+    """Return the plan of the size within a budget that recovers best, and every candidate's scores.
+
+    The race goes on where an interrupted one with the same arguments stopped.
+
+    Args:
+        model: a path or a hub id.
+        dataset: a path, a hub id or a `datasets.Dataset` in one of TRL's formats: calibration, training and held-out
+            texts.
+        output: the folder of the race.
+        budget: one of `parameters`, `share`, `bytes` and `memory` (with `batch` and `context`), and `tolerance`.
+        settings: the other keys of a recipe's `search` section, such as `grid`, `rungs`, `train`; and `seed`, `dtype`
+            and `score`'s settings as `calibration`.
+
+    Returns:
+        `keep`, the winner's units by axis, counted in the model; and one entry a candidate, the best first:
+        `{name, sizes, parameters, cost, scores}`, with the score before any training and after each rung.
+
+    Raises:
+        InputError: one sentence: nothing fits the budget, or what else is wrong.
+    """
+    values = {"model": str(model), "dataset": {"path": _path_of(dataset, Path(output))}, "output": str(output)}
+    values |= {name: settings.pop(name) for name in ("seed", "dtype") if name in settings}
+    values |= {"score": settings.pop("calibration", {}), "prune": {"by": "search"}}
+    recipe = parse_recipe(values | {"search": {"budget": budget, **settings}}, "search's arguments")
+    folder = run_recipe(recipe, ["score", "search"]).folder
+    keep, found = (json.loads(folder.output("search", name).read_text()) for name in ("keep", "candidates"))
+    return keep, found["candidates"]
 
 
 def prune(
@@ -146,6 +179,15 @@ def evaluate(
     loaded, tokenizer = _model(model), load_tokenizer(_folder(model))
     manner = Manner(apply_chat_template=apply_chat_template, items=items)
     return {unit: evaluate_unit(loaded, tokenizer, harness, unit, manner)[0] for unit in harness.units}
+
+
+def _path_of(dataset: Rows, output: Path) -> str:
+    if not isinstance(dataset, Dataset):
+        return str(dataset)
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / ".rows.parquet"  # beside the stages; a folder with nothing else but hidden files counts as empty
+    dataset.to_parquet(path)
+    return str(path)
 
 
 def _folder(model: Model) -> Path:

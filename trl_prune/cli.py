@@ -16,6 +16,7 @@ from trl_prune.errors import InputError
 
 STAGE_VERBS = {
     "score": "score how much each decoder block matters",
+    "search": "find the sizes that fit a budget and the one that recovers best",
     "prune": "cut the dense checkpoint down",
     "rewrite": "self-data distillation's data step: the dense model writes the training answers",
     "recover": "train the pruned model again, once for each arm (this is where distillation is)",
@@ -147,6 +148,10 @@ def _show(run: object, verb: str) -> None:
         from trl_prune.stages.console import show_recovery
 
         show_recovery(run)
+    elif verb == "search":
+        from trl_prune.stages.console import show_search
+
+        show_search(run)
     else:
         print(run.folder.stage_dir(verb))
 

@@ -193,7 +193,9 @@ class PruneSection(Section):
 
     @model_validator(mode="after")
     def _one_of(self) -> "PruneSection":
-        if (self.target is None) == (self.keep is None):
+        if self.by == "search" and (self.target, self.keep) != (None, None):
+            raise ValueError("by search wants neither `target` nor `keep`: the search's budget says how small")
+        if self.by != "search" and (self.target is None) == (self.keep is None):
             raise ValueError("wants exactly one of `target` and `keep`")
         return self
 
@@ -229,6 +231,71 @@ class ArmSection(Section):
     """TRL's SFTConfig arguments, untouched."""
     peft: dict[str, object] | None = None
     """peft's LoraConfig arguments (`target_modules` defaults to `all-linear`); else all weights are trained."""
+
+
+class BudgetSection(Section):
+    """How large the pruned model may be: exactly one of `parameters`, `share`, `bytes` and `memory`."""
+
+    parameters: Annotated[float, Field(gt=0)] | None = None
+    """So many parameters, give or take `tolerance`."""
+    share: Share | None = None
+    """So much of the dense model's parameters, give or take `tolerance`."""
+    bytes: Annotated[float, Field(gt=0)] | None = None
+    """At most so many bytes of weights on disk, and less by `tolerance` at most."""
+    memory: Annotated[float, Field(gt=0)] | None = None
+    """At most so many bytes of weights and KV cache, and less by `tolerance` at most."""
+    batch: Count = 1
+    """For `memory`: texts at a time."""
+    context: Count = 4096
+    """For `memory`: tokens of each text."""
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """How far from the budget a size may be (2407.14679 allows 5 %)."""
+
+    @model_validator(mode="after")
+    def _one_of(self) -> "BudgetSection":
+        if sum(value is not None for value in (self.parameters, self.share, self.bytes, self.memory)) != 1:
+            raise ValueError("wants exactly one of `parameters`, `share`, `bytes` and `memory`")
+        return self
+
+
+class SearchSection(Section):
+    """Which sizes fit a budget, and which of them recovers best: the prune section then says `by: search`."""
+
+    budget: BudgetSection
+    """How large the pruned model may be."""
+    grid: dict[str, list[int | float] | Literal["auto"]] = {}
+    """The sizes of each axis to combine, or `auto`; axes left out stay whole. Empty: every axis but KV heads, `auto`.
+    `mlp_ratio` may stand for `intermediate_size` in multiples of `hidden_size`."""
+    max_width: Share = 0.4
+    """For `auto`: the largest share of an axis other than layers that may go."""
+    max_depth: Share = 0.2
+    """For `auto`: the largest share of the layers that may go."""
+    depth: Literal["angular_distance", "block_influence"] = "angular_distance"
+    """Which blocks go where layers do."""
+    score: str = "loss"
+    """What ranks: `loss` on held-out texts, or an lm-eval task."""
+    samples: Count = 64
+    """Held-out texts."""
+    max_length: Count = 512
+    """Longest held-out text, in tokens."""
+    dataset: DatasetSection | None = None
+    """Held-out texts; where left out, rows of the recipe's dataset that the short trainings then do without."""
+    candidates: Count = 10
+    """How many sizes are trained at all: those with the best score before any training."""
+    rungs: list[Count] = [250_000, 500_000, 1_000_000]
+    """Tokens after which the better half goes on, counted from the start; none for a choice without training."""
+    train: ArmSection = ArmSection(data="references")
+    """The short training."""
+
+    @model_validator(mode="after")
+    def _rungs_grow(self) -> "SearchSection":
+        if self.rungs != sorted(set(self.rungs)):
+            raise ValueError(f"rungs are {self.rungs}; wanted: growing numbers of tokens")
+        if self.train.tokens is not None:
+            raise ValueError("train.tokens is for `rungs` to say")
+        if self.train.data != "references":
+            raise ValueError("train.data wants `references`: answers are rewritten after the cut, not before")
+        return self
 
 
 class EvaluateSection(Section):
@@ -279,6 +346,7 @@ class Recipe(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of all stages; `auto` is bfloat16 on GPUs that have it, and on CPUs whichever runs a step faster."""
     score: ScoreSection = ScoreSection()
+    search: SearchSection | None = None
     prune: PruneSection
     rewrite: RewriteSection | None = None
     recover: dict[str, ArmSection] = {}
@@ -295,6 +363,12 @@ class Recipe(Section):
                 )
             if arm.data == "rewritten" and self.rewrite is None:
                 raise ValueError(f"recover.{name} trains on rewritten data but the recipe has no `rewrite` section")
+        return self
+
+    @model_validator(mode="after")
+    def _search_is_used(self) -> "Recipe":
+        if (self.search is None) == (self.prune.by == "search"):
+            raise ValueError("has only one of a `search` section and `prune: {by: search}`, which go together")
         return self
 
     @model_validator(mode="after")

@@ -24,6 +24,7 @@ from trl_prune.config import DatasetSection, Recipe
 from trl_prune.data.formatting import dataset_commit, format_of, read_dataset, sample
 from trl_prune.data.starter import starter_rows
 from trl_prune.evaluation.efficiency import Size, faster_dtype, measure_size
+from trl_prune.pruning.budget import Costs
 from trl_prune.pruning.keep import Keep
 from trl_prune.pruning.surgery import meta_model
 from trl_prune.smollm2 import smollm2
@@ -70,6 +71,11 @@ class Run:
         """The dense checkpoint's weights on disk, in bytes."""
         return sum(path.stat().st_size for path in set(tensor_files(self.dense_dir).values()))
 
+    @cached_property
+    def costs(self) -> Costs:
+        """What models cut from the dense one cost."""
+        return Costs.of(self.config, self.dense_dir)
+
     def size(self, keep: Keep | None = None) -> Size:
         """Return the size of the dense model, or of what a cut leaves of it; counted once for each cut."""
         name = str(keep)
@@ -102,7 +108,8 @@ class Run:
 
     def settle(self) -> None:
         """Note in the run folder what later starts must not choose anew."""
-        sections = [self.recipe.dataset, self.recipe.score.dataset]
+        search = self.recipe.search
+        sections = [self.recipe.dataset, self.recipe.score.dataset, search and search.dataset]
         commits = self.folder.notes().get("dataset_commits", {})
         for section in sections:
             if section is not None and section.path not in commits:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from trl_prune.config import Recipe
 from trl_prune.context import Run
 from trl_prune.errors import InputError
-from trl_prune.stages import evaluate, prune, recover, report, rewrite, score
+from trl_prune.stages import evaluate, prune, recover, report, rewrite, score, search
 from trl_prune.stages.stage import Stage
 
 
 STAGES: dict[str, Stage] = {
-    module.STAGE.name: module.STAGE for module in (score, prune, rewrite, recover, evaluate, report)
+    module.STAGE.name: module.STAGE for module in (score, search, prune, rewrite, recover, evaluate, report)
 }
 # Adam's two moments and the float32 master weights of a training checkpoint, in bytes a parameter.
 TRAINING_BYTES = 12
@@ -24,6 +24,8 @@ def wanted_stages(recipe: Recipe) -> list[str]:
     unwanted = set()
     if recipe.prune.keep is not None or recipe.prune.by == "perplexity":
         unwanted.add("score")
+    if recipe.search is None:
+        unwanted.add("search")
     if recipe.rewrite is None:
         unwanted.add("rewrite")
     return [name for name in STAGES if name not in unwanted]
@@ -85,11 +87,13 @@ def _existing(run: Run) -> str:
 
 
 def disk_needed(run: Run) -> int:
-    """Return the bytes a run writes at most: the pruned model, each arm's model, one arm's training checkpoints."""
+    """Return the bytes a run writes at most: the pruned model, each arm's, a search's, one training's checkpoints."""
     pruned = run.size(prune.planned_keep(run)).parameters
     model_bytes = int(run.dense_bytes * pruned / run.size().parameters)
-    full = any(arm.peft is None for arm in run.recipe.recover.values())
-    return model_bytes * (1 + len(run.recipe.recover)) + 2 * TRAINING_BYTES * pruned * full
+    arms = [*run.recipe.recover.values(), *([run.recipe.search.train] if run.recipe.search else [])]
+    full = any(arm.peft is None for arm in arms)
+    models = 1 + len(run.recipe.recover) + search.models_at_once(run)
+    return model_bytes * models + 2 * TRAINING_BYTES * pruned * full
 
 
 def do(run: Run, stage: Stage, unit: str) -> None:

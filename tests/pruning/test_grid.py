@@ -146,7 +146,8 @@ def test_the_automatic_grid_knows_what_a_format_cannot_say():
 @pytest.mark.parametrize(
     ("grid", "told"),
     [
-        ({LAYERS: [5]}, r"num_hidden_layers 5; allowed: .* at most 4"),
+        ({LAYERS: [5]}, r"num_hidden_layers 5; allowed: whole numbers, at most 4"),
+        ({NEURONS: [1.5]}, "intermediate_size 1.5; allowed: whole numbers"),
         ({LAYERS: []}, "no size of num_hidden_layers"),
         ({"layers": [2]}, "axis 'layers'"),
         ({MLP_RATIO: [2]}, "mlp_ratio 2; allowed: more than 0, at most 1.5"),

@@ -202,3 +202,10 @@ def sample(dataset: Dataset, count: int, seed: int) -> Dataset:
     if count >= len(dataset):
         return dataset
     return dataset.select(sorted(random.Random(seed).sample(range(len(dataset)), count)))
+
+
+def held_out(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:
+    """Return `count` rows drawn without replacement, and the rest, both in the dataset's order."""
+    drawn = set(random.Random(seed).sample(range(len(dataset)), count))
+    rest = [index for index in range(len(dataset)) if index not in drawn]
+    return dataset.select(sorted(drawn)), dataset.select(rest)

@@ -54,13 +54,13 @@ class Candidate:
 
 
 def automatic_grid(
-    costs: Costs, axes: Sequence[str] | None = None, max_width: float = MAX_WIDTH, max_depth: float = MAX_DEPTH
+    costs: Costs, axes: Sequence[str] = AUTOMATIC, max_width: float = MAX_WIDTH, max_depth: float = MAX_DEPTH
 ) -> dict[str, list[int]]:
     """Return hardware-friendly sizes of each axis, from the dense one down.
 
     Args:
         costs: the dense model.
-        axes: those to cut; where left out, all but KV heads, which Minitron leaves alone.
+        axes: those to cut, where the model has them; KV heads, which Minitron leaves alone, only where named.
         max_width: the largest share of an axis other than layers that may go.
         max_depth: the largest share of the layers that may go.
     """
@@ -69,14 +69,14 @@ def automatic_grid(
     able = sizes.keys() & ({LAYERS, EXPERTS} if quantised else set(AXES))
     return {
         axis: _steps(sizes[axis], step_of(axis, costs), max_depth if axis == LAYERS else max_width)
-        for axis in axes or AUTOMATIC
+        for axis in axes
         if axis in able and not _follows(axis, costs.family, axes)
     }
 
 
-def _follows(axis: str, family: Family, axes: Sequence[str] | None) -> bool:
+def _follows(axis: str, family: Family, axes: Sequence[str]) -> bool:
     # Where heads and hidden channels can only go together, the heads say how many channels there are.
-    return axis == HIDDEN and not family.head_dim_free and HEADS in (axes or AUTOMATIC)
+    return axis == HIDDEN and not family.head_dim_free and HEADS in axes
 
 
 def step_of(axis: str, costs: Costs) -> int:
@@ -117,8 +117,9 @@ def check_grid(grid: Grid, costs: Costs) -> None:
             raise InputError(f"the grid has no size of {name}; leave the axis out to keep it whole")
         most = costs.sizes[axis] if name == axis else costs.sizes[axis] / min(grid.get(HIDDEN, [costs.sizes[HIDDEN]]))
         for size in choices:
-            if not 0 < size <= most:
-                raise InputError(f"the grid has {name} {size}; allowed: more than 0, at most {most:g}")
+            if not 0 < size <= most or (name == axis and size != int(size)):
+                whole = "whole numbers" if name == axis else "more than 0"
+                raise InputError(f"the grid has {name} {size}; allowed: {whole}, at most {most:g}")
 
 
 def sizes_of(choice: Mapping[str, float], costs: Costs) -> dict[str, int] | None:

@@ -1,5 +1,7 @@
 """What a run shows on the terminal when it ends."""
 
+import json
+
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +23,19 @@ def show_recovery(run: Run) -> None:
     page = run.folder.path / "report" / PAGES[0]
     if page.is_file():
         console.print(f"report: {page}", soft_wrap=True)
+
+
+def show_search(run: Run) -> None:
+    """Print the candidates of a search, best first."""
+    told = json.loads(run.folder.output("search", "candidates").read_text())
+    table = Table("size", title=f"Search, by {told['score']}")
+    for name in ("parameters", "untrained", *(f"{tokens:,} tokens" for tokens in told["tokens"][1:])):
+        table.add_column(name, justify="right")
+    for one in told["candidates"]:
+        table.add_row(one["name"], f"{one['parameters']:,}", *(f"{score:.4f}" for score in one["scores"]))
+    console = Console()
+    console.print(table)
+    console.print(f"plan: {run.folder.output('search', 'keep')}", soft_wrap=True)
 
 
 def _table(findings: Findings, group: str) -> Table:

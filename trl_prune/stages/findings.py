@@ -81,6 +81,12 @@ class Findings:
         return LayerScores.load(self.folder.output("score", "scores")) if has else None
 
     @property
+    def search(self) -> dict | None:
+        """The search's candidates and how stable their ranking was, where the run has them."""
+        result = self.folder.result("search")
+        return result.metrics if result else None
+
+    @property
     def removed(self) -> list[int]:
         """The removed blocks."""
         result = self.folder.result("prune")

@@ -12,6 +12,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from trl_prune.stages.findings import Findings
+from trl_prune.stages.search_plots import pareto, rank_stability
 
 
 COLOURS = {"dense": "#4a4a4a", "pruned": "#c44e52"}
@@ -155,6 +156,12 @@ def acceptance_bars(findings: Findings) -> plt.Figure:
 
 # Each picture, what it needs, and its caption.
 PICTURES: dict[str, tuple[Callable[[Findings], plt.Figure], Callable[[Findings], object], str]] = {
+    "search_pareto": (lambda f: pareto(f.search), lambda f: f.search, "What each size costs and how it scores."),
+    "search_ranks": (
+        lambda f: rank_stability(f.search),
+        lambda f: f.search and f.search["stability"],
+        "How the ranking of sizes moved while they were trained.",
+    ),
     "recovery": (recovery_bars, lambda f: f.scores.get("dense"), "Recovery by group of capabilities."),
     "tasks": (task_scores, lambda f: f.scores.get("dense"), "Scores by task."),
     "angular_distance": (angular_distance, lambda f: f.layer_scores, "Angular distance over (start, length)."),

@@ -17,6 +17,7 @@ from trl_prune.pruning.selection import SELECTIONS, greedy_removal
 from trl_prune.pruning.surgery import prune_checkpoint
 from trl_prune.stages.score import calibration
 from trl_prune.stages.score import inputs as score_inputs
+from trl_prune.stages.search import found_keep
 from trl_prune.stages.stage import Stage
 
 
@@ -27,7 +28,11 @@ def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
     """Choose the blocks that stay and write the checkpoint."""
     start = time.perf_counter()
     removed = chosen(run, folder)
-    keep = {LAYERS: [index for index in range(run.config.num_hidden_layers) if index not in removed]}
+    keep = (
+        found_keep(run)
+        if run.recipe.prune.by == "search"
+        else {LAYERS: [index for index in range(run.config.num_hidden_layers) if index not in removed]}
+    )
     prune_checkpoint(run.dense_dir, folder / "model", keep, run.root)
     metrics = {"removed": removed, "keep": keep, "dense": vars(run.size()), "pruned": vars(run.size(keep))}
     return Outcome({"model": "model"}, metrics, {"seconds": time.perf_counter() - start})
@@ -36,6 +41,9 @@ def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
 def chosen(run: Run, folder: Path) -> list[int]:
     """Return the blocks to remove."""
     section = run.recipe.prune
+    if section.by == "search":
+        kept = found_keep(run)[LAYERS]
+        return [index for index in range(run.config.num_hidden_layers) if index not in kept]
     if section.keep is not None:
         return [index for index in range(run.config.num_hidden_layers) if index not in section.keep.num_hidden_layers]
     count = run.config.num_hidden_layers - section.target.layers
@@ -69,6 +77,8 @@ def planned_keep(run: Run) -> Keep:
     section = run.recipe.prune
     if section.keep is not None:
         return {LAYERS: section.keep.num_hidden_layers}
+    if section.by == "search":
+        return found_keep(run)
     return {LAYERS: list(range(section.target.layers))}
 
 
@@ -86,6 +96,8 @@ def inputs(run: Run, unit: str) -> dict[str, str]:  # noqa: ARG001
     """Name the dense model, and the scores or texts that choose."""
     named = {"dense": run.dense_fingerprint}
     section = run.recipe.prune
+    if section.by == "search":
+        return named | {"search": run.folder.result_hash("search")}
     if section.keep is None and section.by in SELECTIONS:
         named["score"] = run.folder.result_hash("score")
     if section.keep is None and section.by not in SELECTIONS:
@@ -119,6 +131,8 @@ def _which(run: Run, count: int) -> str:
     section = run.recipe.prune
     if section.keep is not None:
         return "chosen by hand"
+    if section.by == "search":
+        return "what the search finds"
     scored = run.folder.result("score") is not None and section.by in SELECTIONS
     if not scored:
         return f"{count} by {section.by}"

@@ -30,11 +30,10 @@ def training_args(run: Run, arm: ArmSection) -> dict:
     return {"use_cpu": run.device == "cpu", "seed": run.recipe.seed} | arm.args
 
 
-def arm_plan(run: Run, name: str, folder: Path) -> ArmPlan:
-    """Return an arm as the trainer takes it."""
-    arm = run.recipe.recover[name]
+def arm_plan(run: Run, arm: ArmSection, student: Path, folder: Path) -> ArmPlan:
+    """Return an arm as the trainer takes it, which keeps its checkpoints in the folder."""
     return ArmPlan(
-        student=run.folder.output("prune", "model"),
+        student=student,
         output_dir=folder / CHECKPOINTS,
         args=training_args(run, arm) | {"bf16": run.dtype == "bfloat16"} | arm.args,
         peft=arm.peft,
@@ -46,7 +45,8 @@ def work(run: Run, unit: str, folder: Path) -> Outcome:
     """Train an arm, going on from its last whole checkpoint, and save a plain model."""
     start = time.perf_counter()
     arm = run.recipe.recover[unit]
-    told = train_arm(arm_plan(run, unit, folder), arm_rows(run, arm), folder / MODEL)
+    plan = arm_plan(run, arm, run.folder.output("prune", "model"), folder)
+    told = train_arm(plan, arm_rows(run, arm), folder / MODEL)
     write_json(folder / LOG, told.log)
     metrics = {"tokens": told.tokens, "steps": told.steps, "final_loss": told.final_loss, "data": arm.data}
     return Outcome({"model": MODEL, "log": LOG}, metrics, {"seconds": time.perf_counter() - start})

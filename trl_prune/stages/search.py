@@ -1,0 +1,230 @@
+"""search: which sizes fit the budget, and which of them recovers best."""
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from trl_prune.artifacts import Outcome
+from trl_prune.checkpoints import write_json
+from trl_prune.context import Run, dataset_fingerprint
+from trl_prune.errors import InputError
+from trl_prune.evaluation.harness import content_hash
+from trl_prune.pruning.budget import Budget, Costs
+from trl_prune.pruning.families import LAYERS
+from trl_prune.pruning.grid import AUTOMATIC, Candidate, Grid, automatic_grid, candidates, first_units
+from trl_prune.pruning.keep import Keep, check_axis
+from trl_prune.pruning.scores import Scores
+from trl_prune.pruning.search import Race, halved, pareto_front, race
+from trl_prune.pruning.selection import SELECTIONS
+from trl_prune.stages.evaluate import manner
+from trl_prune.stages.recover import training_args
+from trl_prune.stages.search_plots import draw_search
+from trl_prune.stages.stage import Stage
+from trl_prune.stages.trials import Ledger, Trials, task_harness
+from trl_prune.trainers.arms import check_arm
+
+
+KEEP, TABLE, MEASURED, SCRATCH = "keep.json", "candidates.json", "measured.json", "candidates"
+# Candidates that a dry run names one by one.
+SHOWN = 24
+# Where a stage's words begin in the printed plan.
+INDENT = 26
+
+
+def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
+    """Race the candidates, going on where an interrupted race stopped, and write the winner's plan."""
+    start = time.perf_counter()
+    found, entrants = fitting(run), entrants_of(run)
+    ledger = Ledger(folder / MEASURED)
+    with tqdm(total=len(found) + sum(entrants), initial=len(ledger), desc="search", unit="trial") as bar:
+        trials = Trials(
+            run, folder / SCRATCH, {one.name: one for one in found}, lambda one: keep_of(run, one), bar.update
+        )
+        told = race([one.name for one in found], entrants, trials.measure, ledger, trials.drop)
+    table = table_of(run, found, told)
+    write_json(folder / KEEP, keep_of(run, trials.candidates[told.winner]))
+    write_json(folder / TABLE, table)
+    pictures = draw_search(table, folder)
+    shutil.rmtree(folder / SCRATCH, ignore_errors=True)
+    outputs = {"keep": KEEP, "candidates": TABLE} | dict(zip(pictures, pictures, strict=True))
+    return Outcome(outputs, table, {"seconds": time.perf_counter() - start})
+
+
+def table_of(run: Run, found: Sequence[Candidate], told: Race) -> dict:
+    """Return what the search found, as JSON: every candidate, best first, and how stable the ranking was."""
+    by_name = {one.name: one for one in found}
+    sign = 1 if run.recipe.search.score == "loss" else -1  # a task's score went into the race upside down
+    rows = [
+        {
+            "name": name,
+            "sizes": dict(by_name[name].sizes),
+            "parameters": by_name[name].parameters,
+            "cost": by_name[name].cost,
+            "scores": [sign * scores[name] for scores in told.rungs if name in scores],
+        }
+        for name in told.ranking
+    ]
+    return {
+        "winner": told.winner,
+        "score": run.recipe.search.score,
+        "tokens": [0, *run.recipe.search.rungs][: len(told.rungs)],
+        "stability": told.stability(),
+        "pareto": pareto_front({one.name: (one.cost, told.rungs[0][one.name]) for one in found}),
+        "candidates": rows,
+    }
+
+
+def budget_of(run: Run, costs: Costs) -> Budget:
+    """Return the recipe's budget."""
+    section = run.recipe.search.budget
+    if section.share is not None or section.parameters is not None:
+        dense = costs.count(costs.sizes, range(costs.sizes[LAYERS]))
+        return Budget.around(section.parameters or section.share * dense, section.tolerance)
+    most = section.bytes or section.memory
+    kind = "bytes" if section.bytes else "memory"
+    return Budget(kind, most * (1 - section.tolerance), most, section.batch, section.context)
+
+
+def grid_of(run: Run, costs: Costs) -> Grid:
+    """Return the recipe's grid, `auto` written out."""
+    section = run.recipe.search
+    given = {axis: choices for axis, choices in section.grid.items() if choices != "auto"}
+    wanted = [axis for axis in section.grid if axis not in given]
+    for axis in wanted:
+        check_axis(axis, costs.sizes, costs.config, costs.family)
+    if not section.grid:
+        wanted = AUTOMATIC
+    return given | automatic_grid(costs, wanted, section.max_width, section.max_depth)
+
+
+def fitting(run: Run) -> list[Candidate]:
+    """Return the candidates, the largest first.
+
+    Raises:
+        InputError: nothing in the grid fits the budget.
+    """
+    costs = run.costs
+    try:
+        return candidates(grid_of(run, costs), costs, budget_of(run, costs), lambda depth: layers_of(run, depth))
+    except InputError as error:
+        raise InputError(f"search: {error}") from error
+
+
+def entrants_of(run: Run) -> list[int]:
+    """Return how many candidates are trained to each rung."""
+    section = run.recipe.search
+    return halved(min(section.candidates, len(fitting(run))), len(section.rungs))
+
+
+def models_at_once(run: Run) -> int:
+    """Return how many models lie on the disk together at most."""
+    if run.recipe.search is None:
+        return 0
+    return 1 + max(entrants_of(run), default=0)  # those still in the race, and the one in hand
+
+
+def scores_of(run: Run) -> Scores | None:
+    """Return the scores of every unit, or None before the score stage; read once a run."""
+    if run.folder.result("score") is None:
+        return None
+    if not hasattr(run, "_scores"):
+        run._scores = Scores.load(run.folder.output("score", "scores"))
+    return run._scores
+
+
+def layers_of(run: Run, depth: int) -> list[int]:
+    """Return which dense blocks stay at a depth; before scoring, the first ones."""
+    scores, total = scores_of(run), run.config.num_hidden_layers
+    if scores is None or depth == total:
+        return list(range(depth))
+    removed = SELECTIONS[run.recipe.search.depth](scores.layers, total - depth)
+    return [layer for layer in range(total) if layer not in removed]
+
+
+def keep_of(run: Run, candidate: Candidate) -> Keep:
+    """Return the units that a candidate keeps, by the scores."""
+    return {LAYERS: layers_of(run, candidate.sizes[LAYERS])}
+
+
+def found_keep(run: Run) -> Keep:
+    """Return the winner's plan; before the search, a plan of the largest candidate's size."""
+    if run.folder.result("search") is None:
+        return first_units(fitting(run)[0].sizes, run.costs)
+    return json.loads(run.folder.output("search", "keep").read_text())
+
+
+def inputs(run: Run, unit: str) -> dict[str, str]:  # noqa: ARG001
+    """Name the dense model, its scores, the rows and the task."""
+    section = run.recipe.search
+    named = {"dense": run.dense_fingerprint, "score": run.folder.result_hash("score"), "rows": run.dataset_fingerprint}
+    if section.dataset is not None:
+        named["held_out"] = dataset_fingerprint(run.rows(section.dataset))
+    if section.score != "loss":
+        named["task"] = content_hash(task_harness(run))
+    return named
+
+
+def settings(run: Run, unit: str) -> dict:  # noqa: ARG001
+    """Name what decides the ranking."""
+    told = {"search": run.recipe.search.model_dump(mode="json"), "seed": run.recipe.seed, "dtype": run.dtype}
+    if run.recipe.search.score != "loss":
+        told["evaluate"] = vars(manner(run))
+    return told
+
+
+def plan(run: Run, unit: str) -> str:  # noqa: ARG001
+    """Say which sizes fit the budget and how many tokens the race will train on."""
+    found, entrants, costs = fitting(run), entrants_of(run), run.costs
+    section = run.recipe.search
+    steps = [now - before for before, now in pairwise([0, *section.rungs])]
+    tokens = sum(count * step for count, step in zip(entrants, steps, strict=True))
+    blocks = "" if costs.blocks_are_alike else "; blocks are not alike, so sizes are exact once the blocks are scored"
+    lines = [
+        f"{len(found)} sizes with {budget_of(run, costs)}{blocks}",
+        f"all by {section.score} untrained, then {' -> '.join(map(str, entrants)) or 'none'} of them trained to "
+        f"{' -> '.join(f'{rung:,}' for rung in section.rungs) or 'nothing'} tokens: {tokens:,} tokens in all",
+        *(f"{one.name:<32} {one.parameters:>15,} parameters {_priced(one)}" for one in found[:SHOWN]),
+    ]
+    if len(found) > SHOWN:
+        lines.append(f"and {len(found) - SHOWN} smaller ones")
+    return ("\n" + " " * INDENT).join(lines)
+
+
+def _priced(one: Candidate) -> str:
+    return "" if one.cost == one.parameters else f"{one.cost:>17,} bytes"
+
+
+def check(run: Run) -> None:
+    """Check that something fits the budget, that rows are left to train on, and the training's arguments.
+
+    Raises:
+        InputError: one of these is not so, or the recipe has no search.
+    """
+    section = run.recipe.search
+    if section is None:
+        raise InputError("the recipe has no `search` section")
+    fitting(run)
+    if section.dataset is None and section.samples >= len(run.dataset):
+        raise InputError(
+            f"search.samples is {section.samples}, held out of {len(run.dataset)} rows: none are left to train on"
+        )
+    check_training(run)
+    if section.score != "loss":
+        task_harness(run)
+
+
+def check_training(run: Run) -> None:
+    """Check the arguments of the short trainings against TRL's and peft's."""
+    arm = run.recipe.search.train
+    try:
+        check_arm({"bf16": run.recipe.dtype == "bfloat16"} | training_args(run, arm), arm.peft)
+    except InputError as error:
+        raise InputError(f"search.train.{error}") from error
+
+
+STAGE = Stage("search", inputs, settings, work, plan, check=check)

@@ -1,0 +1,148 @@
+"""Trying a candidate of the search: cut it, train it for a while, score it; every step is there after a kill."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Collection, Iterator, MutableMapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+
+from trl_prune.checkpoints import load_model, write_json
+from trl_prune.context import Run
+from trl_prune.data.formatting import calibration_batches, held_out, sample
+from trl_prune.evaluation.harness import Harness, evaluate_unit, find_tasks
+from trl_prune.pruning.grid import Candidate
+from trl_prune.pruning.importance import mean_loss
+from trl_prune.pruning.keep import Keep
+from trl_prune.pruning.surgery import prune_checkpoint
+from trl_prune.stages.evaluate import manner
+from trl_prune.stages.recover import arm_plan
+from trl_prune.trainers.arms import train_arm
+
+
+MODEL = "model"
+# Texts at a time where a loss is measured; no part of what decides it.
+BATCH_SIZE = 8
+# Added to the recipe's seed, so that held-out rows are not those that the same seed draws for calibration.
+HELD_OUT_SEED = 1
+
+
+class Ledger(MutableMapping[str, float]):
+    """What was measured, in a file that is whole after every entry."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.told: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def __getitem__(self, key: str) -> float:
+        return self.told[key]
+
+    def __setitem__(self, key: str, value: float) -> None:
+        self.told[key] = value
+        write_json(self.path, self.told)
+
+    def __delitem__(self, key: str) -> None:
+        del self.told[key]
+        write_json(self.path, self.told)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.told)
+
+    def __len__(self) -> int:
+        return len(self.told)
+
+
+@dataclass
+class Trials:
+    """The candidates of one search at work.
+
+    Attributes:
+        run: the recipe at work.
+        scratch: where candidates lie while they are in the race.
+        candidates: by name.
+        keep_of: the units that a candidate keeps.
+        progress: called after each measurement.
+    """
+
+    run: Run
+    scratch: Path
+    candidates: dict[str, Candidate]
+    keep_of: Callable[[Candidate], Keep]
+    progress: Callable[[], object] = field(default=lambda: None)
+
+    def measure(self, name: str, rung: int) -> float:
+        """Return a candidate's score after a rung of training (0: none); lower is better.
+
+        A model that was not trained goes again at once: cutting it anew costs less than keeping all of them.
+        """
+        model = self.trained(name, rung) if rung else self.pruned(name)
+        score = self.score(model)
+        if not rung:
+            shutil.rmtree(model)
+        self.progress()
+        return math.inf if math.isnan(score) else score
+
+    def pruned(self, name: str) -> Path:
+        """Return a candidate's checkpoint before any training."""
+        target = self.scratch / name / MODEL
+        if not target.is_dir():
+            prune_checkpoint(self.run.dense_dir, target, self.keep_of(self.candidates[name]), self.run.root)
+        return target
+
+    def trained(self, name: str, rung: int) -> Path:
+        """Return a candidate's checkpoint after a rung, trained on from the rung before, which is not kept."""
+        target = self.scratch / name / f"trained-{rung}"
+        if target.is_dir():
+            return target
+        student = self.trained(name, rung - 1) if rung > 1 else self.pruned(name)
+        section = self.run.recipe.search
+        tokens = section.rungs[rung - 1] - (section.rungs[rung - 2] if rung > 1 else 0)
+        # Each rung sees rows in another order: the same seed would show the first rows again.
+        args = {"seed": self.run.recipe.seed + rung - 1} | section.train.args
+        arm = section.train.model_copy(update={"tokens": tokens, "args": args})
+        train_arm(arm_plan(self.run, arm, student, self.scratch / name), self.rows[1], target)
+        shutil.rmtree(student)
+        return target
+
+    def score(self, model: Path) -> float:
+        """Return a checkpoint's mean loss on held-out texts, or minus its mean score on the task."""
+        loaded = load_model(model, self.run.dtype, self.run.device)
+        if self.run.recipe.search.score == "loss":
+            return mean_loss(loaded, self.batches)
+        harness = task_harness(self.run)
+        told = [
+            evaluate_unit(loaded, self.run.tokenizer, harness, unit, manner(self.run))[0] for unit in harness.units
+        ]
+        return -sum(score.mean for score in told) / len(told)
+
+    @cached_property
+    def rows(self) -> tuple[Dataset, Dataset]:
+        """The held-out rows, and those to train on."""
+        return split_rows(self.run)
+
+    @cached_property
+    def batches(self) -> list[dict[str, torch.Tensor]]:
+        """The held-out texts."""
+        return calibration_batches(self.rows[0], self.run.tokenizer, BATCH_SIZE, self.run.recipe.search.max_length)
+
+    def drop(self, names: Collection[str]) -> None:
+        """Delete what lies there of candidates that are out."""
+        for name in names:
+            shutil.rmtree(self.scratch / name, ignore_errors=True)
+
+
+def split_rows(run: Run) -> tuple[Dataset, Dataset]:
+    """Return the rows whose loss ranks, and the rows of the short trainings."""
+    section = run.recipe.search
+    if section.dataset is not None:
+        return sample(run.rows(section.dataset), section.samples, run.recipe.seed), run.dataset
+    return held_out(run.dataset, section.samples, run.recipe.seed + HELD_OUT_SEED)
+
+
+def task_harness(run: Run) -> Harness:
+    """Return the lm-eval task that ranks."""
+    return find_tasks([run.recipe.search.score], run.recipe.evaluate.include_path)
