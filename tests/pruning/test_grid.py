@@ -128,7 +128,7 @@ def test_the_automatic_grid_has_model_optimizers_steps_at_8b_and_finer_ones_belo
     grid = automatic_grid(Costs.of(smol), max_width=0.2, max_depth=0.1)
     assert grid == {
         LAYERS: [30, 29, 28, 27],
-        HIDDEN: [576, 544, 512, 480],
+        HIDDEN: [576, 540, 504, 468],
         NEURONS: [1536, 1472, 1408, 1344, 1280],
         HEADS: [9],
     }

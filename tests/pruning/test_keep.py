@@ -38,6 +38,7 @@ def complete(keep: dict, config=LLAMA) -> dict:
         ({NEURONS: [[0, 1], [0, 99], [0, 1]]}, r"intermediate_size\[1\] is \[0, 99\]"),
         ({HEADS: [[0, 1, 4]] * 3}, r"2 of group 0, 1 of group 1.*equally many"),
         ({HEADS: [[0, 1]] * 3}, r"2 of group 0, 0 of group 1"),
+        ({HIDDEN: list(range(20))}, "multiple of num_attention_heads; 20 is none of 8 .the nearest below: 16"),
         ({HEADS: [[0, 4]] * 3, GROUPS: [[0]] * 3}, "no other group any"),
     ],
 )
@@ -61,7 +62,7 @@ def test_one_head_a_group_makes_groups_follow_heads():
 
 
 def test_a_plan_of_one_axis_keeps_all_layers():
-    assert complete({HIDDEN: [0, 5]})[LAYERS] == [0, 1, 2]
+    assert complete({HIDDEN: list(range(24))})[LAYERS] == [0, 1, 2]
 
 
 def test_experts_left_must_be_as_many_as_a_token_is_routed_to():

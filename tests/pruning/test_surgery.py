@@ -216,7 +216,7 @@ def test_quantised_checkpoints_are_cut_in_depth_only(method, tmp_path):
     quantised = config | {"quantization_config": {"quant_method": method, "modules_to_not_convert": skipped}}
     (dense_dir / "config.json").write_text(json.dumps(quantised))
     with pytest.raises(InputError, match="quantised.*hidden_size cannot"):
-        prune_checkpoint(dense_dir, tmp_path / "narrow", {HIDDEN: [0, 1]}, ROOT)
+        prune_checkpoint(dense_dir, tmp_path / "narrow", {HIDDEN: [0, 1, 2, 3]}, ROOT)
     prune_checkpoint(dense_dir, tmp_path / "shallow", {LAYERS: [0, 3]}, ROOT)
     told = json.loads((tmp_path / "shallow" / "config.json").read_text())["quantization_config"]
     assert told["modules_to_not_convert"] == ["lm_head", "model.layers.1.mlp.up_proj"]
@@ -227,7 +227,7 @@ def test_a_tensor_the_row_does_not_know_is_refused(tmp_path):
     tensors = load_file(dense_dir / "model.safetensors") | {"model.layers.0.adapter.weight": torch.zeros(2, 2)}
     save_file(tensors, dense_dir / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match="says nothing about the tensor 'model.layers.0.adapter.weight'"):
-        prune_checkpoint(dense_dir, tmp_path / "pruned", {HIDDEN: [0, 1]}, ROOT)
+        prune_checkpoint(dense_dir, tmp_path / "pruned", {HIDDEN: [0, 1, 2, 3]}, ROOT)
 
 
 def test_qwen_moe_keeps_its_dense_blocks_dense(tmp_path):

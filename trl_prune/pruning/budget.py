@@ -12,7 +12,7 @@ from transformers.cache_utils import StaticCache
 from trl_prune.checkpoints import read_header, tensor_files
 from trl_prune.pruning.families import GROUPS, HEAD_DIM, HEADS, HIDDEN, Family, family_of
 from trl_prune.pruning.formula import Amounts, Formula, Sizes
-from trl_prune.pruning.keep import axis_sizes
+from trl_prune.pruning.keep import axis_sizes, heads_divide_hidden
 from trl_prune.pruning.surgery import meta_model
 
 
@@ -57,6 +57,11 @@ class Costs:
     def sizes(self) -> dict[str, int]:
         """The dense model's axis sizes."""
         return axis_sizes(self.config, self.family)
+
+    @cached_property
+    def heads_divide_hidden(self) -> bool:
+        """Whether the model's config demands that hidden_size be a multiple of num_attention_heads."""
+        return heads_divide_hidden(self.config)
 
     @property
     def blocks_are_alike(self) -> bool:

@@ -5,6 +5,7 @@ is within the budget.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -67,7 +68,7 @@ def automatic_grid(
     quantised = getattr(config, "quantization_config", None) is not None
     able = sizes.keys() & ({LAYERS, EXPERTS} if quantised else set(AXES))
     return {
-        axis: _steps(sizes[axis], _step(axis, sizes), max_depth if axis == LAYERS else max_width)
+        axis: _steps(sizes[axis], step_of(axis, costs), max_depth if axis == LAYERS else max_width)
         for axis in axes
         if axis in able and not _follows(axis, costs.family, axes)
     }
@@ -78,13 +79,22 @@ def _follows(axis: str, family: Family, axes: Sequence[str]) -> bool:
     return axis == HIDDEN and not family.head_dim_free and HEADS in axes
 
 
-def _step(axis: str, sizes: Sizes) -> int:
+def step_of(axis: str, costs: Costs) -> int:
+    """Return the multiple that sizes of an axis are best."""
+    sizes = costs.sizes
     if axis == HEADS:
         return sizes.get(GROUPS, 1) if sizes.get(GROUPS) != sizes[HEADS] else 1
     if axis == GROUPS:
         return 1
     power = 1 << max(0, (sizes[axis] // STEPS_AN_AXIS).bit_length() - 1)
-    return min(LARGEST_STEPS[axis], power)
+    step = min(LARGEST_STEPS[axis], power)
+    return hidden_step(step, sizes[HEADS]) if axis == HIDDEN and costs.heads_divide_hidden else step
+
+
+def hidden_step(step: int, heads: int) -> int:
+    """Return the multiple of a number of heads with the most factors of two that is at most a quarter above a step."""
+    multiples = [math.lcm(heads, 1 << power) for power in range(step.bit_length())]
+    return max([multiple for multiple in multiples if 4 * multiple <= 5 * step], default=heads)
 
 
 def _steps(size: int, step: int, largest_cut: float) -> list[int]:
@@ -145,8 +155,9 @@ def _is_expressible(sizes: Sizes, costs: Costs) -> bool:
     even = heads % groups == 0 and heads // groups <= dense[HEADS] // dense.get(GROUPS, 1)
     tied = costs.family.head_dim_free or heads * dense[HIDDEN] == sizes[HIDDEN] * dense[HEADS]
     routed = EXPERTS not in sizes or sizes[EXPERTS] >= config.num_experts_per_tok
+    divided = not costs.heads_divide_hidden or sizes[HIDDEN] % heads == 0
     smaller = all(0 < sizes[axis] <= size for axis, size in dense.items())
-    return even and tied and routed and smaller
+    return even and tied and routed and divided and smaller
 
 
 def candidates(grid: Grid, costs: Costs, budget: Budget, layers_of: LayersOf = range) -> list[Candidate]:

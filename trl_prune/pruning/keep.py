@@ -7,6 +7,7 @@ dense layer, all of one length, because importance ranks inside a layer and shap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from trl_prune.errors import InputError
@@ -50,6 +51,20 @@ def complete_keep(keep: Mapping[str, list], config: PreTrainedConfig, family: Fa
     _check_experts(whole, config)
     _check_tied_axes(whole, sizes, config, family)
     return whole
+
+
+def heads_divide_hidden(config: PreTrainedConfig) -> bool:
+    """Return whether a model's config demands that hidden_size be a multiple of num_attention_heads.
+
+    Some 50 of transformers' configs do, even where head_dim is a key of its own; they are asked, by a size that is no
+    multiple.
+    """
+    odd = config.num_attention_heads * 8 + 1
+    try:
+        type(config).from_dict(config.to_dict() | {config.attribute_map.get(HIDDEN, HIDDEN): odd})
+    except (StrictDataclassError, ValueError):
+        return config.num_attention_heads > 1
+    return False
 
 
 def check_axis(axis: str, sizes: Mapping[str, int], config: PreTrainedConfig, family: Family) -> None:
@@ -122,12 +137,17 @@ def _check_experts(keep: Keep, config: PreTrainedConfig) -> None:
 
 
 def _check_tied_axes(keep: Keep, sizes: Mapping[str, int], config: PreTrainedConfig, family: Family) -> None:
-    if family.head_dim_free or not {HEADS, HIDDEN} & keep.keys():
+    if not {HEADS, HIDDEN} & keep.keys():
         return
     head_dim = sizes[HIDDEN] // sizes[HEADS]
     heads = len(keep[HEADS][0]) if HEADS in keep else sizes[HEADS]
     hidden = len(keep[HIDDEN]) if HIDDEN in keep else sizes[HIDDEN]
-    if heads * head_dim != hidden:
+    if hidden % heads and heads_divide_hidden(config):
+        raise InputError(
+            f"transformers wants {config.model_type}'s {HIDDEN} to be a multiple of {HEADS}; {hidden} is none of {heads}"
+            f" (the nearest below: {hidden // heads * heads})"
+        )
+    if not family.head_dim_free and heads * head_dim != hidden:
         raise InputError(
             f"{config.model_type} has no head_dim of its own, it is {HIDDEN} / {HEADS} = {head_dim}: heads and hidden "
             f"channels can only go together, and {heads} heads need {heads * head_dim} channels, not {hidden}"

@@ -220,8 +220,8 @@ class Repair(Protocol):
 
     record: dict
 
-    def tensor(self, name: str, tensor: Tensor) -> Tensor:
-        """Return what to write for a cut tensor, under its name in the dense model."""
+    def tensor(self, name: str, tensor: Tensor, dense: Tensor) -> Tensor:
+        """Return what to write for a cut tensor, given its name and its whole self in the dense model."""
         ...
 
 
@@ -272,12 +272,13 @@ def _kept_tensors(source: Path, cut: Cut, repairs: Sequence[Repair]) -> Iterator
             for old in sorted(name for name, file in files.items() if file == path):
                 new = cut.name(old)
                 if new is not None:
-                    yield new, _repaired(old, cut.tensor(old, stored.get_tensor(old)), repairs)
+                    yield new, _repaired(old, stored.get_tensor(old), cut, repairs)
 
 
-def _repaired(name: str, tensor: Tensor, repairs: Sequence[Repair]) -> Tensor:
+def _repaired(name: str, dense: Tensor, cut: Cut, repairs: Sequence[Repair]) -> Tensor:
+    tensor = cut.tensor(name, dense)
     for repair in repairs:
-        tensor = repair.tensor(name, tensor)
+        tensor = repair.tensor(name, tensor, dense)
     return tensor
 
 

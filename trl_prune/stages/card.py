@@ -25,8 +25,8 @@ architecture, which loads without any code of its own.
 
 {told}
 
-Which units stayed, counted in the dense model, and every change to kept weights are in `trl_prune.json`. A pruned model
-has lost quality until it is trained again: recover it before use.
+Which units stayed, counted in the dense model, and every change to kept weights are in `trl_prune.json`. A pruned
+model has lost quality until it is trained again: recover it before use.
 """
 
 

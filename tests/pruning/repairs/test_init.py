@@ -1,0 +1,74 @@
+"""Which repairs there are, and what is said of a wrong one."""
+
+from pathlib import Path
+
+import pytest
+
+from trl_prune.checkpoints import file_hash, read_provenance
+from trl_prune.errors import InputError
+from trl_prune.pruning.families import HEADS, HIDDEN, LAYERS, NEURONS
+from trl_prune.pruning.repairs import REPAIRS, fitting_repairs, options_of
+
+
+def test_unknown_repair(patient):
+    with pytest.raises(InputError, match="'heal' is no repair; allowed: head_merge, least_squares, linear_map, norm"):
+        patient().repairs({HIDDEN: [0, 1]}, {"heal": {}})
+
+
+def test_unknown_option(patient):
+    with pytest.raises(InputError, match="norm_rescale has no option 'by'; allowed: energy"):
+        patient().repairs({HIDDEN: [0, 1]}, {"norm_rescale": {"by": 2}})
+
+
+def test_unknown_energy(patient):
+    with pytest.raises(InputError, match="norm_rescale.energy is 'all'; allowed: none, measured"):
+        patient().repairs({HIDDEN: [0, 1]}, {"norm_rescale": {"energy": "all"}})
+
+
+def test_merged_heads_are_not_fitted_as_well(patient):
+    with pytest.raises(InputError, match="choose one of the two"):
+        patient().repairs({HEADS: [[0, 2]] * 4}, {"head_merge": {}, "least_squares": {}})
+
+
+def test_refusals_come_before_the_model_is_loaded(patient):
+    dense = patient()
+    dense.calibration.load = lambda: pytest.fail("the model was loaded")
+    with pytest.raises(InputError):
+        dense.repairs({NEURONS: [[0, 1]] * 4}, {"least_squares": {}, "linear_map": {}})
+
+
+def test_options_are_the_builders_own():
+    assert {name: sorted(options_of(name)) for name in REPAIRS} == {
+        "head_merge": ["scale"],
+        "least_squares": ["ridge"],
+        "linear_map": ["ridge"],
+        "norm_rescale": ["energy"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("keep", "names"),
+    [
+        ({HIDDEN: [0, 1]}, ["norm_rescale"]),
+        ({NEURONS: [[0, 1]] * 4}, ["least_squares"]),
+        ({HEADS: [[0, 2]] * 4}, ["head_merge", "least_squares"]),
+        ({LAYERS: [0, 1, 3]}, ["linear_map"]),
+        ({LAYERS: [1, 3]}, []),
+    ],
+)
+def test_fitting_repairs(keep, names, patient):
+    dense = patient()
+    assert fitting_repairs(dense.dense_dir, dense.cut(keep)) == names
+
+
+def test_no_repairs_change_nothing(patient):
+    dense = patient()
+    keep = {NEURONS: [list(range(20))] * 4}
+    dense.pruned(keep, {}, "first")
+    dense.pruned(keep, {"least_squares": {}}, "repaired")
+    dense.pruned(keep, {}, "second")
+    first, second, repaired = (
+        file_hash(Path(dense.folder) / name / "model.safetensors") for name in ("first", "second", "repaired")
+    )
+    assert first == second != repaired
+    assert read_provenance(dense.folder / "first").edits == []

@@ -1,0 +1,132 @@
+"""Oracle: a repaired cut is the dense model whose norms run over all channels, those that went at zero."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.pruning.masking import _is_stream_norm, _mask_input
+from tests.pruning.test_surgery import TOKENS
+from trl_prune.checkpoints import read_provenance
+from trl_prune.errors import InputError
+from trl_prune.pruning.families import HEADS, HIDDEN, NEURONS
+from trl_prune.pruning.importance import decoder_blocks
+
+
+KEPT = [index for index in range(32) if index % 4 in (0, 3)]
+HEADS_KEPT = [[0, 1], [1, 3], [2, 3], [0, 3]]
+TINY_EPS = {"rms_norm_eps": 1e-12}
+FAMILIES = {
+    "llama": TINY_EPS,
+    "qwen3": TINY_EPS,
+    "olmo2": TINY_EPS,
+    "granite": TINY_EPS,
+    "gemma": TINY_EPS | {"tie_word_embeddings": True},
+    "gemma2": TINY_EPS | {"tie_word_embeddings": True},
+    "gemma3_text": TINY_EPS | {"tie_word_embeddings": False},
+    "gpt2": {"layer_norm_epsilon": 1e-12},
+    "starcoder2": {"norm_epsilon": 1e-12},
+}
+
+
+def zero_outside(model: nn.Module, kept: list[int]) -> None:
+    """Zero the channels outside `kept` in the stream, and before and after every norm over all channels."""
+    mask = torch.zeros(model.config.hidden_size)
+    mask[kept] = 1
+    norms = [module for name, module in model.get_decoder().named_modules() if _is_stream_norm(module, name)]
+    blocks = decoder_blocks(model)
+
+    def enter(_, args, kwargs):
+        return (args[0] * mask, *args[1:]), kwargs
+
+    blocks[0].register_forward_pre_hook(enter, with_kwargs=True)
+    for norm in norms:
+        norm.register_forward_pre_hook(lambda _, args: (args[0] * mask,))
+        norm.register_forward_hook(lambda norm, args, out: layer_norm(norm, args[0], kept, out) * mask)
+
+
+def layer_norm(norm: nn.Module, states: torch.Tensor, kept: list[int], output: torch.Tensor) -> torch.Tensor:
+    """A LayerNorm centres on what stays; its variance is over all channels."""
+    if not isinstance(norm, nn.LayerNorm):
+        return output
+    centred = states - states[..., kept].mean(dim=-1, keepdim=True)
+    variance = centred[..., kept].square().sum(dim=-1, keepdim=True) / states.shape[-1]
+    return centred / (variance + norm.eps).sqrt() * norm.weight + norm.bias
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.inference_mode()
+def test_repaired_equals_dense_with_norms_over_all_channels(family, patient):
+    dense = patient(family, **FAMILIES[family])
+    keep = {HIDDEN: KEPT} | ({HEADS: HEADS_KEPT} if family == "gpt2" else {})
+    pruned = dense.pruned(keep, {"norm_rescale": {}})
+    model = dense.model.float()
+    zero_outside(model, KEPT)
+    if family == "gpt2":
+        from contextlib import ExitStack
+
+        stack = ExitStack()
+        for layer, block in enumerate(decoder_blocks(model)):
+            _mask_input(stack, block.attn.c_proj, HEADS_KEPT[layer], 4)
+    wanted = model(TOKENS, use_cache=False).logits
+    torch.testing.assert_close(pruned(TOKENS, use_cache=False).logits, wanted, atol=1e-4, rtol=1e-3)
+    plain = dense.pruned(keep, {}, "plain")
+    assert not torch.allclose(plain(TOKENS, use_cache=False).logits, wanted, atol=1e-2)
+
+
+@torch.inference_mode()
+def test_norms_over_heads_are_rescaled_too(patient):
+    dense = patient("olmo2", **TINY_EPS)
+    kept = [[0, 2], [1, 3], [1, 2], [0, 3]]
+    pruned = dense.pruned({HEADS: kept}, {"norm_rescale": {}})
+    model = dense.model.float()
+    for layer, block in enumerate(decoder_blocks(model)):
+        mask = torch.zeros(4, 8)
+        mask[kept[layer]] = 1
+        block.self_attn.q_norm.register_forward_pre_hook(lambda _, args, mask=mask: (args[0] * mask.flatten(),))
+        block.self_attn.o_proj.register_forward_pre_hook(lambda _, args, mask=mask: (args[0] * mask.flatten(),))
+    wanted = model(TOKENS, use_cache=False).logits
+    torch.testing.assert_close(pruned(TOKENS, use_cache=False).logits, wanted, atol=1e-4, rtol=1e-3)
+
+
+@torch.inference_mode()
+def test_measured_energy_gives_norms_what_they_gave(patient):
+    """With the stream's energy spread evenly, what stays keeps its root mean square and weights stay nearly as they are."""
+    dense = patient("llama")
+    keep = {HIDDEN: list(range(16))}
+    repair = dense.repairs(keep, {"norm_rescale": {"energy": "measured"}})[0]
+    norm = dense.model.model.layers[0].input_layernorm
+    seen = []
+    norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    for batch in dense.calibration.batches:
+        dense.model.model(**batch)
+    unit = torch.cat([states[batch["attention_mask"].bool()] for states, batch in zip(seen, dense.calibration.batches)])
+    unit = nn.functional.normalize(unit, dim=-1)
+    share = unit[:, :16].square().sum(dim=-1).mean()
+    told = repair.factors["model.layers.0.input_layernorm.weight"]
+    assert told == pytest.approx(float((2 * share) ** 0.5), rel=1e-5)
+    assert repair.record == {"repair": "norm_rescale", "energy": "measured", "tokens": 480}
+
+
+def test_record_is_in_the_provenance(patient):
+    dense = patient()
+    dense.pruned({HIDDEN: KEPT}, {"norm_rescale": {}})
+    assert read_provenance(dense.folder / "pruned").edits == [{"repair": "norm_rescale", "energy": "none"}]
+
+
+def test_untied_heads_are_left_alone(patient):
+    dense = patient("gemma", tie_word_embeddings=False)
+    pruned = dense.pruned({HIDDEN: KEPT}, {"norm_rescale": {}})
+    assert torch.equal(pruned.lm_head.weight, dense.model.lm_head.weight.float()[:, KEPT])
+    assert not torch.equal(pruned.model.embed_tokens.weight, dense.model.model.embed_tokens.weight.float()[:, KEPT])
+
+
+def test_norms_without_weights_are_refused(patient):
+    dense = patient("olmo")
+    with pytest.raises(InputError, match="olmo: its norms have no weights"):
+        dense.repairs({HIDDEN: KEPT}, {"norm_rescale": {}})
+
+
+def test_cuts_that_no_norm_spans_are_refused(patient):
+    dense = patient()
+    with pytest.raises(InputError, match="cuts no channels that a norm spans"):
+        dense.repairs({NEURONS: [[0, 1]] * 4}, {"norm_rescale": {}})

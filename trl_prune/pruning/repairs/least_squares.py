@@ -1,0 +1,184 @@
+"""After neurons or heads go, what reads them is fitted anew: linear regression on calibration activations.
+
+With `X` the dense inputs of `down_proj` or `o_proj`, `S` the features that stay and `R` those that go, the kept
+columns become
+
+    argmin_V |X W^T - X_S V^T|^2 + lambda |V - W_S|^2  =  W_S + W_R G_RS (G_SS + lambda I)^-1,   G = X^T X / positions,
+
+with `lambda = ridge * mean(diag G_SS)`: OSSCAR's update of the survivors (arXiv 2403.12983), drawn towards the plain
+cut, so that on the calibration texts it is never worse than that. Where the map has a bias, `G` is the covariance and
+the bias takes up the means. Inputs are the dense model's everywhere: one pass serves every layer, in any order, and no
+layer learns to make up for the errors of those before it on the texts at hand.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from trl_prune.checkpoints import tensor_files
+from trl_prune.errors import InputError
+from trl_prune.pruning.families import HEADS, NEURONS
+from trl_prune.pruning.repairs.calibration import Calibration, Moments
+from trl_prune.pruning.repairs.scratch import Scratch
+from trl_prune.pruning.surgery import Cut
+
+
+# The axes whose readers are fitted anew.
+AXES = (NEURONS, HEADS)
+
+
+class LeastSquares:
+    """Writes fitted weights and biases in the place of cut ones.
+
+    Args:
+        cut: the plan at work.
+        scratch: where the fits lie, by the weights' names.
+        names: the fitted weights.
+        record: what the provenance says.
+    """
+
+    def __init__(self, scratch: Scratch, names: set[str], record: dict):
+        self.scratch, self.names, self.record = scratch, names, record
+
+    def tensor(self, name: str, tensor: Tensor, dense: Tensor) -> Tensor:  # noqa: ARG002
+        """Return the fitted tensor, or the cut one where there is none."""
+        stem, _, kind = name.rpartition(".")
+        weight = f"{stem}.weight"
+        if weight not in self.names or kind not in ("weight", "bias"):
+            return tensor
+        return self.scratch.load(weight, kind).to(tensor.dtype)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A map fitted on fewer inputs.
+
+    Attributes:
+        weight: `(outputs, kept inputs)`.
+        shift: what its bias grows by, `(outputs,)`.
+        errors: mean squared error of the plain cut and of the fit, over the mean squared output.
+    """
+
+    weight: Tensor
+    shift: Tensor
+    errors: Tensor
+
+
+def fit(weight: Tensor, moments: Moments, kept: Tensor, ridge: float, centred: bool) -> Fit:
+    """Fit a linear map on the inputs that stay, so that it gives what it gave on all of them.
+
+    Args:
+        weight: the dense map, `(outputs, inputs)`.
+        moments: of its inputs.
+        kept: indices of the inputs that stay.
+        ridge: strength of the pull towards the plain cut, as a share of the inputs' mean square.
+        centred: the map has a bias to take up the means.
+    """
+    second = moments.second(centred)
+    weight, kept = weight.to(second), kept.to(second.device)
+    gone = torch.ones(len(second), dtype=torch.bool, device=second.device)
+    gone[kept] = False
+    inner, cross = second[kept][:, kept], second[gone][:, kept]
+    lost = weight[:, gone]
+    target = lost @ cross
+    pulled = inner.clone()
+    pulled.diagonal().add_(ridge * inner.diagonal().mean().clamp(min=torch.finfo(second.dtype).tiny))
+    change = torch.cholesky_solve(target.mT, torch.linalg.cholesky(pulled)).mT
+    errors = torch.stack([_power(lost, second[gone][:, gone]), _power(change, inner) - 2 * (change * target).sum()])
+    mean = moments.total / moments.count
+    shift = (lost @ mean[gone] - change @ mean[kept]) if centred else torch.zeros_like(weight[:, 0])
+    return Fit(weight[:, kept] + change, shift, errors.cumsum(0) / _power(weight, second))
+
+
+def _power(weight: Tensor, second: Tensor) -> Tensor:
+    return ((weight @ second) * weight).sum()
+
+
+def refitted(source: Path, cut: Cut) -> list[str]:
+    """Return the weights to fit anew: those that read a cut axis and write into the stream."""
+    names = [name for name in sorted(tensor_files(source)) if name.endswith(".weight") and cut.name(name) is not None]
+    return [name for name in names if input_axis(cut, name) in set(AXES) & cut.keep.keys()]
+
+
+def input_axis(cut: Cut, name: str) -> str | None:
+    """Return the axis that a linear weight inside the blocks reads, or None for any other tensor."""
+    axes = cut.family.axis_dims(name)
+    if cut.layer_of(name) is None or len(axes) != 2 or len(axes[input_dim(cut)]) > 1:
+        return None
+    return axes[input_dim(cut)][0]
+
+
+def input_dim(cut: Cut) -> int:
+    """Return the dimension of a linear weight that its inputs go along."""
+    return 0 if cut.family.transposed else 1
+
+
+def check(source: Path, cut: Cut) -> None:
+    """Check that the plan removes something that a linear map reads.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not refitted(source, cut):
+        raise InputError(f"least_squares repairs cuts of {' or '.join(AXES)}; the plan cuts {', '.join(cut.keep)}")
+
+
+def build(source: Path, cut: Cut, calibration: Calibration, *, ridge: float = 1e-3) -> LeastSquares:
+    """Fit every reader of a cut axis on the calibration texts.
+
+    Args:
+        source: the dense checkpoint's folder.
+        cut: the plan at work.
+        calibration: model and texts.
+        ridge: strength of the pull towards the plain cut, as a share of the inputs' mean square.
+
+    Raises:
+        InputError: `ridge` is not above 0.
+    """
+    if not ridge > 0:
+        raise InputError(f"least_squares.ridge is {ridge}; wanted: a number above 0")
+    record = {"repair": "least_squares", "ridge": ridge, "tokens": calibration.tokens}
+    scratch = Scratch(calibration.scratch, [record, cut.keep])
+    names = refitted(source, cut)
+    dense = DenseWeights(source)
+    sizes = {name: dense.shape(name)[input_dim(cut)] for name in names if name not in scratch}
+    for name, moments in calibration.input_moments(sizes):
+        scratch.save(name, _fitted(name, cut, dense, moments, ridge))
+    errors = torch.stack([scratch.load(name, "errors") for name in names]).mean(dim=0).tolist()
+    record["error"] = dict(zip(("cut", "fitted"), errors, strict=True))
+    return LeastSquares(scratch, set(names), record)
+
+
+def _fitted(name: str, cut: Cut, dense: "DenseWeights", moments: Moments, ridge: float) -> dict[str, Tensor]:
+    weight, bias = dense.get(name), dense.get(f"{name.removesuffix('weight')}bias")
+    dim = input_dim(cut)
+    rows = cut.rows(name, weight.shape)
+    outputs = rows[1 - dim] if rows[1 - dim] is not None else torch.arange(weight.shape[1 - dim])
+    maps = weight.index_select(1 - dim, outputs)
+    told = fit(maps.mT if dim == 0 else maps, moments, rows[dim], ridge, bias is not None)
+    tensors = {"weight": told.weight.mT if dim == 0 else told.weight, "errors": told.errors}
+    if bias is not None:
+        tensors["bias"] = bias[outputs].to(told.shift) + told.shift
+    return {key: tensor if key == "errors" else tensor.float() for key, tensor in tensors.items()}
+
+
+class DenseWeights:
+    """A checkpoint's tensors, read one at a time."""
+
+    def __init__(self, source: Path):
+        self.files = tensor_files(source)
+
+    def get(self, name: str) -> Tensor | None:
+        """Return a tensor, or None where the checkpoint has none of that name."""
+        if name not in self.files:
+            return None
+        with safe_open(self.files[name], "pt") as stored:
+            return stored.get_tensor(name)
+
+    def shape(self, name: str) -> list[int]:
+        """Return a tensor's shape without reading it."""
+        with safe_open(self.files[name], "pt") as stored:
+            return stored.get_slice(name).get_shape()
