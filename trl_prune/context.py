@@ -68,7 +68,7 @@ class Run:
     def teacher_dir(self) -> Path:
         """Whose answers the student learns: the dense model's, or its root's where it was itself cut from another.
 
-        Cutting a cut recovers best under the first teacher (2407.14679: the 15B model teaches the 4B one cut from the 8B).
+        Cutting a cut recovers best under the first teacher (2407.14679: 15B teaches the 4B that was cut from 8B).
         """
         if read_provenance(self.dense_dir) is None:
             return self.dense_dir
