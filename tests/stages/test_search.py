@@ -20,8 +20,7 @@ from trl_prune.pipeline import plan, run_recipe
 from trl_prune.pruning.families import GROUPS, HEADS, HIDDEN, LAYERS, NEURONS
 from trl_prune.pruning.grid import Candidate
 from trl_prune.pruning.keep import kept_sizes
-from trl_prune.stages.candidates import fitting, scores_of
-from trl_prune.stages.search import found_keep
+from trl_prune.stages.candidates import fitting, found_keep, scores_of
 from trl_prune.stages.trials import split_rows
 
 

@@ -1,5 +1,6 @@
 """The candidates of a recipe's search: which sizes fit, and which units each keeps."""
 
+import json
 from functools import lru_cache
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from trl_prune.context import Run
 from trl_prune.errors import InputError
 from trl_prune.pruning.budget import Budget, Costs
 from trl_prune.pruning.families import LAYERS
-from trl_prune.pruning.grid import AUTOMATIC, Candidate, Grid, automatic_grid, candidates
+from trl_prune.pruning.grid import AUTOMATIC, Candidate, Grid, automatic_grid, candidates, first_units
 from trl_prune.pruning.keep import Keep, check_axis
 from trl_prune.pruning.scores import Scores
 from trl_prune.pruning.search import halved
@@ -100,3 +101,10 @@ def layers_of(run: Run, depth: int) -> list[int]:
 def keep_of(run: Run, candidate: Candidate) -> Keep:
     """Return the units that a candidate keeps, by the scores."""
     return choose_keep(scores_of(run), candidate.sizes, run.config, run.costs.family, ranking_of(run))
+
+
+def found_keep(run: Run) -> Keep:
+    """Return the winner's plan; before the search, a plan of the largest candidate's size."""
+    if run.folder.result("search") is None:
+        return first_units(fitting(run)[0].sizes, run.costs)
+    return json.loads(run.folder.output("search", "keep").read_text())

@@ -15,9 +15,9 @@ from trl_prune.pruning.importance import LayerScores, layers_skipped, mean_loss
 from trl_prune.pruning.keep import Keep, complete_keep
 from trl_prune.pruning.selection import SELECTIONS, greedy_removal
 from trl_prune.pruning.surgery import prune_checkpoint
+from trl_prune.stages.candidates import found_keep
 from trl_prune.stages.score import calibration
 from trl_prune.stages.score import inputs as score_inputs
-from trl_prune.stages.search import found_keep
 from trl_prune.stages.stage import Stage
 
 

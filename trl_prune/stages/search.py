@@ -1,6 +1,5 @@
 """search: which sizes fit the budget, and which of them recovers best."""
 
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -15,8 +14,7 @@ from trl_prune.checkpoints import write_json
 from trl_prune.context import Run, dataset_fingerprint
 from trl_prune.errors import InputError
 from trl_prune.evaluation.harness import content_hash
-from trl_prune.pruning.grid import Candidate, first_units
-from trl_prune.pruning.keep import Keep
+from trl_prune.pruning.grid import Candidate
 from trl_prune.pruning.search import Race, pareto_front, race
 from trl_prune.stages.candidates import budget_of, entrants_of, fitting, keep_of, ranking_of
 from trl_prune.stages.evaluate import manner
@@ -75,13 +73,6 @@ def table_of(run: Run, found: Sequence[Candidate], told: Race) -> dict:
         "pareto": pareto_front({one.name: (one.cost, told.rungs[0][one.name]) for one in found}),
         "candidates": rows,
     }
-
-
-def found_keep(run: Run) -> Keep:
-    """Return the winner's plan; before the search, a plan of the largest candidate's size."""
-    if run.folder.result("search") is None:
-        return first_units(fitting(run)[0].sizes, run.costs)
-    return json.loads(run.folder.output("search", "keep").read_text())
 
 
 def inputs(run: Run, unit: str) -> dict[str, str]:  # noqa: ARG001
