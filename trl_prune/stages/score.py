@@ -50,11 +50,11 @@ def score_model(run: Run, model: PreTrainedModel, partial: Path) -> Scores:
         model: the dense model, or one on the way from it.
         partial: where to keep what an interrupted pass is to go on from.
     """
-    batches, family = calibration(run), family_of(run.config.model_type)
+    batches = calibration(run)
     facts = {"calibration": inputs(run, "")["calibration"], "seed": run.recipe.seed}
-    scores = Scores.load(partial) if partial.is_file() else empty_scores(model, family, facts)
+    scores = Scores.load(partial) if partial.is_file() else empty_scores(model, facts)
     bar = tqdm(batches[scores.batches :], "score", len(batches), initial=scores.batches, unit="batch")
-    return score(model, bar, family, scores, run.recipe.score.tokens, _saver(partial))
+    return score(model, bar, run.recipe.score.tokens, scores, _saver(partial))
 
 
 def _saver(path: Path) -> Callable[[Scores], None]:

@@ -95,7 +95,9 @@ def test_a_removed_neuron_that_had_a_twin_is_made_up_for(patient):
     assert not torch.allclose(plain(TOKENS, use_cache=False).logits, wanted, atol=1e-2)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2", "opt", "phi", "gpt_neox", "starcoder2", "phi3", "gemma2"])
+@pytest.mark.parametrize(
+    "family", ["llama", "qwen2", "gpt2", "opt", "phi", "gpt_neox", "starcoder2", "phi3", "gemma2"]
+)
 @torch.inference_mode()
 def test_every_axis_together_reloads_and_records(family, patient):
     dense = patient(family)

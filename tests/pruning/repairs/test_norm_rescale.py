@@ -99,7 +99,9 @@ def test_measured_energy_gives_norms_what_they_gave(patient):
     norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     for batch in dense.calibration.batches:
         dense.model.model(**batch)
-    unit = torch.cat([states[batch["attention_mask"].bool()] for states, batch in zip(seen, dense.calibration.batches)])
+    unit = torch.cat(
+        [states[batch["attention_mask"].bool()] for states, batch in zip(seen, dense.calibration.batches)]
+    )
     unit = nn.functional.normalize(unit, dim=-1)
     share = unit[:, :16].square().sum(dim=-1).mean()
     told = repair.factors["model.layers.0.input_layernorm.weight"]

@@ -144,9 +144,7 @@ def on_input(module: nn.Module, see: See) -> torch.utils.hooks.RemovableHandle:
 
 def on_output(module: nn.Module, see: See) -> torch.utils.hooks.RemovableHandle:
     """Hand a module's outputs on."""
-    return module.register_forward_hook(
-        lambda _, __, output: see(output if isinstance(output, Tensor) else output[0])
-    )
+    return module.register_forward_hook(lambda _, __, output: see(output if isinstance(output, Tensor) else output[0]))
 
 
 @contextmanager
