@@ -297,8 +297,8 @@ class SearchSection(Section):
     """For `auto`: the largest share of an axis other than layers that may go."""
     max_depth: Share = 0.2
     """For `auto`: the largest share of the layers that may go."""
-    depth: Literal["angular_distance", "block_influence"] = "angular_distance"
-    """Which blocks go where layers do."""
+    depth: Literal["angular_distance", "block_influence", "deepest", "random"] = "angular_distance"
+    """How blocks are chosen, as in `prune.by`; other units are ranked as the prune section says."""
     score: str = "loss"
     """What ranks: `loss` on held-out texts, or an lm-eval task."""
     samples: Count = 64

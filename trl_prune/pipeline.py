@@ -8,6 +8,7 @@ from trl_prune.config import Recipe
 from trl_prune.context import Run
 from trl_prune.errors import InputError
 from trl_prune.stages import evaluate, prune, recover, report, rewrite, score, search
+from trl_prune.stages.candidates import models_at_once
 from trl_prune.stages.choosing import planned_keep
 from trl_prune.stages.stage import Stage
 
@@ -93,7 +94,7 @@ def disk_needed(run: Run) -> int:
     model_bytes = int(run.dense_bytes * pruned / run.size().parameters)
     arms = [*run.recipe.recover.values(), *([run.recipe.search.train] if run.recipe.search else [])]
     full = any(arm.peft is None for arm in arms)
-    models = 1 + len(run.recipe.recover) + search.models_at_once(run)
+    models = 1 + len(run.recipe.recover) + models_at_once(run)
     return model_bytes * models + 2 * TRAINING_BYTES * pruned * full
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +17,11 @@ from trl_prune.config import parse_recipe
 from trl_prune.context import Run
 from trl_prune.errors import InputError
 from trl_prune.pipeline import plan, run_recipe
-from trl_prune.pruning.families import LAYERS
+from trl_prune.pruning.families import GROUPS, HEADS, HIDDEN, LAYERS, NEURONS
 from trl_prune.pruning.grid import Candidate
 from trl_prune.pruning.keep import kept_sizes
-from trl_prune.stages.search import fitting, found_keep
+from trl_prune.stages.candidates import fitting, scores_of
+from trl_prune.stages.search import found_keep
 from trl_prune.stages.trials import split_rows
 
 
@@ -63,7 +63,7 @@ def road(tmp_path_factory):
 def test_the_race_ends_with_a_plan_that_is_pruned(road):
     _, run = road
     told = table(run)
-    assert [len(one["scores"]) for one in told["candidates"]] == [3, 2]
+    assert [len(one["scores"]) for one in told["candidates"]] == [3, 3]
     assert told["tokens"] == [0, 300, 800]
     assert told["winner"] == told["candidates"][0]["name"]
     assert len(told["stability"]) == 2
@@ -101,11 +101,21 @@ def test_a_finished_search_is_skipped_and_a_changed_one_is_not(road):
     assert "run  search" in lines
 
 
+def test_scores_that_were_made_anew_are_read_anew(tmp_path):
+    def scored(samples: int) -> Run:
+        return run_recipe(parse_recipe(search_values(tmp_path) | {"score": {"samples": samples}}, "test"), ["score"])
+
+    run = scored(4)
+    assert scores_of(run).texts == 4
+    scored(8)
+    assert scores_of(run).texts == 8
+
+
 def test_a_dry_run_names_every_size_and_the_tokens(tmp_path):
     lines = "\n".join(plan(parse_recipe(search_values(tmp_path), "test")))
     assert "2 sizes with " in lines
     assert "L3-H32-F48-A4-K2" in lines
-    assert "2 -> 1 of them trained to 300 -> 800 tokens: 1,100 tokens in all" in lines
+    assert "2 -> 2 of them trained to 300 -> 800 tokens: 1,600 tokens in all" in lines
     assert not (tmp_path / "run").exists()
 
 
@@ -114,6 +124,17 @@ def test_without_rungs_the_untrained_score_decides(tmp_path):
     told = table(run)
     assert told["tokens"] == [0]
     assert told["winner"] == min(told["candidates"], key=lambda one: one["scores"][0])["name"]
+
+
+def test_every_axis_is_cut_by_the_scores(tmp_path):
+    grid = {LAYERS: [3], HIDDEN: [16, 32], NEURONS: [24, 48], HEADS: "auto", GROUPS: [1, 2]}
+    run = searched(tmp_path, grid=grid, max_width=0.5, budget={"share": 0.5, "tolerance": 0.3}, rungs=[200])
+    told = table(run)["candidates"]
+    assert {one["sizes"][axis] for one in told for axis in (HIDDEN, NEURONS)} == {16, 24, 32, 48}
+    assert {(one["sizes"][HEADS], one["sizes"][GROUPS]) for one in told} == {(4, 2), (2, 2), (2, 1)}
+    sizes = kept_sizes(found_keep(run))
+    assert {axis: sizes.get(axis, run.costs.sizes[axis]) for axis in run.costs.sizes} == told[0]["sizes"]
+    assert run.size(found_keep(run)).parameters == told[0]["parameters"]
 
 
 def test_a_task_can_rank(tmp_path):
@@ -164,7 +185,7 @@ def test_killed_again_and_again_it_ends_with_the_same_result(tmp_path):
     run_recipe(parse_recipe(values, "test"), ["score"])
     command = [sys.executable, "-m", "trl_prune.cli", "search", str(recipe)]
     measured = tmp_path / "run" / "search" / "measured.json"
-    for entries in (1, 2, 3, 4):
+    for entries in (1, 3, 5):
         killed(
             command, lambda entries=entries: measured.is_file() and len(json.loads(measured.read_text())) >= entries
         )
@@ -179,20 +200,3 @@ def killed(command: list[str], reached) -> None:
     time.sleep(0.3)
     process.send_signal(signal.SIGKILL)
     process.wait()
-
-
-def test_a_run_on_an_earlier_runs_model_keeps_the_root(road, tmp_path):
-    """Multi-stage: cut a cut; the root stays the dense model, and indices count in it."""
-    folder, first = road
-    values = search_values(folder, "second") | {
-        "model": str(first.model_dir("pruned")),
-        "prune": {"target": {"layers": 1}},
-    }
-    values.pop("search")
-    second = run_recipe(parse_recipe(values, "test"), ["score", "prune"])
-    told = read_provenance(second.model_dir("pruned"))
-    assert told.dense == read_provenance(first.model_dir("pruned")).dense
-    assert told.dense["path"] == str((folder / "dense").resolve())
-    assert told.parent == str(first.model_dir("pruned"))
-    assert told.keep[LAYERS][0] in found_keep(first)[LAYERS]
-    shutil.rmtree(folder / "second")

@@ -71,7 +71,7 @@ def race(
     store: MutableMapping[str, float],
     dropped: Callable[[Collection[str]], None] = lambda _: None,
 ) -> Race:
-    """Score candidates, and train the better part of them for longer and longer, until one is left or the rungs end.
+    """Score candidates, and train the better part of them for longer and longer, until the rungs end.
 
     Args:
         names: the candidates.
@@ -84,7 +84,7 @@ def race(
     rungs = [_measured(names, 0, measure, store)]
     for rung, places in enumerate(entrants, start=1):
         order = ranked(rungs[-1])
-        if rung > 1 and len(order) == 1:
+        if len(order) < 2:
             break
         dropped(order[places:])
         rungs.append(_measured(order[:places], rung, measure, store))
@@ -104,8 +104,11 @@ def _measured(
 
 
 def halved(count: int, rungs: int, factor: float = HALVING) -> list[int]:
-    """Return how many candidates run at each rung: all, then each time the better part, never fewer than one."""
-    return [max(1, math.ceil(count / factor**rung)) for rung in range(rungs)]
+    """Return how many candidates run at each rung: all, then each time the better part, never fewer than two.
+
+    One alone has nothing to be compared with and is not trained.
+    """
+    return [max(2, math.ceil(count / factor**rung)) for rung in range(rungs) if count > 1]
 
 
 def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:

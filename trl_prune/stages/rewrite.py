@@ -5,8 +5,10 @@ from pathlib import Path
 
 from datasets import Dataset
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
 from trl_prune.artifacts import Outcome
+from trl_prune.checkpoints import fingerprint, load_config, load_model
 from trl_prune.context import Run
 from trl_prune.data.generation import Sampling
 from trl_prune.data.rewriting import acceptance
@@ -28,11 +30,16 @@ def sampling(run: Run) -> Sampling:
 def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
     """Rewrite the training rows, leaving those batches an interrupted pass wrote."""
     start = time.perf_counter()
-    teacher = Teacher(lambda: run.load("dense"), run.tokenizer, run.dense_fingerprint)
+    teacher = Teacher(lambda: load_teacher(run), run.tokenizer, fingerprint(run.teacher_dir))
     share = Share(progress=lambda batches: tqdm(batches, desc="rewrite", unit="batch"))
     rows = rewrite_rows(run.dataset, teacher, sampling(run), folder / BATCHES, share)
     _write_rows(rows, folder / ROWS)
     return Outcome({"rows": ROWS}, {"acceptance": acceptance(list(rows))}, {"seconds": time.perf_counter() - start})
+
+
+def load_teacher(run: Run) -> PreTrainedModel:
+    """Return the model that writes the answers: the dense one, or the root of its chain."""
+    return load_model(run.teacher_dir, run.dtype, run.device)
 
 
 def _write_rows(rows: Dataset, path: Path) -> None:
@@ -43,7 +50,7 @@ def _write_rows(rows: Dataset, path: Path) -> None:
 
 def inputs(run: Run, unit: str) -> dict[str, str]:  # noqa: ARG001
     """Name the dense model and the training rows."""
-    return {"dense": run.dense_fingerprint, "dataset": run.dataset_fingerprint}
+    return {"dense": fingerprint(run.teacher_dir), "dataset": run.dataset_fingerprint}
 
 
 def settings(run: Run, unit: str) -> dict:  # noqa: ARG001
@@ -64,6 +71,7 @@ def check(run: Run) -> None:
             "or use rows with prompt + completion or messages"
         )
     check_answer_types(run.dataset)
+    load_config(run.teacher_dir)
 
 
 STAGE = Stage("rewrite", inputs, settings, work, plan, check=check)

@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,13 +15,10 @@ from trl_prune.checkpoints import write_json
 from trl_prune.context import Run, dataset_fingerprint
 from trl_prune.errors import InputError
 from trl_prune.evaluation.harness import content_hash
-from trl_prune.pruning.budget import Budget, Costs
-from trl_prune.pruning.families import LAYERS
-from trl_prune.pruning.grid import AUTOMATIC, Candidate, Grid, automatic_grid, candidates, first_units
-from trl_prune.pruning.keep import Keep, check_axis
-from trl_prune.pruning.scores import Scores
-from trl_prune.pruning.search import Race, halved, pareto_front, race
-from trl_prune.pruning.selection import SELECTIONS
+from trl_prune.pruning.grid import Candidate, first_units
+from trl_prune.pruning.keep import Keep
+from trl_prune.pruning.search import Race, pareto_front, race
+from trl_prune.stages.candidates import budget_of, entrants_of, fitting, keep_of, ranking_of
 from trl_prune.stages.evaluate import manner
 from trl_prune.stages.recover import training_args
 from trl_prune.stages.search_plots import draw_search
@@ -79,78 +77,6 @@ def table_of(run: Run, found: Sequence[Candidate], told: Race) -> dict:
     }
 
 
-def budget_of(run: Run, costs: Costs) -> Budget:
-    """Return the recipe's budget."""
-    section = run.recipe.search.budget
-    if section.share is not None or section.parameters is not None:
-        dense = costs.count(costs.sizes, range(costs.sizes[LAYERS]))
-        return Budget.around(section.parameters or section.share * dense, section.tolerance)
-    most = section.bytes or section.memory
-    kind = "bytes" if section.bytes else "memory"
-    return Budget(kind, most * (1 - section.tolerance), most, section.batch, section.context)
-
-
-def grid_of(run: Run, costs: Costs) -> Grid:
-    """Return the recipe's grid, `auto` written out."""
-    section = run.recipe.search
-    given = {axis: choices for axis, choices in section.grid.items() if choices != "auto"}
-    wanted = [axis for axis in section.grid if axis not in given]
-    for axis in wanted:
-        check_axis(axis, costs.sizes, costs.config, costs.family)
-    if not section.grid:
-        wanted = AUTOMATIC
-    return given | automatic_grid(costs, wanted, section.max_width, section.max_depth)
-
-
-def fitting(run: Run) -> list[Candidate]:
-    """Return the candidates, the largest first.
-
-    Raises:
-        InputError: nothing in the grid fits the budget.
-    """
-    costs = run.costs
-    try:
-        return candidates(grid_of(run, costs), costs, budget_of(run, costs), lambda depth: layers_of(run, depth))
-    except InputError as error:
-        raise InputError(f"search: {error}") from error
-
-
-def entrants_of(run: Run) -> list[int]:
-    """Return how many candidates are trained to each rung."""
-    section = run.recipe.search
-    return halved(min(section.candidates, len(fitting(run))), len(section.rungs))
-
-
-def models_at_once(run: Run) -> int:
-    """Return how many models lie on the disk together at most."""
-    if run.recipe.search is None:
-        return 0
-    return 1 + max(entrants_of(run), default=0)  # those still in the race, and the one in hand
-
-
-def scores_of(run: Run) -> Scores | None:
-    """Return the scores of every unit, or None before the score stage; read once a run."""
-    if run.folder.result("score") is None:
-        return None
-    if not hasattr(run, "_scores"):
-        run._scores = Scores.load(run.folder.output("score", "scores"))
-    return run._scores
-
-
-def layers_of(run: Run, depth: int) -> list[int]:
-    """Return which dense blocks stay at a depth; before scoring, the first ones."""
-    scores, total = scores_of(run), run.config.num_hidden_layers
-    if scores is None or depth == total:
-        return list(range(depth))
-    removed = SELECTIONS[run.recipe.search.depth](scores.layers, total - depth)
-    return [layer for layer in range(total) if layer not in removed]
-
-
-def keep_of(run: Run, candidate: Candidate) -> Keep:
-    """Return the units that a candidate keeps, by the scores."""
-    return {LAYERS: layers_of(run, candidate.sizes[LAYERS])}
-
-
 def found_keep(run: Run) -> Keep:
     """Return the winner's plan; before the search, a plan of the largest candidate's size."""
     if run.folder.result("search") is None:
@@ -172,6 +98,7 @@ def inputs(run: Run, unit: str) -> dict[str, str]:  # noqa: ARG001
 def settings(run: Run, unit: str) -> dict:  # noqa: ARG001
     """Name what decides the ranking."""
     told = {"search": run.recipe.search.model_dump(mode="json"), "seed": run.recipe.seed, "dtype": run.dtype}
+    told["ranking"] = asdict(ranking_of(run))
     if run.recipe.search.score != "loss":
         told["evaluate"] = vars(manner(run))
     return told
