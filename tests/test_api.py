@@ -7,15 +7,17 @@ from tests.conftest import ROWS
 from tests.test_pipeline import recipe_values
 from trl_prune.checkpoints import read_provenance
 from trl_prune.errors import InputError
+from trl_prune.pruning.keep import kept_sizes
 
 
 def test_score_then_prune(dense, tmp_path):
     scores = trl_prune.score(str(dense), Dataset.from_list(ROWS), samples=6)
     same = trl_prune.score(AutoModelForCausalLM.from_pretrained(dense), Dataset.from_list(ROWS), samples=6)
-    assert scores.positions == same.positions
-    folder = trl_prune.prune(dense, tmp_path / "pruned", 2, scores)
-    assert len(read_provenance(folder).keep["num_hidden_layers"]) == 2
-    by_hand = trl_prune.prune(dense, tmp_path / "by-hand", [0, 3])
+    assert scores.layers.positions == same.layers.positions
+    sizes = {"num_hidden_layers": 2, "intermediate_size": 20, "num_attention_heads": 2}
+    folder = trl_prune.prune(dense, tmp_path / "pruned", sizes=sizes, scores=scores)
+    assert kept_sizes(read_provenance(folder).keep) == sizes | {"num_key_value_heads": 2}
+    by_hand = trl_prune.prune(dense, tmp_path / "by-hand", {"num_hidden_layers": [0, 3]})
     assert read_provenance(by_hand).keep == {"num_hidden_layers": [0, 3]}
 
 
@@ -24,7 +26,7 @@ def test_prune_overwrites_nothing(dense, tmp_path):
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     for output in (tmp_path / "mine", dense):
         with pytest.raises(InputError, match="is there already and is not overwritten"):
-            trl_prune.prune(dense, output, [0])
+            trl_prune.prune(dense, output, {"num_hidden_layers": [0]})
     assert (tmp_path / "mine" / "thesis.tex").is_file()
     assert (dense / "config.json").is_file()
 
@@ -32,14 +34,14 @@ def test_prune_overwrites_nothing(dense, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((9,), "layers is 9; allowed: 1..4"),
-        ((2,), "wants `scores`"),
-        ((2, None, "luck"), "by is 'luck'; allowed: angular"),
+        ({"sizes": {"num_hidden_layers": 2}}, "wants `keep`, or `sizes` and the `scores`"),
+        ({"keep": {"num_hidden_layers": [9]}}, "num_hidden_layers is .9.; wanted: growing indices"),
+        ({"keep": {"num_layers": [0]}}, "axis 'num_layers'; llama has num_hidden_layers"),
     ],
 )
 def test_prune_says_what_it_wants(dense, tmp_path, arguments, message):
     with pytest.raises(InputError, match=message):
-        trl_prune.prune(dense, tmp_path / "pruned", *arguments)
+        trl_prune.prune(dense, tmp_path / "pruned", **arguments)
 
 
 def test_rewrite_dataset(dense, tmp_path):

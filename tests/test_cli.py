@@ -56,7 +56,7 @@ def test_tasks_prints_a_folder(capsys):
 
 def test_dry_run_prints_the_plan(tmp_path, capsys):
     assert main(["run", write(tmp_path), "--dry-run", "prune.target.layers=3"]) == 0
-    assert "4 -> 3 blocks, 1 by angular_distance" in capsys.readouterr().out
+    assert "num_hidden_layers 4 -> 3, blocks by angular_distance" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
 
 
@@ -103,8 +103,8 @@ CASES = {
         "cannot be had from the hub",
     ),
     "unknown family": (
-        lambda v, t: rewrite_config(t, model_type="persimmon"),
-        "model type 'persimmon' has no row",
+        lambda v, t: rewrite_config(t, model_type="gptj"),
+        "model type 'gptj' has no row",
     ),
     "unknown model type": (lambda v, t: rewrite_config(t, model_type="lama"), "config.json cannot be used"),
     "missing weights": (lambda v, t: (t / "dense" / "model.safetensors").unlink(), "holds no safetensors weights"),

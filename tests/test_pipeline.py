@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub import metadata_load
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import ROWS, save_tiny
@@ -158,7 +159,7 @@ def test_a_dry_run_after_the_run_skips_everything(road):
 def test_a_dry_run_writes_nothing_and_tells_the_plan(tmp_path):
     told = "\n".join(plan(recipe(tmp_path, "planned")))
     assert not (tmp_path / "planned").exists()
-    assert "4 -> 2 blocks, 2 by angular_distance" in told
+    assert "num_hidden_layers 4 -> 2, blocks by angular_distance" in told
     assert "24 rows" in told
     assert "sft on references" in told
     assert "LoRA r=2" in told
@@ -176,12 +177,65 @@ def test_a_changed_arm_redoes_that_arm_and_what_follows(tmp_path):
     assert changed <= {"recover/sft/result.json", "evaluate/sft/result.json", "report/result.json"}
 
 
-@pytest.mark.parametrize("by", ["block_influence", "perplexity"])
-def test_every_way_to_choose(tmp_path, by):
-    run = run_recipe(recipe(tmp_path, prune={"by": by, "target": {"layers": 2}}, recover={}, rewrite=None))
-    removed = run.folder.needed("prune").metrics["removed"]
-    assert len(removed) == 2
-    assert (by == "perplexity") == (run.folder.result("score") is None)
+def pruned(tmp_path, **prune):
+    """Run the score and prune stages alone."""
+    return run_recipe(recipe(tmp_path, prune=prune, recover={}, rewrite=None, **SCORE_AND_PRUNE))
+
+
+SCORE_AND_PRUNE = {"evaluate": {"tasks": [], "questions": []}}
+
+
+@pytest.mark.parametrize("by", ["block_influence", "deepest", "random", "perplexity", "kl", "task:probe_plurals"])
+def test_every_way_to_choose_blocks(tmp_path, by):
+    run = pruned(tmp_path, by=by, target={"layers": 2}, how="single")
+    assert len(run.folder.needed("prune").metrics["removed"]) == 2
+    assert (by in ("perplexity", "kl") or "task" in by) == (run.folder.result("score") is None)
+
+
+@pytest.mark.parametrize(
+    ("target", "kept"),
+    [
+        ({"intermediate_size": 20}, {"intermediate_size": 20}),
+        ({"hidden_size": 24, "layers": 3}, {"hidden_size": 24, "num_hidden_layers": 3}),
+        ({"num_attention_heads": 2}, {"num_attention_heads": 2, "num_key_value_heads": 2}),
+        ({"num_key_value_heads": 1}, {"num_attention_heads": 2, "num_key_value_heads": 1}),
+        ({"share": 0.8, "axes": ["intermediate_size", "hidden_size"]}, {"intermediate_size": 40, "hidden_size": 24}),
+    ],
+)
+def test_every_axis_is_cut_from_a_recipe(tmp_path, target, kept):
+    run = pruned(tmp_path, target=target)
+    told = run.folder.needed("prune").metrics
+    assert told["kept"] == {"num_hidden_layers": 4} | kept
+    model = AutoModelForCausalLM.from_pretrained(run.model_dir("pruned"))
+    assert model.num_parameters() == told["pruned"]["parameters"] < told["dense"]["parameters"]
+    assert [edit["repair"] for edit in read_provenance(run.model_dir("pruned")).edits] == [
+        record["repair"] for record in told["repairs"]
+    ]
+
+
+def test_a_cut_in_rounds_scores_anew_before_each(tmp_path):
+    run = pruned(tmp_path, target={"layers": 2, "intermediate_size": 16}, rounds=2)
+    keep = json.loads(run.folder.output("prune", "keep").read_text())
+    assert len(keep["num_hidden_layers"]) == 2
+    assert {len(neurons) for neurons in keep["intermediate_size"]} == {16}
+    assert not (run.folder.path / "prune" / "rounds").exists()
+
+
+def test_repairs_by_name_and_checked_logits(tmp_path):
+    run = pruned(tmp_path, target={"hidden_size": 16}, repairs={"norm_rescale": {}}, check_logits=True)
+    assert [record["repair"] for record in run.folder.needed("prune").metrics["repairs"]] == ["norm_rescale"]
+    with pytest.raises(InputError, match="prune.repairs: 'glue' is no repair; allowed: head_merge"):
+        pruned(tmp_path, target={"hidden_size": 16}, repairs={"glue": {}})
+
+
+def test_a_depth_cut_comes_with_a_recipe_for_mergekit_and_a_card(tmp_path):
+    run = pruned(tmp_path, target={"layers": 3}, repairs={}, check_logits=True)
+    recipe_text = yaml.safe_load(run.folder.output("prune", "passthrough").read_text())
+    ranges = [told["sources"][0]["layer_range"] for told in recipe_text["slices"]]
+    assert sum(end - start for start, end in ranges) == 3
+    card = (run.model_dir("pruned") / "README.md").read_text()
+    assert "num_hidden_layers 3" in card
+    assert metadata_load(run.model_dir("pruned") / "README.md")["tags"] == ["trl-prune", "pruned"]
 
 
 def test_keep_by_hand_and_messages_without_arms(tmp_path):

@@ -1,10 +1,11 @@
 """The verbs as functions with plain arguments, for notebooks and scripts."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from datasets import Dataset
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from trl_prune.checkpoints import (
     dense_root,
@@ -24,9 +25,10 @@ from trl_prune.evaluation.harness import Manner, evaluate_unit, find_tasks
 from trl_prune.evaluation.recovery import TaskScore
 from trl_prune.pipeline import run_recipe
 from trl_prune.pruning.families import family_of
-from trl_prune.pruning.importance import LayerScores, score_layers
-from trl_prune.pruning.selection import SELECTIONS
-from trl_prune.pruning.surgery import LAYERS, prune_checkpoint
+from trl_prune.pruning.scores import Scores
+from trl_prune.pruning.scores import score as score_units
+from trl_prune.pruning.selection import PAPERS, Ranking, choose_keep
+from trl_prune.pruning.surgery import prune_checkpoint
 
 
 Model = str | Path | PreTrainedModel
@@ -51,20 +53,20 @@ def run(recipe: str | Path | dict, **overrides: object) -> Path:
     return run_recipe(parsed).folder.path
 
 
-def score(model: Model, dataset: Rows, samples: int = 256, tokens: str = "all", seed: int = 0) -> LayerScores:
-    """Return how much each decoder block matters, from one forward pass over texts of the dataset.
+def score(model: Model, dataset: Rows, samples: int = 256, tokens: str = "all", seed: int = 0) -> Scores:
+    """Return how much every block, head, neuron, channel and expert matters, from one forward pass over texts.
 
     Args:
         model: a path, a hub id or a loaded model.
         dataset: a path, a hub id or a `datasets.Dataset` in one of TRL's formats.
         samples: texts to draw.
-        tokens: `all`, or `last` (each text's last token).
+        tokens: which positions the distances between blocks are of: `all`, or `last` (each text's last token).
         seed: for the draw.
     """
     loaded, tokenizer = _model(model), load_tokenizer(_folder(model))
-    family_of(loaded.config.model_type)
     rows = sample(_rows(dataset), samples, seed)
-    return score_layers(loaded, calibration_batches(rows, tokenizer, 8, 512), tokens)
+    batches = calibration_batches(rows, tokenizer, 8, 512)
+    return score_units(loaded, batches, tokens)
 
 
 def search(
@@ -99,21 +101,23 @@ def search(
     return keep, found["candidates"]
 
 
-def prune(
+def prune(  # noqa: PLR0913
     model: str | Path,
     output: str | Path,
-    layers: int | list[int],
-    scores: LayerScores | None = None,
-    by: str = "angular_distance",
+    keep: Mapping[str, list] | None = None,
+    sizes: Mapping[str, int] | None = None,
+    scores: Scores | None = None,
+    by: Ranking = PAPERS,
 ) -> Path:
-    """Write a checkpoint with fewer decoder blocks and return its folder.
+    """Write a smaller checkpoint and return its folder.
 
     Args:
         model: a path or a hub id.
         output: the folder to write; it appears whole or not at all.
-        layers: which blocks stay, or how many, then chosen by `scores`.
+        keep: which units of each axis stay, as in `{"num_hidden_layers": [0, 1, 5]}`; or else `sizes`:
+        sizes: how many units of each axis stay, as in `{"intermediate_size": 1024}`, chosen by `scores`.
         scores: what `score` returned.
-        by: `angular_distance` (a contiguous run goes) or `block_influence`.
+        by: how units are ranked; the papers' way where left out.
 
     Raises:
         InputError: a model type without a row, or a cut that does not fit the model.
@@ -122,23 +126,17 @@ def prune(
     if target.exists() and (target.is_file() or any(target.iterdir())):
         raise InputError(f"output {str(target)!r} is there already and is not overwritten; name a new folder")
     folder = locate(str(model))
-    total = load_config(folder).num_hidden_layers
-    keep = layers if isinstance(layers, list) else _chosen(total, layers, scores, by)
-    prune_checkpoint(folder, target, {LAYERS: keep}, dense_root(folder, str(model)))
+    plan = keep if keep is not None else _chosen(load_config(folder), sizes, scores, by)
+    prune_checkpoint(folder, target, plan, dense_root(folder, str(model)))
     return target
 
 
-def _chosen(total: int, layers: int, scores: LayerScores | None, by: str) -> list[int]:
-    if not 0 < layers <= total:
-        raise InputError(f"layers is {layers}; allowed: 1..{total}, or a list of blocks")
-    if by not in SELECTIONS:
-        raise InputError(f"by is {by!r}; allowed: {', '.join(SELECTIONS)}")
-    if layers == total:
-        return list(range(total))
-    if scores is None:
-        raise InputError("prune wants `scores` to choose by, or `layers` as a list of the blocks that stay")
-    removed = SELECTIONS[by](scores, total - layers)
-    return [index for index in range(total) if index not in removed]
+def _chosen(
+    config: PreTrainedConfig, sizes: Mapping[str, int] | None, scores: Scores | None, by: Ranking
+) -> Mapping[str, list]:
+    if sizes is None or scores is None:
+        raise InputError("prune wants `keep`, or `sizes` and the `scores` to choose by")
+    return choose_keep(scores, sizes, config, family_of(config.model_type), by)
 
 
 def rewrite_dataset(

@@ -154,6 +154,23 @@ class KeepSection(Section):
         return self.model_dump(exclude_none=True)
 
 
+class RankingSection(Section):
+    """How units other than blocks are ranked."""
+
+    width_by: Literal["activation", "random"] = "activation"
+    """What they carry on the calibration texts, or chance (what a score has to beat)."""
+    hidden_by: Literal["norm", "energy"] = "energy"
+    """What ranks hidden channels: what norms put out (2407.14679), or the energy of the residual stream."""
+    experts_by: Literal["norm", "weighted_norm"] = "norm"
+    """What ranks experts: the norm of what they put out, or that times the router's weight."""
+    batch: Aggregation = "l2"
+    """How importance is aggregated over texts (2407.14679, table 11)."""
+    sequence: Aggregation = "mean"
+    """How it is aggregated over the tokens of a text, before that."""
+    scope: Literal["layer", "network"] = "layer"
+    """Whether units are ranked inside each block, or by their sum over all blocks (2407.14679, section 2.2)."""
+
+
 class PruneSection(Section):
     """The cut: `target` with a way to choose, or `keep`."""
 
@@ -167,20 +184,14 @@ class PruneSection(Section):
     """The size wanted."""
     keep: KeepSection | None = None
     """The units that stay, chosen by hand."""
-    batch_aggregation: Aggregation = "l2"
-    """How a channel's importance is aggregated over texts (2407.14679, table 11)."""
-    sequence_aggregation: Aggregation = "mean"
-    """How it is aggregated over the tokens of a text, before."""
-    hidden_by: Literal["norm", "energy", "random"] = "energy"
-    """What ranks hidden channels: the output of every norm (2407.14679), or the residual stream's energy."""
-    rank: Literal["layer", "network"] = "layer"
-    """Whether neurons, heads and experts are ranked in each block, or by their place in the sum over all blocks."""
+    ranking: RankingSection = RankingSection()
+    """How heads, neurons, channels and experts are ranked."""
     rounds: Count = 1
     """Cut in so many steps, scoring anew before each (2407.14679, section 2.2: one is enough)."""
     round_sizes: bool = True
     """Whether a budget's sizes are rounded to multiples that hardware likes."""
-    repairs: list[str] | Literal["auto"] = "auto"
-    """Closed-form changes to the weights that stay; `auto`: those that measurements favour for the axes cut."""
+    repairs: dict[str, dict[str, object]] | Literal["auto"] = "auto"
+    """Closed-form changes to the weights that stay, by name to options; `auto`: those that won in our measurements."""
     check_logits: bool = False
     """Whether to run the pruned model once, and where only blocks went beside the dense one without them."""
 
@@ -199,10 +210,26 @@ class PruneSection(Section):
             raise ValueError("wants exactly one of `target` and `keep`")
         return self
 
+    @model_validator(mode="after")
+    def _rounds_score(self) -> "PruneSection":
+        if self.rounds > 1 and (self.measured or self.target is None):
+            raise ValueError("has `rounds`, which want a `target` and blocks chosen by the scores")
+        return self
+
     @property
     def measured(self) -> bool:
         """Whether blocks are chosen by the effect of removing them."""
         return self.by in MEASURED or self.by.startswith("task:")
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether the cut is chosen by the score stage's scores."""
+        if self.repairs != "auto" and "head_merge" in self.repairs:
+            return True
+        if self.keep is not None or self.by == "search":
+            return False
+        axes = self.target.axes if self.target.budgets else self.target.sizes
+        return not self.measured or set(axes) != {"num_hidden_layers"}
 
 
 class RewriteSection(Section):

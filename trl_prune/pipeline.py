@@ -9,6 +9,7 @@ from trl_prune.context import Run
 from trl_prune.errors import InputError
 from trl_prune.stages import evaluate, prune, recover, report, rewrite, score, search
 from trl_prune.stages.candidates import models_at_once
+from trl_prune.stages.choosing import planned_keep
 from trl_prune.stages.stage import Stage
 
 
@@ -23,7 +24,7 @@ logger = logging.getLogger("trl_prune")
 def wanted_stages(recipe: Recipe) -> list[str]:
     """Return the stages that a recipe asks for, in order."""
     unwanted = set()
-    if recipe.prune.keep is not None or recipe.prune.by == "perplexity":
+    if not recipe.prune.needs_scores and recipe.search is None:
         unwanted.add("score")
     if recipe.search is None:
         unwanted.add("search")
@@ -89,7 +90,7 @@ def _existing(run: Run) -> str:
 
 def disk_needed(run: Run) -> int:
     """Return the bytes a run writes at most: the pruned model, each arm's, a search's, one training's checkpoints."""
-    pruned = run.size(prune.planned_keep(run)).parameters
+    pruned = run.size(planned_keep(run)).parameters
     model_bytes = int(run.dense_bytes * pruned / run.size().parameters)
     arms = [*run.recipe.recover.values(), *([run.recipe.search.train] if run.recipe.search else [])]
     full = any(arm.peft is None for arm in arms)

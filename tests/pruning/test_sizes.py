@@ -16,7 +16,7 @@ def test_nearest_multiple(size, multiple, largest):
         assert told == largest
     elif multiple <= largest:
         assert told % multiple == 0
-        others = [other for other in range(multiple, largest + 1, multiple)]
+        others = list(range(multiple, largest + 1, multiple))
         assert abs(told - size) == min(abs(other - size) for other in others)
 
 

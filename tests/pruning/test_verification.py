@@ -59,7 +59,7 @@ def test_surgery_that_goes_wrong_leaves_nothing(folder, tmp_path, monkeypatch):
 def test_logits_equal_those_of_the_dense_model_without_its_blocks(folder, tmp_path):
     keep = {LAYERS: [0, 3]}
     prune_checkpoint(folder, tmp_path / "pruned", keep, {"path": "dense"})
-    assert verify_logits(folder, tmp_path / "pruned", keep) == 0
+    verify_logits(folder, tmp_path / "pruned", keep)
     rewrite(tmp_path / "pruned", lambda tensors: tensors["model.layers.1.mlp.up_proj.weight"].mul_(1.01))
     with pytest.raises(DamagedCheckpointError, match="differs"):
         verify_logits(folder, tmp_path / "pruned", keep)
@@ -68,7 +68,7 @@ def test_logits_equal_those_of_the_dense_model_without_its_blocks(folder, tmp_pa
 def test_logits_that_are_not_finite_are_told(folder, tmp_path):
     keep = {HIDDEN: list(range(16))}
     prune_checkpoint(folder, tmp_path / "pruned", keep, {"path": "dense"})
-    assert verify_logits(folder, tmp_path / "pruned", keep) == 0
+    verify_logits(folder, tmp_path / "pruned", keep)
     rewrite(tmp_path / "pruned", lambda tensors: tensors["model.norm.weight"].fill_(float("nan")))
     with pytest.raises(DamagedCheckpointError, match="not finite"):
         verify_logits(folder, tmp_path / "pruned", keep)

@@ -144,8 +144,8 @@ def _check_tied_axes(keep: Keep, sizes: Mapping[str, int], config: PreTrainedCon
     hidden = len(keep[HIDDEN]) if HIDDEN in keep else sizes[HIDDEN]
     if hidden % heads and heads_divide_hidden(config):
         raise InputError(
-            f"transformers wants {config.model_type}'s {HIDDEN} to be a multiple of {HEADS}; {hidden} is none of {heads}"
-            f" (the nearest below: {hidden // heads * heads})"
+            f"transformers wants {config.model_type}'s {HIDDEN} to be a multiple of {HEADS}; {hidden} is none of "
+            f"{heads} (the nearest below: {hidden // heads * heads})"
         )
     if not family.head_dim_free and heads * head_dim != hidden:
         raise InputError(

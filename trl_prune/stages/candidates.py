@@ -79,15 +79,8 @@ def _loaded(path: Path, mark: str) -> Scores:  # noqa: ARG001
 
 def ranking_of(run: Run) -> Ranking:
     """Return how the units of every candidate are ranked: as the prune section says, but for the blocks."""
-    section = run.recipe.prune
-    return Ranking(
-        layers_by=run.recipe.search.depth,
-        hidden_by=section.hidden_by,
-        batch=section.batch_aggregation,
-        sequence=section.sequence_aggregation,
-        scope=section.rank,
-        seed=run.recipe.seed,
-    )
+    ranking = run.recipe.prune.ranking.model_dump()
+    return Ranking(layers_by=run.recipe.search.depth, seed=run.recipe.seed, **ranking)
 
 
 def layers_of(run: Run, depth: int) -> list[int]:

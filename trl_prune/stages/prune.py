@@ -7,116 +7,142 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from trl_prune.artifacts import Outcome
-from trl_prune.checkpoints import write_json
+from trl_prune.checkpoints import write_json, write_text
 from trl_prune.context import Run
 from trl_prune.errors import InputError
-from trl_prune.pruning.families import LAYERS, family_of
-from trl_prune.pruning.importance import LayerScores, layers_skipped, mean_loss
-from trl_prune.pruning.keep import Keep, complete_keep
-from trl_prune.pruning.selection import SELECTIONS, greedy_removal
-from trl_prune.pruning.surgery import prune_checkpoint
-from trl_prune.stages.candidates import found_keep
+from trl_prune.pruning.families import LAYERS
+from trl_prune.pruning.keep import Keep, kept_sizes
+from trl_prune.pruning.passthrough import passthrough_recipe
+from trl_prune.pruning.repairs import check_repairs, fitting_repairs, repairs_for
+from trl_prune.pruning.repairs.calibration import Calibration
+from trl_prune.pruning.scores import Scores
+from trl_prune.pruning.surgery import Cut, Repair, prune_checkpoint
+from trl_prune.pruning.verification import verify_logits
+from trl_prune.stages.card import write_card
+from trl_prune.stages.choosing import chosen_keep, planned_keep, ranking
 from trl_prune.stages.score import calibration
 from trl_prune.stages.score import inputs as score_inputs
 from trl_prune.stages.stage import Stage
 
 
-REMOVED = "removed.json"
+CHOSEN, REPAIRING, PASSTHROUGH = "keep.json", "repairs", "passthrough.yaml"
+# Repairs that won on held-out text (benchmarks/README.md), made where they fit the cut unless the recipe says others.
+DEFAULT_REPAIRS = ("norm_rescale", "least_squares")
 
 
 def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
-    """Choose the blocks that stay and write the checkpoint."""
+    """Choose the units that stay, repair what stays and write the checkpoint."""
     start = time.perf_counter()
-    removed = chosen(run, folder)
-    keep = (
-        found_keep(run)
-        if run.recipe.prune.by == "search"
-        else {LAYERS: [index for index in range(run.config.num_hidden_layers) if index not in removed]}
-    )
-    prune_checkpoint(run.dense_dir, folder / "model", keep, run.root)
-    metrics = {"removed": removed, "keep": keep, "dense": vars(run.size()), "pruned": vars(run.size(keep))}
-    return Outcome({"model": "model"}, metrics, {"seconds": time.perf_counter() - start})
+    keep = _chosen_before(folder) or chosen_keep(run, folder)
+    write_json(folder / CHOSEN, keep)
+    cut = Cut.of(run.config, keep)
+    repairs = fitted_repairs(run, cut, folder)
+    prune_checkpoint(run.dense_dir, folder / "model", keep, run.root, repairs)
+    if run.recipe.prune.check_logits:
+        verify_logits(run.dense_dir, folder / "model", keep, exact=not repairs)
+    removed = [layer for layer in range(run.config.num_hidden_layers) if layer not in cut.keep[LAYERS]]
+    metrics = {
+        "removed": removed,
+        "kept": kept_sizes(cut.keep),
+        "repairs": [repair.record for repair in repairs],
+        "dense": vars(run.size()),
+        "pruned": vars(run.size(keep)),
+    }
+    write_card(folder / "model", run.dense_dir, _sizes(metrics), f"Chosen by {run.recipe.prune.by}.")
+    outputs = {"model": "model", "keep": CHOSEN} | _passthrough(run, cut, folder)
+    return Outcome(outputs, metrics, {"seconds": time.perf_counter() - start})
 
 
-def chosen(run: Run, folder: Path) -> list[int]:
-    """Return the blocks to remove."""
-    section = run.recipe.prune
-    if section.by == "search":
-        kept = found_keep(run)[LAYERS]
-        return [index for index in range(run.config.num_hidden_layers) if index not in kept]
-    if section.keep is not None:
-        return [index for index in range(run.config.num_hidden_layers) if index not in section.keep.num_hidden_layers]
-    count = run.config.num_hidden_layers - section.target.layers
-    if count == 0:
+def _chosen_before(folder: Path) -> Keep | None:
+    path = folder / CHOSEN
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _sizes(metrics: dict) -> dict[str, tuple[float, float]]:
+    names = {"parameters": "parameters", "flops_per_token": "FLOP a token"}
+    return {told: (metrics["dense"][name], metrics["pruned"][name]) for name, told in names.items()}
+
+
+def _passthrough(run: Run, cut: Cut, folder: Path) -> dict[str, str]:
+    """Write the same cut as a mergekit recipe, where mergekit can make it."""
+    if cut.is_width:
+        return {}
+    name = str(run.dense_dir.resolve()) if Path(run.root["path"]).is_absolute() else str(run.root["path"])
+    dtype = str(run.config.dtype or "float32").removeprefix("torch.")
+    write_text(folder / PASSTHROUGH, passthrough_recipe(name, cut.keep[LAYERS], dtype))
+    return {"passthrough": PASSTHROUGH}
+
+
+def wanted_repairs(run: Run, cut: Cut) -> dict[str, dict]:
+    """Return the repairs of a cut, by name to options."""
+    told = run.recipe.prune.repairs
+    if told != "auto":
+        return told
+    return {name: {} for name in fitting_repairs(run.dense_dir, cut) if name in DEFAULT_REPAIRS}
+
+
+def fitted_repairs(run: Run, cut: Cut, folder: Path) -> list[Repair]:
+    """Fit the repairs, on the recipe's calibration texts where they need any."""
+    wanted = wanted_repairs(run, cut)
+    if not wanted:
         return []
-    if section.by == "perplexity":
-        return sorted(removed_by_perplexity(run, folder, count))
-    return SELECTIONS[section.by](LayerScores.load(run.folder.output("score", "scores")), count)
+    texts = Calibration(
+        load=lambda: run.load("dense"),
+        batches=calibration(run),
+        scratch=folder / REPAIRING,
+        head_scores=_head_scores(run) if "head_merge" in wanted else None,
+        progress=lambda batches: tqdm(batches, desc="repair", unit="batch"),
+    )
+    return repairs_for(wanted, run.dense_dir, cut, texts)
 
 
-def removed_by_perplexity(run: Run, folder: Path, count: int) -> list[int]:
-    """Return blocks removed one after the other, each the one whose loss costs least; saved after each."""
-    path = folder / REMOVED
-    removed = json.loads(path.read_text()) if path.is_file() else []
-    batches, model = calibration(run), run.load("dense")
-
-    def loss_without(indices: list[int]) -> float:
-        with layers_skipped(model, indices):
-            return mean_loss(model, batches)
-
-    for _ in tqdm(range(count), desc="prune by perplexity", initial=len(removed), unit="block"):
-        if len(removed) == count:
-            break
-        removed.append(greedy_removal(loss_without, run.config.num_hidden_layers, removed))
-        write_json(path, removed)
-    return removed
-
-
-def planned_keep(run: Run) -> Keep:
-    """Return a cut of the planned size; which blocks it keeps is known only after scoring."""
-    section = run.recipe.prune
-    if section.keep is not None:
-        return {LAYERS: section.keep.num_hidden_layers}
-    if section.by == "search":
-        return found_keep(run)
-    return {LAYERS: list(range(section.target.layers))}
+def _head_scores(run: Run) -> object:
+    by = ranking(run)
+    return Scores.load(run.folder.output("score", "scores")).heads(by.batch, by.sequence)
 
 
 def check(run: Run) -> None:
-    """Check that the cut fits the model."""
-    layers, section = run.config.num_hidden_layers, run.recipe.prune
-    if section.target is not None and section.target.layers > layers:
-        raise InputError(
-            f"prune.target.layers is {section.target.layers}; allowed: 1..{layers} (the model has {layers})"
-        )
-    complete_keep(planned_keep(run), run.config, family_of(run.config.model_type))
+    """Check that the cut and the repairs fit the model."""
+    cut = Cut.of(run.config, planned_keep(run))
+    if run.recipe.prune.repairs != "auto":
+        try:
+            check_repairs(run.recipe.prune.repairs, run.dense_dir, cut)
+        except InputError as error:
+            raise InputError(f"prune.repairs: {error}") from error
 
 
 def inputs(run: Run, unit: str) -> dict[str, str]:  # noqa: ARG001
-    """Name the dense model, and the scores or texts that choose."""
+    """Name the dense model, and the scores, texts or search that choose."""
     named = {"dense": run.dense_fingerprint}
     section = run.recipe.prune
     if section.by == "search":
-        return named | {"search": run.folder.result_hash("search")}
-    if section.keep is None and section.by in SELECTIONS:
+        named["search"] = run.folder.result_hash("search")
+    if section.needs_scores:
         named["score"] = run.folder.result_hash("score")
-    if section.keep is None and section.by not in SELECTIONS:
+    if _reads_texts(run):
         named |= score_inputs(run, "")
     return named
 
 
 def settings(run: Run, unit: str) -> dict:  # noqa: ARG001
     """Name what decides the cut."""
-    told = {"prune": run.recipe.prune.model_dump(mode="json")}
-    if run.recipe.prune.by == "perplexity":
-        told |= {"score": run.recipe.score.model_dump(mode="json"), "seed": run.recipe.seed, "dtype": run.dtype}
+    told = {"prune": run.recipe.prune.model_dump(mode="json"), "seed": run.recipe.seed}
+    if _reads_texts(run):
+        told |= {"score": run.recipe.score.model_dump(mode="json"), "dtype": run.dtype}
     return told
 
 
+def _reads_texts(run: Run) -> bool:
+    """Return whether calibration texts go through the dense model in this stage."""
+    section = run.recipe.prune
+    repairs = wanted_repairs(run, Cut.of(run.config, planned_keep(run)))
+    return section.measured or section.rounds > 1 or bool(repairs.keys() - {"norm_rescale", "head_merge"})
+
+
 def plan(run: Run, unit: str) -> str:  # noqa: ARG001
-    """Say how many blocks go, by what, and what that saves."""
+    """Say what goes of each axis, by what, and what that saves."""
     keep = planned_keep(run)
-    layers, kept = run.config.num_hidden_layers, len(keep[LAYERS])
+    cut = Cut.of(run.config, keep)
     dense, pruned = run.size(), run.size(keep)
     gigabytes = run.dense_bytes / 1e9
     sizes = (
@@ -124,20 +150,22 @@ def plan(run: Run, unit: str) -> str:  # noqa: ARG001
         f"{gigabytes:.3g} -> {gigabytes * pruned.parameters / dense.parameters:.3g} GB, "
         f"{dense.flops_per_token / 1e9:.3g} -> {pruned.flops_per_token / 1e9:.3g} GFLOP a token"
     )
-    return f"{layers} -> {kept} blocks, {_which(run, layers - kept)}; {sizes}"
+    axes = ", ".join(
+        f"{axis} {cut.sizes[axis]} -> {size}" for axis, size in kept_sizes(cut.keep).items() if size != cut.sizes[axis]
+    )
+    repairs = ", ".join(wanted_repairs(run, cut)) or "none"
+    return f"{axes or 'nothing goes'}, {_chosen_by(run, cut)}; repairs: {repairs}; {sizes}"
 
 
-def _which(run: Run, count: int) -> str:
+def _chosen_by(run: Run, cut: Cut) -> str:
     section = run.recipe.prune
     if section.keep is not None:
         return "chosen by hand"
     if section.by == "search":
         return "what the search finds"
-    scored = run.folder.result("score") is not None and section.by in SELECTIONS
-    if not scored:
-        return f"{count} by {section.by}"
-    removed = SELECTIONS[section.by](LayerScores.load(run.folder.output("score", "scores")), count) if count else []
-    return f"removing {removed} by {section.by}"
+    blocks = len(cut.keep[LAYERS]) < run.config.num_hidden_layers
+    ways = [f"blocks by {section.by}"] * blocks + ["units by what they carry"] * cut.is_width
+    return " and ".join(ways)
 
 
 STAGE = Stage("prune", inputs, settings, work, plan, check=check)

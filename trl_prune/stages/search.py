@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -37,13 +38,12 @@ def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
     start = time.perf_counter()
     found, entrants = fitting(run), entrants_of(run)
     ledger = Ledger(folder / MEASURED)
+    by_name = {one.name: one for one in found}
     with tqdm(total=len(found) + sum(entrants), initial=len(ledger), desc="search", unit="trial") as bar:
-        trials = Trials(
-            run, folder / SCRATCH, {one.name: one for one in found}, lambda one: keep_of(run, one), bar.update
-        )
-        told = race([one.name for one in found], entrants, trials.measure, ledger, trials.drop)
+        trials = Trials(run, folder / SCRATCH, by_name, partial(keep_of, run), max(entrants, default=0), bar.update)
+        told = race(list(by_name), entrants, trials.measure, ledger, trials.drop)
     table = table_of(run, found, told)
-    write_json(folder / KEEP, keep_of(run, trials.candidates[told.winner]))
+    write_json(folder / KEEP, keep_of(run, by_name[told.winner]))
     write_json(folder / TABLE, table)
     pictures = draw_search(table, folder)
     shutil.rmtree(folder / SCRATCH, ignore_errors=True)
@@ -89,7 +89,7 @@ def inputs(run: Run, unit: str) -> dict[str, str]:  # noqa: ARG001
 def settings(run: Run, unit: str) -> dict:  # noqa: ARG001
     """Name what decides the ranking."""
     told = {"search": run.recipe.search.model_dump(mode="json"), "seed": run.recipe.seed, "dtype": run.dtype}
-    told["ranking"] = asdict(ranking_of(run))
+    told |= {"ranking": asdict(ranking_of(run)), "repairs": run.recipe.prune.model_dump(mode="json")["repairs"]}
     if run.recipe.search.score != "loss":
         told["evaluate"] = vars(manner(run))
     return told

@@ -18,8 +18,10 @@ from trl_prune.evaluation.harness import Harness, evaluate_unit, find_tasks
 from trl_prune.pruning.grid import Candidate
 from trl_prune.pruning.importance import mean_loss
 from trl_prune.pruning.keep import Keep
-from trl_prune.pruning.surgery import prune_checkpoint
+from trl_prune.pruning.search import ranked
+from trl_prune.pruning.surgery import Cut, prune_checkpoint
 from trl_prune.stages.evaluate import manner
+from trl_prune.stages.prune import fitted_repairs
 from trl_prune.stages.recover import arm_plan
 from trl_prune.trainers.arms import train_arm
 
@@ -65,6 +67,7 @@ class Trials:
         scratch: where candidates lie while they are in the race.
         candidates: by name.
         keep_of: the units that a candidate keeps.
+        places: how many candidates will be trained; of so many the untrained models are kept.
         progress: called after each measurement.
     """
 
@@ -72,25 +75,27 @@ class Trials:
     scratch: Path
     candidates: dict[str, Candidate]
     keep_of: Callable[[Candidate], Keep]
+    places: int
     progress: Callable[[], object] = field(default=lambda: None)
+    untrained: dict[str, float] = field(default_factory=dict)
 
     def measure(self, name: str, rung: int) -> float:
-        """Return a candidate's score after a rung of training (0: none); lower is better.
-
-        A model that was not trained goes again at once: cutting it anew costs less than keeping all of them.
-        """
-        model = self.trained(name, rung) if rung else self.pruned(name)
-        score = self.score(model)
+        """Return a candidate's score after a rung of training (0: none); lower is better."""
+        score = self.score(self.trained(name, rung) if rung else self.pruned(name))
         if not rung:
-            shutil.rmtree(model)
+            self.untrained[name] = score
+            self.drop(ranked(self.untrained)[self.places :])
         self.progress()
         return math.inf if math.isnan(score) else score
 
     def pruned(self, name: str) -> Path:
-        """Return a candidate's checkpoint before any training."""
+        """Return a candidate's checkpoint before any training, cut and repaired as the prune stage does it."""
         target = self.scratch / name / MODEL
         if not target.is_dir():
-            prune_checkpoint(self.run.dense_dir, target, self.keep_of(self.candidates[name]), self.run.root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            keep = self.keep_of(self.candidates[name])
+            repairs = fitted_repairs(self.run, Cut.of(self.run.config, keep), target.parent)
+            prune_checkpoint(self.run.dense_dir, target, keep, self.run.root, repairs)
         return target
 
     def trained(self, name: str, rung: int) -> Path:

@@ -65,7 +65,7 @@ def test_multi_head_attention_merges_keys_and_values_too(family, patient):
 
 def test_more_gone_than_kept_is_refused(patient):
     dense = patient(hidden_size=32, num_attention_heads=8, num_key_value_heads=2)
-    with pytest.raises(InputError, match="leaves 1 of 4 heads a group"):
+    with pytest.raises(InputError, match="leaves 1 of 4 a group"):
         dense.repairs({HEADS: [[0, 4]] * 4}, {"head_merge": {}})
 
 

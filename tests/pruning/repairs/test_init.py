@@ -40,7 +40,7 @@ def test_refusals_come_before_the_model_is_loaded(patient):
 def test_options_are_the_builders_own():
     assert {name: sorted(options_of(name)) for name in REPAIRS} == {
         "head_merge": ["scale"],
-        "least_squares": ["ridge"],
+        "least_squares": ["axes", "ridge"],
         "linear_map": ["ridge"],
         "norm_rescale": ["energy"],
     }
@@ -49,7 +49,7 @@ def test_options_are_the_builders_own():
 @pytest.mark.parametrize(
     ("keep", "names"),
     [
-        ({HIDDEN: [0, 1]}, ["norm_rescale"]),
+        ({HIDDEN: [0, 1]}, ["least_squares", "norm_rescale"]),
         ({NEURONS: [[0, 1]] * 4}, ["least_squares"]),
         ({HEADS: [[0, 2]] * 4}, ["head_merge", "least_squares"]),
         ({LAYERS: [0, 1, 3]}, ["linear_map"]),

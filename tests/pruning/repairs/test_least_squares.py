@@ -9,7 +9,8 @@ from tests.pruning.test_surgery import TOKENS
 from trl_prune.checkpoints import read_provenance
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import GROUPS, HEADS, HIDDEN, LAYERS, NEURONS
-from trl_prune.pruning.importance import decoder_blocks
+from trl_prune.pruning.observation import decoder_blocks
+from trl_prune.pruning.repairs.least_squares import by_input, refitted
 
 
 HEADS_KEPT = [[0, 2], [1, 3], [1, 2], [0, 3]]
@@ -95,7 +96,9 @@ def test_a_removed_neuron_that_had_a_twin_is_made_up_for(patient):
     assert not torch.allclose(plain(TOKENS, use_cache=False).logits, wanted, atol=1e-2)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2", "opt", "phi", "gpt_neox", "starcoder2", "phi3", "gemma2"])
+@pytest.mark.parametrize(
+    "family", ["llama", "qwen2", "gpt2", "opt", "phi", "gpt_neox", "starcoder2", "phi3", "gemma2"]
+)
 @torch.inference_mode()
 def test_every_axis_together_reloads_and_records(family, patient):
     dense = patient(family)
@@ -107,7 +110,7 @@ def test_every_axis_together_reloads_and_records(family, patient):
     edits = read_provenance(dense.folder / "pruned").edits
     assert [edit["repair"] for edit in edits] == ["least_squares", "norm_rescale"]
     assert edits[0]["tokens"] == 480
-    assert edits[0]["ridge"] == 1e-3
+    assert edits[0]["ridge"] == 0.1
     assert 0 <= edits[0]["error"]["fitted"] < edits[0]["error"]["cut"]
 
 
@@ -165,6 +168,44 @@ def test_bad_ridge(ridge, patient):
         patient().repairs({NEURONS: NEURONS_KEPT}, {"least_squares": {"ridge": ridge}})
 
 
+def test_bad_axes(patient):
+    with pytest.raises(InputError, match="least_squares.axes names 'neurons'; allowed: intermediate_size"):
+        patient().repairs({NEURONS: NEURONS_KEPT}, {"least_squares": {"axes": ["neurons"]}})
+
+
 def test_cuts_that_leave_nothing_to_fit_are_refused(patient):
-    with pytest.raises(InputError, match="repairs cuts of intermediate_size or num_attention_heads; the plan cuts"):
-        patient().repairs({HIDDEN: list(range(16))}, {"least_squares": {}})
+    with pytest.raises(InputError, match="least_squares repairs cuts of .*; the plan cuts num_hidden_layers"):
+        patient().repairs({LAYERS: [0, 1]}, {"least_squares": {}})
+
+
+@pytest.mark.parametrize("family", ["llama", "phi3", "starcoder2", "olmo2"])
+@torch.inference_mode()
+def test_readers_of_hidden_channels_equal_lstsq(family, patient):
+    dense = patient(family)
+    kept = list(range(0, 32, 2))
+    repair = dense.repairs({HIDDEN: kept}, {"least_squares": {"ridge": NARROW}})[0]
+    for name in repair.names:
+        module = dense.calibration.module(name)
+        inputs = inputs_of(dense.model, module)
+        some, wanted = (
+            inputs[:, kept],
+            torch.nn.functional.linear(inputs, module.weight, getattr(module, "bias", None)),
+        )
+        if getattr(module, "bias", None) is not None:
+            some = torch.cat([some, torch.ones_like(some[:, :1])], dim=1)
+        solution = torch.linalg.lstsq(some, wanted).solution.mT
+        told = repair.tensor(name, torch.empty(0, dtype=torch.float64), torch.empty(0))
+        torch.testing.assert_close(told, solution[:, : len(kept)], atol=2e-5, rtol=1e-4)
+
+
+def test_experts_and_routers_are_left_as_cut(patient):
+    dense = patient("mixtral")
+    names = refitted(dense.dense_dir, dense.cut({HIDDEN: list(range(16))}))
+    assert {name.split(".")[-2] for name in names} == {"q_proj", "k_proj", "v_proj"}
+
+
+def test_maps_side_by_side_share_one_sum(patient):
+    dense = patient()
+    cut = dense.cut({HIDDEN: list(range(16)), NEURONS: NEURONS_KEPT})
+    groups = by_input(refitted(dense.dense_dir, cut), cut)
+    assert sorted(map(len, groups.values())) == [1] * 4 + [2] * 4 + [3] * 4

@@ -8,7 +8,7 @@ from tests.pruning.test_surgery import TOKENS
 from trl_prune.checkpoints import read_provenance
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import FAMILIES, HIDDEN, LAYERS, NEURONS
-from trl_prune.pruning.importance import decoder_blocks
+from trl_prune.pruning.observation import decoder_blocks
 from trl_prune.pruning.repairs import fitting_repairs
 from trl_prune.pruning.repairs.linear_map import mlp_output, removed_runs
 

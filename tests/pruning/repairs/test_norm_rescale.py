@@ -9,7 +9,7 @@ from tests.pruning.test_surgery import TOKENS
 from trl_prune.checkpoints import read_provenance
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import HEADS, HIDDEN, NEURONS
-from trl_prune.pruning.importance import decoder_blocks
+from trl_prune.pruning.observation import decoder_blocks
 
 
 KEPT = [index for index in range(32) if index % 4 in (0, 3)]
@@ -90,7 +90,7 @@ def test_norms_over_heads_are_rescaled_too(patient):
 
 @torch.inference_mode()
 def test_measured_energy_gives_norms_what_they_gave(patient):
-    """With the stream's energy spread evenly, what stays keeps its root mean square and weights stay nearly as they are."""
+    """The factor is the root mean square of what stays over that of all, as measured by hand."""
     dense = patient("llama")
     keep = {HIDDEN: list(range(16))}
     repair = dense.repairs(keep, {"norm_rescale": {"energy": "measured"}})[0]
@@ -99,7 +99,9 @@ def test_measured_energy_gives_norms_what_they_gave(patient):
     norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     for batch in dense.calibration.batches:
         dense.model.model(**batch)
-    unit = torch.cat([states[batch["attention_mask"].bool()] for states, batch in zip(seen, dense.calibration.batches)])
+    unit = torch.cat(
+        [states[batch["attention_mask"].bool()] for states, batch in zip(seen, dense.calibration.batches, strict=True)]
+    )
     unit = nn.functional.normalize(unit, dim=-1)
     share = unit[:, :16].square().sum(dim=-1).mean()
     told = repair.factors["model.layers.0.input_layernorm.weight"]

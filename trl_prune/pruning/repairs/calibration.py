@@ -1,7 +1,7 @@
-"""What repairs learn from: the dense model at work on calibration texts, seen through hooks in one or a few passes."""
+"""What repairs learn from: the dense model at work on calibration texts, watched in one or a few passes."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from trl_prune.errors import InputError
+from trl_prune.pruning.observation import Batch, Site, observe, watched
 
-Batch = dict[str, Tensor]
-See = Callable[[Tensor], None]
-Attach = Callable[[nn.Module, See], torch.utils.hooks.RemovableHandle]
+
 GIB = 2**30
 
 
@@ -48,9 +48,45 @@ class Moments:
         self.count += len(rows)
 
     def second(self, centred: bool = False) -> Tensor:
-        """Return the mean of `x x^T`, or the covariance."""
+        """Return the mean of `x x^T`, or the covariance.
+
+        Raises:
+            InputError: the activations overflowed.
+        """
+        if not self.total.isfinite().all():
+            raise InputError(
+                "activations on the calibration texts are not finite: load the dense model in bfloat16 or float32"
+            )
         mean = self.total / self.count
         return self.gram / self.count - (torch.outer(mean, mean) if centred else 0)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Hands on what passes some sites at positions that are no padding, as an `observation.Observer`.
+
+    Attributes:
+        sites: where to look.
+        see: called with a site and what passed it, `(positions, channels)`, in the order in which the model runs.
+    """
+
+    sites: Sequence[Site]
+    see: Callable[[Site, Tensor], None]
+    places: list[Tensor] = field(default_factory=list)
+
+    def attached(self, model: PreTrainedModel) -> AbstractContextManager:  # noqa: ARG002
+        """Return a context in which the sites are read."""
+        return watched(self.sites, lambda site, states: self.see(site, self._rows(states)))
+
+    def _rows(self, states: Tensor) -> Tensor:
+        return states.flatten(0, -2)[self.places[0].to(states.device)]
+
+    def before(self, mask: Tensor) -> None:
+        """Learn which positions are tokens."""
+        self.places[:] = [mask.flatten().bool()]
+
+    def after(self) -> None:
+        """Add nothing: activations are handed on as they pass."""
 
 
 @dataclass
@@ -71,7 +107,7 @@ class Calibration:
     scratch: Path
     head_scores: Tensor | None = None
     memory_bytes: int = 4 * GIB
-    progress: Callable[[Iterable[Batch]], Iterable[Batch]] = field(default=iter)
+    progress: Callable[[Iterable[Batch]], Iterable[Batch]] = iter
 
     @cached_property
     def model(self) -> PreTrainedModel:
@@ -87,12 +123,12 @@ class Calibration:
         """Return the module that a tensor's name in a checkpoint belongs to."""
         name = name.rpartition(".")[0]
         # Some checkpoints were saved from the bare backbone and lack its name in front.
-        for prefix in ("", f"{self.model.base_model_prefix}."):
-            try:
-                return self.model.get_submodule(prefix + name)
-            except AttributeError:
-                continue
-        raise KeyError(name)
+        bare = not hasattr(self.model, name.partition(".")[0])
+        return self.model.get_submodule(f"{self.model.base_model_prefix}.{name}" if bare else name)
+
+    def watch(self, sites: Sequence[Site], see: Callable[[Site, Tensor], None]) -> None:
+        """Run the texts once, handing on what passes the sites."""
+        observe(self.model, self.progress(self.batches), [Watch(sites, see)])
 
     def input_moments(self, sizes: Mapping[str, int]) -> Iterator[tuple[str, Moments]]:
         """Yield the moments of the inputs of linear maps, group by group within the memory budget.
@@ -101,25 +137,42 @@ class Calibration:
             sizes: the length of each map's input, by its weight's name.
         """
         for names in _groups(sizes, self.memory_bytes):
-            seen = {name: Moments.empty(sizes[name], self.module(name).weight.device) for name in names}
-            self.watch_inputs({name: (lambda rows, name=name: seen[name].add(rows)) for name in names})
+            seen: dict[str, Moments] = {}
+
+            def add(site: Site, rows: Tensor, seen: dict[str, Moments] = seen) -> None:
+                if site.axis not in seen:
+                    seen[site.axis] = Moments.empty(rows.shape[-1], rows.device)
+                seen[site.axis].add(rows)
+
+            self.watch([self.input_of(name) for name in names], add)
             while seen:
                 yield seen.popitem()
 
-    def watch_inputs(self, watchers: Mapping[str, See]) -> None:
-        """Run the texts, handing each named module's inputs, `(positions, features)`, to its watcher."""
-        hooks = [(self.module(name), on_input, watcher) for name, watcher in watchers.items()]
-        self.run(hooks)
+    def norm_energies(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Return what each channel carries of a norm's input, summed over positions of unit length, `(channels,)`.
 
-    @torch.inference_mode()
-    def run(self, hooks: Iterable[tuple[nn.Module, Attach, See]]) -> None:
-        """Run the texts through the backbone; the head never runs, and padding is never seen."""
-        decoder, mask = self.model.get_decoder(), {}
-        with _attached(hooks, mask):
-            for batch in self.progress(self.batches):
-                inputs = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
-                mask["kept"] = inputs["attention_mask"].flatten().bool()
-                decoder(**inputs, use_cache=False)
+        Args:
+            names: the norms' weights. A LayerNorm subtracts the mean first.
+        """
+        energies: dict[str, Tensor] = {}
+
+        def add(site: Site, states: Tensor) -> None:
+            states = states.float()
+            if "RMS" not in type(site.module).__name__:
+                states = states - states.mean(dim=-1, keepdim=True)
+            squares = nn.functional.normalize(states, dim=-1).square().sum(dim=0, dtype=torch.float64)
+            energies[site.axis] = energies.get(site.axis, 0) + squares.cpu()
+
+        self.watch([self.input_of(name) for name in names], add)
+        return energies
+
+    def input_of(self, name: str) -> Site:
+        """Return the site of what enters the module of a tensor, under the tensor's name."""
+        return Site(name, 0, self.module(name), "input")
+
+    def output_of(self, name: str) -> Site:
+        """Return the site of what leaves the module of a tensor, under the tensor's name."""
+        return Site(name, 0, self.module(name), "output")
 
 
 def _groups(sizes: Mapping[str, int], memory_bytes: int) -> list[list[str]]:
@@ -133,34 +186,3 @@ def _groups(sizes: Mapping[str, int], memory_bytes: int) -> list[list[str]]:
         groups[-1].append(name)
         room -= needed
     return groups
-
-
-def on_input(module: nn.Module, see: See) -> torch.utils.hooks.RemovableHandle:
-    """Hand a module's inputs on."""
-    return module.register_forward_pre_hook(
-        lambda _, args, kwargs: see(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
-    )
-
-
-def on_output(module: nn.Module, see: See) -> torch.utils.hooks.RemovableHandle:
-    """Hand a module's outputs on."""
-    return module.register_forward_hook(
-        lambda _, __, output: see(output if isinstance(output, Tensor) else output[0])
-    )
-
-
-@contextmanager
-def _attached(hooks: Iterable[tuple[nn.Module, Attach, See]], mask: dict[str, Tensor]) -> Iterator[None]:
-    def positions(see: See) -> See:
-        def told(states: Tensor) -> None:
-            rows = states.flatten(0, -2)
-            see(rows[mask["kept"].to(rows.device)])
-
-        return told
-
-    handles = [attach(module, positions(see)) for module, attach, see in hooks]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -4,9 +4,9 @@ With a KV group's `L` heads sorted by importance, the best first, and `K` of the
 
     head_i  <-  head_i + scale * (head_i - head_{2K - i + 1})
 
-so that the worst kept head meets the best removed one, and so on outwards; it needs `L <= 2K`. The paper's sign moves a
-head away from the one that goes; a negative `scale` moves it towards it. A head is its rows of the matrices that read
-the stream: queries, and with as many KV heads as heads also keys and values.
+so that the worst kept head meets the best removed one, and so on outwards; it needs `L <= 2K`. The paper's sign moves
+a head away from the one that goes; a negative `scale` moves it towards it. A head is its rows of the matrices that
+read the stream: queries, and with as many KV heads as heads also keys and values.
 """
 
 from collections.abc import Sequence
@@ -85,10 +85,11 @@ def check(source: Path, cut: Cut) -> None:  # noqa: ARG001
         raise InputError(f"head_merge repairs cuts of {HEADS}; the plan cuts {', '.join(cut.keep)}")
     each = _group(cut)
     left = len(cut.keep[HEADS][0]) * each // cut.sizes[HEADS]  # as many of every group, where no group goes
-    if _groups_go(cut) or each > 2 * left:
+    if _groups_go(cut):
+        raise InputError("head_merge gives each removed head a kept one of its group; the plan removes whole groups")
+    if each > 2 * left:
         raise InputError(
-            f"head_merge gives each removed head a kept one of its group; the plan leaves {left} of {each} heads a group"
-            + (" and removes whole groups" if _groups_go(cut) else "")
+            f"head_merge gives each removed head one that stays; the plan leaves {left} of {each} a group"
         )
 
 

@@ -1,7 +1,7 @@
-"""After neurons or heads go, what reads them is fitted anew: linear regression on calibration activations.
+"""After features go, the maps that read them are fitted anew: linear regression on calibration activations.
 
-With `X` the dense inputs of `down_proj` or `o_proj`, `S` the features that stay and `R` those that go, the kept
-columns become
+Neurons are read by `down_proj`, heads by `o_proj`, hidden channels by everything behind a norm. With `X` a map's dense
+inputs, `S` the features that stay and `R` those that go, the kept columns become
 
     argmin_V |X W^T - X_S V^T|^2 + lambda |V - W_S|^2  =  W_S + W_R G_RS (G_SS + lambda I)^-1,   G = X^T X / positions,
 
@@ -11,6 +11,7 @@ the bias takes up the means. Inputs are the dense model's everywhere: one pass s
 layer learns to make up for the errors of those before it on the texts at hand.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,21 +21,20 @@ from torch import Tensor
 
 from trl_prune.checkpoints import tensor_files
 from trl_prune.errors import InputError
-from trl_prune.pruning.families import HEADS, NEURONS
+from trl_prune.pruning.families import EXPERTS, HEADS, HIDDEN, NEURONS
 from trl_prune.pruning.repairs.calibration import Calibration, Moments
 from trl_prune.pruning.repairs.scratch import Scratch
 from trl_prune.pruning.surgery import Cut
 
 
 # The axes whose readers are fitted anew.
-AXES = (NEURONS, HEADS)
+AXES = (NEURONS, HEADS, HIDDEN)
 
 
 class LeastSquares:
     """Writes fitted weights and biases in the place of cut ones.
 
     Args:
-        cut: the plan at work.
         scratch: where the fits lie, by the weights' names.
         names: the fitted weights.
         record: what the provenance says.
@@ -97,10 +97,26 @@ def _power(weight: Tensor, second: Tensor) -> Tensor:
     return ((weight @ second) * weight).sum()
 
 
-def refitted(source: Path, cut: Cut) -> list[str]:
-    """Return the weights to fit anew: those that read a cut axis and write into the stream."""
+def refitted(source: Path, cut: Cut, axes: Iterable[str] = AXES) -> list[str]:
+    """Return the weights inside blocks that read a cut axis.
+
+    Experts, which see only some tokens, and their routers, which models name otherwise than checkpoints, are left out.
+    """
     names = [name for name in sorted(tensor_files(source)) if name.endswith(".weight") and cut.name(name) is not None]
-    return [name for name in names if input_axis(cut, name) in set(AXES) & cut.keep.keys()]
+    wanted = set(axes) & cut.keep.keys()
+    return [name for name in names if input_axis(cut, name) in wanted and not _is_of_experts(cut, name)]
+
+
+def _is_of_experts(cut: Cut, name: str) -> bool:
+    return ".experts." in name or any(EXPERTS in parts for parts in cut.family.axis_dims(name))
+
+
+def by_input(names: Iterable[str], cut: Cut) -> dict[str, list[str]]:
+    """Return weights by the first one that reads the same: side by side in one module, along one axis."""
+    groups: dict[tuple, list[str]] = {}
+    for name in names:
+        groups.setdefault((name.rsplit(".", 2)[0], input_axis(cut, name)), []).append(name)
+    return {group[0]: group for group in groups.values()}
 
 
 def input_axis(cut: Cut, name: str) -> str | None:
@@ -123,10 +139,12 @@ def check(source: Path, cut: Cut) -> None:
         InputError: it does not.
     """
     if not refitted(source, cut):
-        raise InputError(f"least_squares repairs cuts of {' or '.join(AXES)}; the plan cuts {', '.join(cut.keep)}")
+        raise InputError(f"least_squares repairs cuts of {', '.join(AXES)}; the plan cuts {', '.join(cut.keep)}")
 
 
-def build(source: Path, cut: Cut, calibration: Calibration, *, ridge: float = 1e-3) -> LeastSquares:
+def build(
+    source: Path, cut: Cut, calibration: Calibration, *, ridge: float = 0.1, axes: Sequence[str] = AXES
+) -> LeastSquares:
     """Fit every reader of a cut axis on the calibration texts.
 
     Args:
@@ -134,22 +152,31 @@ def build(source: Path, cut: Cut, calibration: Calibration, *, ridge: float = 1e
         cut: the plan at work.
         calibration: model and texts.
         ridge: strength of the pull towards the plain cut, as a share of the inputs' mean square.
+        axes: the axes whose readers are fitted; those that the plan does not cut have none.
 
     Raises:
-        InputError: `ridge` is not above 0.
+        InputError: `ridge` is not above 0, or an axis has no readers to fit.
     """
-    if not ridge > 0:
-        raise InputError(f"least_squares.ridge is {ridge}; wanted: a number above 0")
-    record = {"repair": "least_squares", "ridge": ridge, "tokens": calibration.tokens}
+    _check_options(ridge, axes)
+    record: dict = {"repair": "least_squares", "ridge": ridge, "axes": list(axes), "tokens": calibration.tokens}
     scratch = Scratch(calibration.scratch, [record, cut.keep])
-    names = refitted(source, cut)
-    dense = DenseWeights(source)
-    sizes = {name: dense.shape(name)[input_dim(cut)] for name in names if name not in scratch}
-    for name, moments in calibration.input_moments(sizes):
-        scratch.save(name, _fitted(name, cut, dense, moments, ridge))
+    names, dense = refitted(source, cut, axes), DenseWeights(source)
+    groups = by_input([name for name in names if name not in scratch], cut)
+    sizes = {first: dense.shape(first)[input_dim(cut)] for first in groups}
+    for first, moments in calibration.input_moments(sizes):
+        for name in groups[first]:
+            scratch.save(name, _fitted(name, cut, dense, moments, ridge))
     errors = torch.stack([scratch.load(name, "errors") for name in names]).mean(dim=0).tolist()
     record["error"] = dict(zip(("cut", "fitted"), errors, strict=True))
     return LeastSquares(scratch, set(names), record)
+
+
+def _check_options(ridge: float, axes: Sequence[str]) -> None:
+    if not ridge > 0:
+        raise InputError(f"least_squares.ridge is {ridge}; wanted: a number above 0")
+    for axis in axes:
+        if axis not in AXES:
+            raise InputError(f"least_squares.axes names {axis!r}; allowed: {', '.join(AXES)}")
 
 
 def _fitted(name: str, cut: Cut, dense: "DenseWeights", moments: Moments, ridge: float) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
 """After a run of blocks goes, one linear map stands for it, folded into the MLP before it (ReplaceMe, 2505.02819).
 
-Let `M` be the MLP output of the block before the run, `x` the stream after it and `y` the stream after the run. The run
-moves the stream by `y - x`; regressed on `M`, `y - x = K M + c`. As `x` holds `r M` (`r` is 1 but for Granite's
-residual multiplier), `T = I + K / r` in front of the MLP's output makes `x` into `y` as far as a linear map of `M` can:
+Let `M` be the MLP output of the block before the run, `x` the stream after it and `y` the stream after the run. The
+run moves the stream by `y - x`; regressed on `M`, `y - x = K M + c`. As `x` holds `r M` (`r` is 1 but for Granite's
+residual multiplier), `T = I + K / r` on the MLP's output makes `x` into `y` as far as a linear map of `M` can:
 
     K = D^T M (M^T M + lambda I)^-1,   D = y - x,   lambda = ridge * mean(diag M^T M).
 
@@ -12,6 +12,7 @@ into `down_proj`; the checkpoint keeps its format, and so `c` only goes where th
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -20,8 +21,8 @@ from torch import Tensor
 from trl_prune.checkpoints import tensor_files
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import HIDDEN, LAYERS, NEURONS
-from trl_prune.pruning.importance import decoder_blocks
-from trl_prune.pruning.repairs.calibration import Calibration, Moments, on_output
+from trl_prune.pruning.observation import Site, decoder_blocks
+from trl_prune.pruning.repairs.calibration import Calibration, Moments
 from trl_prune.pruning.repairs.least_squares import input_axis, input_dim
 from trl_prune.pruning.repairs.scratch import Scratch
 from trl_prune.pruning.surgery import Cut
@@ -60,7 +61,7 @@ class LinearMap:
 def removed_runs(cut: Cut) -> list[tuple[int, int]]:
     """Return the first block of each removed run and the first one after it."""
     kept = [-1, *cut.keep[LAYERS], cut.sizes[LAYERS]]
-    return [(before + 1, after) for before, after in zip(kept, kept[1:], strict=False) if after > before + 1]
+    return [(before + 1, after) for before, after in pairwise(kept) if after > before + 1]
 
 
 def check(source: Path, cut: Cut) -> None:
@@ -137,28 +138,26 @@ def _joint_moments(
     runs: Mapping[str, tuple[int, int]], cut: Cut, calibration: Calibration
 ) -> list[tuple[str, Moments]]:
     """Return the moments of the MLP output and of the run's displacement behind each other, kept channels only."""
-    blocks = decoder_blocks(calibration.model)
     kept = torch.tensor(cut.keep.get(HIDDEN) or range(cut.sizes[HIDDEN]))
-    told, hooks = {}, []
-    for name, (start, after) in runs.items():
-        told[name] = Moments.empty(2 * len(kept), kept.device)
-        hooks += _hooks(calibration.module(name), blocks[start - 1], blocks[after - 1], told[name], kept)
-    calibration.run(hooks)
+    told: dict[str, Moments] = {}
+    blocks, seen = decoder_blocks(calibration.model), {}
+    sites = [calibration.output_of(name) for name in runs]
+    sites += [Site("before", start, blocks[start - 1], "output") for start, _ in runs.values()]
+    sites += [Site("after", after, blocks[after - 1], "output") for _, after in runs.values()]
+    names = {after: name for name, (_, after) in runs.items()}
+
+    def add(site: Site, rows: Tensor) -> None:
+        rows = rows[:, kept.to(rows.device)]
+        if site.axis != "after":
+            seen[site.axis] = rows
+            return
+        name = names[site.layer]
+        if name not in told:
+            told[name] = Moments.empty(2 * len(kept), rows.device)
+        told[name].add(torch.cat([seen[name].to(rows), rows - seen["before"].to(rows)], dim=1))
+
+    calibration.watch(sites, add)
     return list(told.items())
-
-
-def _hooks(output: torch.nn.Module, before: torch.nn.Module, last: torch.nn.Module, moments: Moments, kept: Tensor):
-    seen: dict[str, Tensor] = {}
-
-    def finish(states: Tensor) -> None:
-        moved = states[:, kept].cpu() - seen.pop("before")
-        moments.add(torch.cat([seen.pop("output"), moved], dim=1))
-
-    return [
-        (output, on_output, lambda rows: seen.update(output=rows[:, kept].cpu())),
-        (before, on_output, lambda rows: seen.update(before=rows[:, kept].cpu())),
-        (last, on_output, finish),
-    ]
 
 
 def fit_map(moments: Moments, ridge: float, gain: float, biased: bool) -> dict[str, Tensor]:
@@ -184,5 +183,5 @@ def fit_map(moments: Moments, ridge: float, gain: float, biased: bool) -> dict[s
     mean = moments.total / moments.count
     shift = mean[hidden:] - change @ mean[:hidden] if biased else torch.zeros_like(mean[hidden:])
     errors = torch.stack([moved, moved + gained]) / moments.second()[hidden:, hidden:].trace()
-    told = {"map": torch.eye(hidden) + change / gain, "shift": shift / gain}
+    told = {"map": torch.eye(hidden, device=change.device) + change / gain, "shift": shift / gain}
     return {key: tensor.float() for key, tensor in told.items()} | {"errors": errors}

@@ -1,14 +1,13 @@
 """After a hidden cut, norms divide by the root mean square of fewer channels; their weights make up for it.
 
-An RMSNorm over `d` channels of which `d'` stay divides what stays by `rms_d(x)`; the cut one by `rms_d'(x')`. Where the
-channels that went carried nothing, `rms_d' = sqrt(d / d') rms_d`, so weights are multiplied by `sqrt(d / d')`. Where
-they carried energy, the share that stayed says by how much less.
+An RMSNorm over `d` channels of which `d'` stay divides what stays by `rms_d(x)`; the cut one by `rms_d'(x')`. Where
+the channels that went carried nothing, `rms_d' = sqrt(d / d') rms_d`, so weights are multiplied by `sqrt(d / d')`.
+Where they carried energy, the share that stayed says by how much less.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from trl_prune.checkpoints import tensor_files
@@ -111,15 +110,5 @@ def _kept(cut: Cut, axis: str) -> int:
 
 def _kept_energy(cut: Cut, spans: Iterable[str], calibration: Calibration) -> dict[str, float]:
     """Return the share of each norm's normalised energy that lies in the channels that stay."""
-    energy: dict[str, Tensor] = {}
-
-    def watch(name: str, states: Tensor) -> None:
-        states = states.float()
-        if "RMS" not in type(calibration.module(name)).__name__:  # a LayerNorm subtracts the mean first
-            states = states - states.mean(dim=-1, keepdim=True)
-        unit = torch.nn.functional.normalize(states, dim=-1)
-        energy[name] = energy.get(name, 0) + unit.square().sum(dim=0, dtype=torch.float64).cpu()
-
-    calibration.watch_inputs({name: (lambda states, name=name: watch(name, states)) for name in spans})
-    shares = {name: cut.tensor(name, told).sum() / told.sum() for name, told in energy.items()}
-    return {name: float(share) for name, share in shares.items()}
+    energy = calibration.norm_energies(spans)
+    return {name: float(cut.tensor(name, told).sum() / told.sum()) for name, told in energy.items()}

@@ -1,0 +1,164 @@
+"""Which units a recipe keeps: by hand, by the scores, by trying, in rounds, or what the search found."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from trl_prune.checkpoints import load_config, load_model, read_provenance
+from trl_prune.config import Target
+from trl_prune.context import Run
+from trl_prune.errors import InputError
+from trl_prune.evaluation.harness import evaluate_unit, find_tasks
+from trl_prune.pruning.budget import Budget
+from trl_prune.pruning.effects import MEASURES
+from trl_prune.pruning.families import GROUPS, HEADS, LAYERS
+from trl_prune.pruning.grid import first_units, sizes_of
+from trl_prune.pruning.importance import layers_skipped
+from trl_prune.pruning.iterative import prune_in_rounds, size_schedule
+from trl_prune.pruning.keep import Keep, check_axis
+from trl_prune.pruning.scores import Scores
+from trl_prune.pruning.selection import REMOVALS, Loss, Ranking, choose_keep, remembered
+from trl_prune.pruning.surgery import prune_checkpoint
+from trl_prune.pruning.targets import shrunk_sizes
+from trl_prune.stages.candidates import found_keep
+from trl_prune.stages.evaluate import manner
+from trl_prune.stages.score import PARTIAL, SCORES, calibration, score_model
+
+
+EFFECTS, ROUNDS = "effects.json", "rounds"
+
+
+def chosen_keep(run: Run, folder: Path) -> Keep:
+    """Return the units that stay.
+
+    Args:
+        run: the recipe at work.
+        folder: the stage's, for what a broken search for blocks goes on from.
+    """
+    section = run.recipe.prune
+    if section.keep is not None:
+        return section.keep.plan
+    if section.by == "search":
+        return found_keep(run)
+    sizes = wanted_sizes(run)
+    if section.rounds > 1:
+        return keep_in_rounds(run, sizes, folder / ROUNDS)
+    removed = removed_by_effect(run, sizes[LAYERS], folder) if section.measured and LAYERS in sizes else None
+    if removed is not None and sizes.keys() == {LAYERS}:
+        return {LAYERS: [layer for layer in range(run.config.num_hidden_layers) if layer not in removed]}
+    scores = Scores.load(run.folder.output("score", "scores"))
+    return choose_keep(scores, sizes, run.config, run.costs.family, ranking(run, removed))
+
+
+def ranking(run: Run, removed: list[int] | None = None) -> Ranking:
+    """Return how the recipe ranks units."""
+    section = run.recipe.prune
+    layers_by = "angular_distance" if section.measured else section.by
+    return Ranking(layers_by=layers_by, removed=removed, seed=run.recipe.seed, **section.ranking.model_dump())
+
+
+def wanted_sizes(run: Run) -> dict[str, int]:
+    """Return how many units of each axis that is cut stay.
+
+    Raises:
+        InputError: an axis the model does not have, a size that is none of it, or a budget that cannot be met.
+    """
+    target, costs = run.recipe.prune.target, run.costs
+    if target.budgets:
+        sizes = shrunk_sizes(costs, budget_of(run, target), target.axes, run.recipe.prune.round_sizes)
+    else:
+        for axis, size in target.sizes.items():
+            check_axis(axis, costs.sizes, run.config, costs.family)
+            if size > costs.sizes[axis]:
+                key = "layers" if axis == LAYERS else axis
+                most = costs.sizes[axis]
+                raise InputError(f"prune.target.{key} is {size}; allowed: 1..{most} (the model has {most})")
+        sizes = sizes_of(target.sizes, costs) or costs.sizes | target.sizes
+    return {axis: size for axis, size in sizes.items() if size != costs.sizes[axis]}
+
+
+def budget_of(run: Run, target: Target) -> Budget:
+    """Return a target's budget."""
+    ((name, value),) = target.budgets.items()
+    if name == "share":
+        name, value = "parameters", value * run.costs.count(run.costs.sizes, range(run.costs.sizes[LAYERS]))
+    return Budget(name, 0, value, target.batch, target.context)
+
+
+def planned_keep(run: Run) -> Keep:
+    """Return a plan of the size that the chosen one will have; which units it names is known only after scoring."""
+    section = run.recipe.prune
+    if section.keep is not None:
+        return section.keep.plan
+    if section.by == "search":
+        return found_keep(run)
+    return first_units(run.costs.sizes | wanted_sizes(run), run.costs)
+
+
+def removed_by_effect(run: Run, layers: int, folder: Path) -> list[int]:
+    """Return the blocks whose removal costs least; every measurement is kept, so that a broken search goes on."""
+    how, total = run.recipe.prune.how, run.config.num_hidden_layers
+    count = total - layers
+    trials = {"single": total, "contiguous": layers + 1, "greedy": sum(total - done for done in range(count))}
+    known = remembered(measured_loss(run, run.load("dense")), folder / EFFECTS)
+    with tqdm(total=trials[how], desc=f"prune by {run.recipe.prune.by}", unit="trial") as bar:
+
+        def loss(removed: list[int]) -> float:
+            bar.update()
+            return known(removed)
+
+        return REMOVALS[how](loss, total, count)
+
+
+def measured_loss(run: Run, model: PreTrainedModel) -> Loss:
+    """Return what the recipe measures of the model without some blocks; lower is better."""
+    by = run.recipe.prune.by
+    if by in MEASURES:
+        return MEASURES[by](model, calibration(run))
+    harness = find_tasks([by.removeprefix("task:")], run.recipe.evaluate.include_path)
+
+    def loss(removed: list[int]) -> float:
+        with layers_skipped(model, removed):
+            told = [evaluate_unit(model, run.tokenizer, harness, unit, manner(run))[0] for unit in harness.units]
+        return -sum(score.mean for score in told) / len(told)
+
+    return loss
+
+
+def keep_in_rounds(run: Run, sizes: dict[str, int], folder: Path) -> Keep:
+    """Return the units that stay when the model is scored anew before each of several smaller cuts."""
+    folder.mkdir(exist_ok=True)
+    groups = run.costs.sizes.get(GROUPS, 1)
+    schedule = size_schedule(run.costs.sizes, sizes, run.recipe.prune.rounds, {HEADS: groups})
+    last = prune_in_rounds(run.dense_dir, schedule, _scored(run), _pruned(run, folder))
+    keep = read_provenance(last).keep
+    shutil.rmtree(folder)
+    return keep
+
+
+def _scored(run: Run) -> Callable[[Path], Scores]:
+    def scored(source: Path) -> Scores:
+        path = source / SCORES if source != run.dense_dir else None
+        if path is None:
+            return Scores.load(run.folder.output("score", "scores"))
+        if not path.is_file():
+            score_model(run, load_model(source, run.dtype, run.device), source / PARTIAL).save(path)
+        return Scores.load(path)
+
+    return scored
+
+
+def _pruned(run: Run, folder: Path) -> Callable[[Path, Scores, dict[str, int]], Path]:
+    def pruned(source: Path, scores: Scores, sizes: dict[str, int]) -> Path:
+        target = folder / "-".join(f"{axis}{size}" for axis, size in sizes.items())
+        if not target.exists():
+            config = load_config(source)
+            prune_checkpoint(
+                source, target, choose_keep(scores, sizes, config, run.costs.family, ranking(run)), run.root
+            )
+        return target
+
+    return pruned
