@@ -32,15 +32,18 @@ class SparseTarget:
     """Probabilities of some ids at each position.
 
     Attributes:
-        ids: the ids, `(N, k)` int64; no id twice in a row, except where its probability is 0.
-        probs: their probabilities, `(N, k)` float32; rows of fewer ids are padded with probability 0.
+        ids: the ids, `(N, k)` int64.
+        probs: their probabilities, `(N, k)` float32. A sample of fewer ids is padded with any ids at probability 0; a
+            row with a tail has k different ids.
         tail: the mass that all other ids hold together, `(N,)` float32. None where `probs` sums to 1: a sample, whose
             expected gradient is the full distribution's.
+        temperature: what the teacher's logits were divided by.
     """
 
     ids: Tensor
     probs: Tensor
     tail: Tensor | None = None
+    temperature: float = 1.0
 
 
 TeacherTarget = HeadTarget | SparseTarget
