@@ -18,13 +18,15 @@ STAGE_VERBS = {
     "score": "score how much each decoder block matters",
     "prune": "cut the dense checkpoint down",
     "rewrite": "self-data distillation's data step: the dense model writes the training answers",
-    "recover": "train the pruned model again, once for each arm (this is where distillation is)",
+    "cache_teacher": "let the dense model read the training rows once, for distillation without it",
+    "recover": "train the pruned model again, once for each arm (distillation: `method: kd`)",
     "evaluate": "measure the dense, pruned and recovered models with lm-eval",
     "report": "write the tables, the plots and the page",
 }
 EPILOG = """
 Overrides are full dotted keys with YAML values: prune.target.layers=24 recover.sft.args.learning_rate=1e-4
-Looking for "distill"? `rewrite` is self-data distillation's data step; `recover` trains on what it wrote.
+Looking for "distill"? `recover` with `method: kd` learns from the dense model's logits, `cache-teacher` keeps them for
+training without it; `rewrite` is self-data distillation's data step.
 """
 
 
@@ -46,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     start.set_defaults(size="default")
     _shared(start, "overrides of the shipped recipe, section.key=value")
     for verb, told in {"run": "run a recipe's stages, skipping those done", **STAGE_VERBS}.items():
-        _shared(verbs.add_parser(verb, help=told), "a recipe file, then overrides section.key=value")
+        _shared(verbs.add_parser(verb.replace("_", "-"), help=told), "a recipe file, then overrides section.key=value")
     verbs.add_parser("tasks", help="print the folder of the shipped tasks, for lm_eval --include_path")
     return top
 
@@ -65,6 +67,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         top.error(f"unrecognized arguments: {' '.join(options or rest)}")
     if rest:
         given.words += rest
+    given.verb = given.verb.replace("-", "_")  # stages and sections are Python's and YAML's names
     return given
 
 

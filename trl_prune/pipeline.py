@@ -4,15 +4,16 @@ import logging
 import shutil
 from collections.abc import Iterator
 
+from trl_prune.artifacts import verb
 from trl_prune.config import Recipe
 from trl_prune.context import Run
 from trl_prune.errors import InputError
-from trl_prune.stages import evaluate, prune, recover, report, rewrite, score
+from trl_prune.stages import cache_teacher, evaluate, prune, recover, report, rewrite, score
 from trl_prune.stages.stage import Stage
 
 
 STAGES: dict[str, Stage] = {
-    module.STAGE.name: module.STAGE for module in (score, prune, rewrite, recover, evaluate, report)
+    module.STAGE.name: module.STAGE for module in (score, prune, rewrite, cache_teacher, recover, evaluate, report)
 }
 # Adam's two moments and the float32 master weights of a training checkpoint, in bytes a parameter.
 TRAINING_BYTES = 12
@@ -26,6 +27,8 @@ def wanted_stages(recipe: Recipe) -> list[str]:
         unwanted.add("score")
     if recipe.rewrite is None:
         unwanted.add("rewrite")
+    if not recipe.cached_arms:
+        unwanted.add("cache_teacher")
     return [name for name in STAGES if name not in unwanted]
 
 
@@ -60,7 +63,7 @@ def check_fresh(run: Run, names: list[str]) -> None:
             if run.folder.result(name, unit) is not None and not _is_done(run, STAGES[name], unit):
                 raise InputError(
                     f"{run.folder.stage_dir(name, unit)} is of other settings or inputs than this recipe's: run "
-                    f"`trl-prune {name}` again first, or `run`"
+                    f"`trl-prune {verb(name)}` again first, or `run`"
                 )
 
 

@@ -118,7 +118,7 @@ class TopK:
         """Return ids, probabilities and tail; they sum to 1 whatever float16 rounded."""
         probs, tail = arrays["log_probs"].float().exp(), arrays["tail"]
         probs = probs * ((1 - tail) / probs.sum(-1))[:, None]
-        return SparseTarget(unpacked(arrays["ids"]), probs, tail)
+        return SparseTarget(unpacked(arrays["ids"]), probs, tail, self.temperature)
 
 
 @dataclass(frozen=True)
