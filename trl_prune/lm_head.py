@@ -27,6 +27,11 @@ class LMHead:
     scale: float = 1.0
     softcap: float | None = None
 
+    def first(self, count: int | None) -> "LMHead":
+        """Return the head of the first ids, `count` of them, or of all."""
+        bias = None if self.bias is None else self.bias[:count]
+        return LMHead(self.weight[:count], bias, self.scale, self.softcap)
+
     def logits(self, states: Tensor) -> Tensor:
         """Return float32 logits, `(..., vocab_size)`, of final states, `(..., hidden_size)`."""
         logits = nn.functional.linear(states, self.weight, self.bias).float()

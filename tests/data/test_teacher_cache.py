@@ -311,6 +311,23 @@ def test_a_shift_by_one_position_is_noticed(tmp_path):
         verify(TeacherCache.open(tmp_path / "cache"), rows, loader.model)
 
 
+@pytest.mark.parametrize("codec", [Sampled(), TopK(k=200), Hidden()])
+def test_ids_that_only_pad_the_teachers_vocabulary_are_left_out(tmp_path, codec):
+    rows, loader = prepared_rows(), Loader()
+    cache = write_cache(tmp_path / "cache", work(rows, codec, loader, vocab_size=200))
+    assert cache.facts.vocab_size == 200
+    told = cache.targets(keys_of(rows))
+    wanted = lm_head(loader.model).logits(online(loader.model, rows))[:, :200].softmax(-1)
+    if codec.tier == "hidden":
+        assert len(told.weight) == 200
+        got = (told.hidden @ told.weight.T).softmax(-1)
+    else:
+        assert int(told.ids.max()) < 200
+        got = torch.zeros_like(wanted).scatter_add_(1, told.ids, told.probs)
+    assert ((got - wanted).abs() < 0.02).all()
+    verify(cache, rows, loader.model)
+
+
 def test_rows_without_numbers_are_named(tmp_path):
     loader = Loader(dtype=torch.float32)
     rows = prepared_rows()

@@ -66,6 +66,7 @@ class Work:
         teacher: the model, loaded only if a shard is missing.
         codec: how its words are written down.
         batch_size: sequences a forward pass; decides speed, not content.
+        vocab_size: ids of the student, where the teacher's head has more (padding); its mass on others is left out.
         shard_tokens: tokens of a shard.
     """
 
@@ -73,6 +74,7 @@ class Work:
     teacher: Teacher
     codec: Codec
     batch_size: int = 16
+    vocab_size: int | None = None
     shard_tokens: int = SHARD_TOKENS
 
 
@@ -126,6 +128,7 @@ def plan_hash(places: list[SequencePlace], work: Work) -> str:
         settings_of(work.codec),
         work.teacher.fingerprint,
         tokenizer_fingerprint(work.teacher.tokenizer),
+        work.vocab_size,
         work.shard_tokens,
     ]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
@@ -154,8 +157,9 @@ class Speaker:
     def __init__(self, work: Work):
         self.work = work
         self.model = work.teacher.load().eval()
-        self.head = lm_head(self.model)
-        check_head(self.model, self.head, work.rows[0]["input_ids"][:PROBE_TOKENS])
+        whole = lm_head(self.model)
+        check_head(self.model, whole, work.rows[0]["input_ids"][:PROBE_TOKENS])
+        self.head = whole.first(work.vocab_size)
 
     def introduce(self, folder: Path, shards: list[list[SequencePlace]], plan: str) -> None:
         """Write `cache.json`, and the head where the tier needs it."""
@@ -308,7 +312,8 @@ def verify(cache: TeacherCache, rows: Sequence[PreparedRow], model: PreTrainedMo
     """
     places = places_of(rows)
     chosen = [places[index * len(places) // count] for index in range(min(count, len(places)))]
-    speaker = Speaker(Work(rows, Teacher(lambda: model, None, ""), cache.codec))
+    teacher = Teacher(lambda: model, None, "")
+    speaker = Speaker(Work(rows, teacher, cache.codec, vocab_size=cache.facts.vocab_size))
     for place in chosen:
         told = cache.targets(torch.tensor([place.key]))
         (arrays,) = speaker.speak([place])
