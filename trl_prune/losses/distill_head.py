@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trl_prune.errors import InputError
-from trl_prune.losses.divergences import WHOLE_VOCABULARY, Divergence, Pair, divergence_of, forward_kl, row_dot
+from trl_prune.losses.divergences import WHOLE_VOCABULARY, Pair, divergence_of, forward_kl, row_dot
 from trl_prune.losses.targets import HeadTarget, SparseTarget, TeacherTarget
 
 
@@ -156,7 +156,7 @@ class _DistillHead(torch.autograd.Function):
     """The pass as an autograd function whose backward is one multiplication: only the sum carries a gradient."""
 
     @staticmethod
-    def forward(ctx, hidden: Tensor, weight: Tensor, bias: Tensor | None, job: _Job) -> tuple[Tensor, ...]:  # noqa: ANN001
+    def forward(ctx, hidden: Tensor, weight: Tensor, bias: Tensor | None, job: _Job) -> tuple[Tensor, ...]:
         with torch.autocast(hidden.device.type, enabled=False):
             head = replace(job.head, weight=weight.detach().to(job.dtype))
             told, gradients = _run(hidden.detach().to(job.dtype), job._replace(head=head))
@@ -167,7 +167,7 @@ class _DistillHead(torch.autograd.Function):
         return told
 
     @staticmethod
-    def backward(ctx, given: Tensor | None, *_: object) -> tuple[Tensor | None, ...]:  # noqa: ANN001
+    def backward(ctx, given: Tensor | None, *_: object) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
             raise RuntimeError("the gradients of this forward are used up: backward ran through it already")
         gradients, ctx.gradients = ctx.gradients, None
