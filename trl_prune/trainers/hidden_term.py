@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ class HiddenTerm:
         student: the model the projection is hung on.
     """
 
-    pairs: Pairs = Pairs()
+    pairs: Pairs = field(default_factory=Pairs)
     distance: str = "cosine"
     heads: int = 1
     student: PreTrainedModel | None = None
