@@ -17,7 +17,9 @@ def values(folder, arms=None, **section):
     told = recipe_values(folder)
     args = told["recover"]["sft"]["args"]
     one = {"method": "kd", "data": "references", "args": args}
-    told["recover"] = {name: one | arm for name, arm in (arms or {"kd": {}}).items()}
+    told["recover"] = {
+        name: one | arm | {"args": args | arm.get("args", {})} for name, arm in (arms or {"kd": {}}).items()
+    }
     told["cache_teacher"] = {"batch_size": 4} | section
     del told["rewrite"]
     return told
@@ -47,9 +49,7 @@ def test_every_row_an_arm_trains_on_is_in_the_cache(tmp_path, section, width):
 
 
 def test_arms_prepared_alike_share_rows_and_others_add_theirs(tmp_path):
-    told = values(tmp_path)
-    args = told["recover"]["kd"]["args"]
-    same, text = {"args": args | {"learning_rate": 1.0}}, {"data": "text"}
+    same, text = {"args": {"learning_rate": 1.0}}, {"data": "text"}
     run = Run(parse(values(tmp_path, {"kd": {}, "same": same, "text": text})))
     assert [arm.data for arm in cache_teacher.readings(run).values()] == ["references", "text"]
 

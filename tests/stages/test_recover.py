@@ -13,7 +13,7 @@ from trl_prune.trainers import arms
 
 ARMS = {
     "sft": {"method": "sft"},
-    "kd": {"teacher_cache": False},
+    "kd": {"teacher_cache": False, "args": {"hidden_loss": "none"}},
     "offline": {},
     "text": {"data": "text"},
     "lora": {"peft": {"r": 2}},

@@ -167,6 +167,15 @@ def test_a_collator_that_moves_labels_is_noticed(dense, pruned, tmp_path):
         held.train()
 
 
+def test_states_that_no_cache_holds_are_not_left_out_in_silence(dense, pruned, tmp_path, caplog):
+    cache = cached(dense, tmp_path, "sampled")
+    trainer(pruned, tmp_path, teacher_cache=cache, hidden_loss="auto")
+    assert "2 of 4 blocks are gone, where hidden_loss='auto' compares intermediate states too" in caplog.text
+    caplog.clear()
+    trainer(pruned, tmp_path, teacher_cache=cache)
+    assert "blocks are gone" not in caplog.text
+
+
 def test_keys_follow_what_the_model_is_given():
     row = {"input_ids": [1, 2, 3, 4], "labels": [1, 2, 3, 4], "seq_lengths": [2, 2]}
     sizes = [len(KeyedCollator(lambda rows: {}, packed)([row, row])["teacher_keys"]) for packed in (True, False)]

@@ -40,6 +40,7 @@ class CacheFacts:
         teacher: the marks by which the teacher is known: its checkpoint's fingerprint and its loaded weights'.
         tokenizer: the tokenizer's fingerprint.
         vocab_size: rows of the teacher's head.
+        num_hidden_layers: the teacher's blocks.
         sequences: how many.
         tokens: how many the teacher read.
         positions: how many are learned, and so stored.
@@ -52,6 +53,7 @@ class CacheFacts:
     teacher: list[str]
     tokenizer: str
     vocab_size: int
+    num_hidden_layers: int
     sequences: int
     tokens: int
     positions: int

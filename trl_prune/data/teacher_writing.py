@@ -172,6 +172,7 @@ class Speaker:
             teacher=[self.work.teacher.fingerprint, weights_fingerprint(self.model)],
             tokenizer=tokenizer_fingerprint(self.work.teacher.tokenizer),
             vocab_size=len(self.head.weight),
+            num_hidden_layers=self.model.config.get_text_config().num_hidden_layers,
             sequences=len(places),
             tokens=sum(place.tokens for place in places),
             positions=sum(place.positions for place in places),

@@ -1,5 +1,6 @@
 """A teacher that spoke before: what it said is read from a cache, and no teacher is in memory."""
 
+import logging
 from collections.abc import Callable, Mapping
 
 import torch
@@ -14,11 +15,13 @@ from trl_prune.data.teacher_writing import verify
 from trl_prune.errors import InputError
 from trl_prune.losses.targets import HeadTarget, TeacherTarget
 from trl_prune.trainers.kd_config import KDConfig
+from trl_prune.trainers.layer_map import states_to_compare
 from trl_prune.trainers.stream import Point
 
 
 KEYS = "teacher_keys"
 MASKED = -100
+logger = logging.getLogger(__name__)
 
 
 class KeyedCollator:
@@ -78,18 +81,40 @@ def cached_teacher(args: KDConfig, student: PreTrainedModel, tokenizer: PreTrain
     """
     cache = TeacherCache.open(args.teacher_cache)
     cache.check(args.temperature, tokenizer)
-    if args.hidden_loss not in ("auto", "none"):
-        raise InputError(
-            f"hidden_loss is {args.hidden_loss}, and a teacher cache holds no intermediate states; set "
-            "hidden_loss='none', or distil without `teacher_cache`"
-        )
-    known = student.config.get_text_config().vocab_size
+    config = student.config.get_text_config()
+    check_states(args.hidden_loss, config.num_hidden_layers, cache.facts.num_hidden_layers)
+    known = config.vocab_size
     if cache.tier != "hidden" and cache.facts.vocab_size > known:
         raise InputError(
             f"the teacher cache {cache.folder} has {cache.facts.vocab_size} ids and the student {known}; write it "
             f"with vocab_size={known}"
         )
     return CachedTeacher(cache)
+
+
+def check_states(hidden_loss: str | list[str], student: int, teacher: int) -> None:
+    """Check that no intermediate state is wanted; say so where `auto` would have wanted some.
+
+    Args:
+        hidden_loss: KDConfig's.
+        student: its number of blocks.
+        teacher: its number of blocks.
+
+    Raises:
+        InputError: some are named.
+    """
+    if hidden_loss not in ("auto", "none"):
+        raise InputError(
+            f"hidden_loss is {hidden_loss}, and a teacher cache holds no intermediate states; set hidden_loss='none', "
+            "or distil without `teacher_cache`"
+        )
+    if states_to_compare(hidden_loss, student, teacher):
+        logger.warning(
+            "%d of %d blocks are gone, where hidden_loss='auto' compares intermediate states too; a teacher cache "
+            "holds none, so logits alone are compared",
+            teacher - student,
+            teacher,
+        )
 
 
 def check_datasets(cache: TeacherCache, datasets: list[object], packed: bool) -> None:
