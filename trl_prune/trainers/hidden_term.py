@@ -13,7 +13,7 @@ from trl_prune.errors import InputError
 from trl_prune.losses.hidden_states import HIDDEN_LOSSES, attention_relation
 from trl_prune.trainers.kd_config import KDConfig
 from trl_prune.trainers.layer_map import Pairs, block_pairs, points_to_compare, states_to_compare
-from trl_prune.trainers.stream import INSIDE_BLOCKS, PROJECTIONS, Point, blocks_of
+from trl_prune.trainers.stream import INSIDE_BLOCKS, PROJECTIONS, Point
 
 
 # The student's attribute that holds the projection while it trains.
@@ -80,11 +80,11 @@ def hidden_term(
     Raises:
         InputError: a map out of range, a model without such states, or checkpointing that hides them.
     """
-    if args.hidden_loss == "none":
-        return HiddenTerm()
-    counts = [len(blocks_of(model)) for model in (student, teacher)]
+    counts = [model.config.get_text_config().num_hidden_layers for model in (student, teacher)]
     states = states_to_compare(args.hidden_loss, *counts)
-    pairs = points_to_compare(states, block_pairs(args.layer_map, *counts, provenance)) if states else Pairs()
+    if not states:
+        return HiddenTerm()
+    pairs = points_to_compare(states, block_pairs(args.layer_map, *counts, provenance))
     check_checkpointing(pairs, args.gradient_checkpointing and _is_reentrant(args))
     if any(state != "attention" for state in states):
         hang_projection(student, teacher.config.get_text_config().hidden_size, provenance, args.seed)

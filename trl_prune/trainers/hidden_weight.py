@@ -19,8 +19,8 @@ class HiddenWeight:
         value: the weight that holds.
     """
 
-    def __init__(self, told: float | str):
-        self.is_dynamic = told == "dynamic"
+    def __init__(self, told: float | None):
+        self.is_dynamic = told is None
         self.value = 0.0 if self.is_dynamic else float(told)
         self._known = not self.is_dynamic
         self._sums: Tensor | None = None

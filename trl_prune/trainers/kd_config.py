@@ -64,14 +64,14 @@ class KDConfig(SFTConfig):
     hidden_distance: str = field(
         default="cosine", metadata={"help": "How embedding, block and MLP states are compared: `cosine` or `mse`."}
     )
-    hidden_weight: float | str = field(
-        default="dynamic",
+    hidden_weight: float | None = field(
+        default=None,
         metadata={
-            "help": "Weight of the intermediate states' loss; `dynamic` makes it as large as the divergence's, by the "
-            "ratio of the two in the step before."
+            "help": "Weight of the intermediate states' loss. Left out, it is dynamic: the ratio of divergence to "
+            "states' loss in the step before, which makes both terms alike large."
         },
     )
-    layer_map: dict | str = field(
+    layer_map: dict | str | None = field(
         default="auto",
         metadata={
             "help": "Which of the teacher's blocks each of the student's is compared with, counted from 0. `auto`: "
@@ -100,8 +100,8 @@ class KDConfig(SFTConfig):
             self.hidden_loss = list(told)
         if self.hidden_distance not in HIDDEN_LOSSES:
             raise ValueError(f"`hidden_distance` is {self.hidden_distance!r}; allowed: {', '.join(HIDDEN_LOSSES)}")
-        if self.hidden_weight != "dynamic":
-            self.hidden_weight = _number("hidden_weight", self.hidden_weight)
+        _check_not_negative(hidden_weight=self.hidden_weight or 0)
+        self.layer_map = "auto" if self.layer_map is None else self.layer_map
         if isinstance(self.layer_map, str) and self.layer_map not in ("auto", "origins"):
             raise ValueError(f"`layer_map` is {self.layer_map!r}; allowed: auto, origins, or a mapping of blocks")
 
@@ -118,13 +118,6 @@ class KDConfig(SFTConfig):
             self.ce_weight,
             self.loss_type == "dft",
         )
-
-
-def _number(name: str, value: float | str) -> float:
-    try:
-        return float(value)
-    except ValueError as error:
-        raise ValueError(f"`{name}` is {value!r}; wanted: a number or 'dynamic'") from error
 
 
 def _check_positive(**values: float) -> None:

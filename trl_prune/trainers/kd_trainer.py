@@ -51,7 +51,7 @@ class KDTrainer(SFTTrainer):
     ```
     """
 
-    _tag_names = ["trl", "kd", "knowledge-distillation", "pruned"]
+    _tag_names = ["trl", "sft", "kd", "knowledge-distillation", "pruned"]
     _name = "Knowledge Distillation"
     _paper = {
         "title": "Compact Language Models via Pruning and Knowledge Distillation",

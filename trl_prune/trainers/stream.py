@@ -11,7 +11,6 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
 from trl_prune.errors import InputError
-from trl_prune.pruning.families import family_of
 
 
 class Point(NamedTuple):
@@ -34,12 +33,17 @@ INSIDE_BLOCKS = ("mlp", "attention")
 
 
 def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
-    """Return a model's decoder blocks.
+    """Return a model's decoder blocks: the one list of as many modules as the config has layers.
 
     Raises:
-        InputError: its type has no row among the families.
+        InputError: there is no such list.
     """
-    return model.get_submodule(family_of(model.config.get_text_config().model_type).blocks)
+    count = model.config.get_text_config().num_hidden_layers
+    lists = (module for module in model.get_decoder().modules() if isinstance(module, nn.ModuleList))
+    found = next((blocks for blocks in lists if len(blocks) == count), None)
+    if found is None:
+        raise InputError(f"{type(model).__name__} has no list of {count} decoder blocks; set hidden_loss='none'")
+    return found
 
 
 @contextmanager
