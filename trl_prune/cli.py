@@ -55,6 +55,11 @@ def parser() -> argparse.ArgumentParser:
 
 def _shared(verb: argparse.ArgumentParser, told: str) -> None:
     verb.add_argument("words", nargs="*", metavar="RECIPE or key=value", help=told)
+    verb.add_argument(
+        "--accelerate_config",
+        metavar="FILE or NAME",
+        help="how `recover` trains on several devices: accelerate's config file, or one TRL ships (fsdp2, zero3, ...)",
+    )
     verb.add_argument("--dry-run", action="store_true", help="print the resolved plan and do nothing")
 
 
@@ -102,11 +107,11 @@ def _dispatch(given: argparse.Namespace) -> None:
     from trl_prune.pipeline import plan, run_recipe
 
     if given.dry_run:
-        for line in plan(recipe):
+        for line in plan(recipe, given.accelerate_config):
             print(line)
         return
     stages = [given.verb] if given.verb in STAGE_VERBS else None
-    run = run_recipe(recipe, stages)
+    run = run_recipe(recipe, stages, given.accelerate_config)
     _show(run, given.verb)
 
 

@@ -26,6 +26,7 @@ from trl_prune.data.starter import starter_rows
 from trl_prune.evaluation.efficiency import Size, faster_dtype, measure_size
 from trl_prune.pruning.surgery import Keep, meta_model
 from trl_prune.smollm2 import smollm2
+from trl_prune.trainers.launching import Launch
 
 
 QUICKSTART = "quickstart"
@@ -34,8 +35,14 @@ QUICKSTART = "quickstart"
 class Run:
     """A recipe at work in its folder."""
 
-    def __init__(self, recipe: Recipe):
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, launch: Launch | None = None):
+        """Set a recipe to work.
+
+        Args:
+            recipe: what is to be done.
+            launch: how training starts, where it takes several processes.
+        """
+        self.recipe, self.launch = recipe, launch
         self._sizes: dict[str, Size] = {}
         self.folder = RunFolder(Path(recipe.output).expanduser())
 

@@ -10,6 +10,7 @@ from trl_prune.context import Run
 from trl_prune.errors import InputError
 from trl_prune.stages import cache_teacher, evaluate, prune, recover, report, rewrite, score
 from trl_prune.stages.stage import Stage
+from trl_prune.trainers.launching import find_launch
 
 
 STAGES: dict[str, Stage] = {
@@ -32,13 +33,19 @@ def wanted_stages(recipe: Recipe) -> list[str]:
     return [name for name in STAGES if name not in unwanted]
 
 
-def run_recipe(recipe: Recipe, stages: list[str] | None = None) -> Run:
+def run_recipe(recipe: Recipe, stages: list[str] | None = None, accelerate_config: str | None = None) -> Run:
     """Run a recipe's stages, all of them or those named; finished ones are skipped, a broken one goes on.
+
+    Args:
+        recipe: the recipe.
+        stages: the verbs to run; those that the recipe asks for where None.
+        accelerate_config: how arms are trained on several devices: a file of accelerate's, or a name TRL ships; on all
+            GPUs where None.
 
     Raises:
         InputError: something the user gave is wrong; found before the first stage starts wherever it can be.
     """
-    run = Run(recipe)
+    run = Run(recipe, find_launch(accelerate_config))
     names = stages or wanted_stages(recipe)
     run.folder.check(identity(recipe))
     check(run, names)
@@ -108,9 +115,9 @@ def do(run: Run, stage: Stage, unit: str) -> None:
     run.folder.finish(stage.name, unit, stage.work(run, unit, folder))
 
 
-def plan(recipe: Recipe) -> Iterator[str]:
+def plan(recipe: Recipe, accelerate_config: str | None = None) -> Iterator[str]:
     """Yield the lines of a dry run: what each stage would do, or that it is done; nothing is written."""
-    run = Run(recipe)
+    run = Run(recipe, find_launch(accelerate_config))
     run.folder.check(identity(recipe))
     names = wanted_stages(recipe)
     check(run, names)

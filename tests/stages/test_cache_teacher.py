@@ -70,6 +70,7 @@ def test_the_stage_is_wanted_only_where_it_is_read(tmp_path, capsys):
             "recover.kd.args.temperature is 2.0, and cache_teacher.tier sampled",
         ),
         ({"kd": {}}, {"tier": "topk", "temperature": 2.0}, "tier topk serves 2.0; set cache_teacher.temperature"),
+        ({"kd": {"args": {"hidden_loss": ["block"]}}}, {}, "a teacher cache holds no such states"),
         ({"kd": {"args": {"divergence": "reverse_kl"}}}, {}, "divergence is 'reverse_kl', and a sampled cache"),
     ],
 )

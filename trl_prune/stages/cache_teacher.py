@@ -105,8 +105,14 @@ def check_serves(told: Codec, name: str, arm: ArmSection) -> None:
     """Check that a cache says what an arm compares.
 
     Raises:
-        InputError: it is of another temperature, or a sample where the divergence is not linear in the teacher.
+        InputError: it is of another temperature, a sample where the divergence is not linear in the teacher, or
+            without the states that the arm compares.
     """
+    if arm.args.get("hidden_loss", "auto") not in ("auto", "none"):
+        raise InputError(
+            f"recover.{name}.args.hidden_loss is {arm.args['hidden_loss']!r}, and a teacher cache holds no such "
+            "states; set it to none, or the arm's teacher_cache to false"
+        )
     temperature, divergence = arm.args.get("temperature", 1.0), arm.args.get("divergence", "forward_kl")
     if told.temperature is not None and temperature != told.temperature:
         hint = "cache_teacher.temperature" if isinstance(told, TopK) else "cache_teacher.tier to topk or hidden"

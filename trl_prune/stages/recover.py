@@ -4,6 +4,8 @@ import shutil
 import time
 from pathlib import Path
 
+from datasets import Dataset
+
 from trl_prune.artifacts import Outcome
 from trl_prune.checkpoints import write_json
 from trl_prune.config import ArmSection, Recipe
@@ -15,6 +17,7 @@ from trl_prune.pruning.surgery import LAYERS, prune_checkpoint
 from trl_prune.stages.arm_data import arm_rows, rows_hash, training_args
 from trl_prune.stages.stage import Stage
 from trl_prune.trainers.arms import ArmPlan, Trained, check_arm, train_arm
+from trl_prune.trainers.launching import train_launched
 
 
 CHECKPOINTS, START, MODEL, LOG = "checkpoints", "start", "model", "log_history.json"
@@ -27,7 +30,7 @@ def work(run: Run, unit: str, folder: Path) -> Outcome:
     """Train an arm, going on from its last whole checkpoint, and save a plain model."""
     start = time.perf_counter()
     arm = run.recipe.recover[unit]
-    told = train_arm(arm_plan(run, unit, folder), arm_rows(run, arm), folder / MODEL)
+    told = train(run, arm_plan(run, unit, folder), arm_rows(run, arm), folder / MODEL)
     shutil.rmtree(folder / START, ignore_errors=True)
     write_json(folder / LOG, told.log)
     metrics = {
@@ -40,6 +43,13 @@ def work(run: Run, unit: str, folder: Path) -> Outcome:
         "flops": flops(run, unit, told),
     }
     return Outcome({"model": MODEL, "log": LOG}, metrics, {"seconds": time.perf_counter() - start})
+
+
+def train(run: Run, told: ArmPlan, rows: Dataset, target: Path) -> Trained:
+    """Train an arm here, or in processes of its own where there are several devices."""
+    if run.launch is None:
+        return train_arm(told, rows, target)
+    return train_launched(told, rows, target, run.launch)
 
 
 def arm_plan(run: Run, name: str, folder: Path) -> ArmPlan:
@@ -106,8 +116,9 @@ def inputs(run: Run, unit: str) -> dict[str, str]:
 
 
 def settings(run: Run, unit: str) -> dict:
-    """Name what decides the recovered model."""
-    return {"arm": run.recipe.recover[unit].model_dump(mode="json"), "seed": run.recipe.seed, "dtype": run.dtype}
+    """Name what decides the recovered model; each process takes a batch of its own, so their number does."""
+    told = {"arm": run.recipe.recover[unit].model_dump(mode="json"), "seed": run.recipe.seed, "dtype": run.dtype}
+    return told if run.launch is None else told | {"processes": run.launch.processes}
 
 
 def plan(run: Run, unit: str) -> str:
@@ -117,7 +128,8 @@ def plan(run: Run, unit: str) -> str:
     weights = f"LoRA r={arm.peft.get('r', 8)}" if arm.peft is not None else "all weights"
     teacher = ", teacher cached" if unit in run.recipe.cached_arms else ""
     start = "" if arm.init == "pruned" else f", from {arm.init}"
-    return f"{arm.method} on {arm.data}, {budget}, {weights}{teacher}{start}"
+    where = "" if run.launch is None else f", on {run.launch.processes} processes"
+    return f"{arm.method} on {arm.data}, {budget}, {weights}{teacher}{start}{where}"
 
 
 def check(run: Run) -> None:
