@@ -23,6 +23,7 @@ from trl_prune.trainers.kd_metrics import IN_EVALUATION, Totals, sums_of
 from trl_prune.trainers.kd_state import read_state, without_projection, write_state
 from trl_prune.trainers.origins import carry_provenance, checkpoint_of, provenance_of
 from trl_prune.trainers.sft_arguments import by_name, own_config
+from trl_prune.trainers.shared_teacher import shared_teacher
 from trl_prune.trainers.student_forward import DistilledOutput, Lesson, detached, distil_in_forward
 from trl_prune.trainers.teachers import Teacher, TeacherSource, check_tokenizers, find_teacher, name_bad_rows
 
@@ -87,9 +88,16 @@ class KDTrainer(SFTTrainer):
     def _hear(self, source: TeacherSource, provenance: Provenance | None) -> None:
         """Take a teacher into memory."""
         check_tokenizers(source, self._base, self._tokenizer)
-        model = source.load(self.args.device)
+        model = self._shared(source, provenance) or source.load(self.args.device)
         self.hidden_term = hidden_term(self._base, model, self.args, provenance)
         self.teacher = Teacher(model, self.accelerator)
+
+    def _shared(self, source: TeacherSource, provenance: Provenance | None) -> PreTrainedModel | None:
+        """Return the teacher on the student's own frozen tensors, where that is possible."""
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if sharded or provenance is None or source.folder is None or source.init_kwargs:
+            return None
+        return shared_teacher(self.model, source.folder, provenance)
 
     def _look_up(self, source: TeacherSource | None) -> None:
         """Read what the teacher says from a cache; a teacher that was given too is asked for proof and let go."""
