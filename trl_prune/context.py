@@ -31,6 +31,7 @@ from trl_prune.pruning.budget import Costs
 from trl_prune.pruning.keep import Keep
 from trl_prune.pruning.surgery import meta_model
 from trl_prune.smollm2 import smollm2
+from trl_prune.trainers.launching import Launch
 
 
 QUICKSTART = "quickstart"
@@ -39,8 +40,14 @@ QUICKSTART = "quickstart"
 class Run:
     """A recipe at work in its folder."""
 
-    def __init__(self, recipe: Recipe):
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, launch: Launch | None = None):
+        """Set a recipe to work.
+
+        Args:
+            recipe: what is to be done.
+            launch: how training starts, where it takes several processes.
+        """
+        self.recipe, self.launch = recipe, launch
         self._sizes: dict[str, Size] = {}
         self.folder = RunFolder(Path(recipe.output).expanduser())
 

@@ -18,9 +18,9 @@ from trl_prune.evaluation.harness import content_hash
 from trl_prune.pruning.grid import Candidate, first_units
 from trl_prune.pruning.keep import Keep
 from trl_prune.pruning.search import Race, pareto_front, race
+from trl_prune.stages.arm_data import training_args
 from trl_prune.stages.candidates import budget_of, entrants_of, fitting, keep_of, ranking_of
 from trl_prune.stages.evaluate import manner
-from trl_prune.stages.recover import training_args
 from trl_prune.stages.search_plots import draw_search
 from trl_prune.stages.stage import Stage
 from trl_prune.stages.trials import Ledger, Trials, task_harness
@@ -149,7 +149,7 @@ def check_training(run: Run) -> None:
     """Check the arguments of the short trainings against TRL's and peft's."""
     arm = run.recipe.search.train
     try:
-        check_arm({"bf16": run.recipe.dtype == "bfloat16"} | training_args(run, arm), arm.peft)
+        check_arm({"bf16": run.recipe.dtype == "bfloat16"} | training_args(run, arm), arm.peft, arm.method)
     except InputError as error:
         raise InputError(f"search.train.{error}") from error
 

@@ -18,9 +18,10 @@ from trl_prune.evaluation.harness import Harness, evaluate_unit, find_tasks
 from trl_prune.pruning.grid import Candidate
 from trl_prune.pruning.importance import mean_loss
 from trl_prune.pruning.keep import Keep
-from trl_prune.pruning.surgery import prune_checkpoint
+from trl_prune.pruning.surgery import Cut, prune_checkpoint
 from trl_prune.stages.evaluate import manner
 from trl_prune.stages.recover import arm_plan
+from trl_prune.stages.repairing import fitted_repairs
 from trl_prune.trainers.arms import train_arm
 
 
@@ -90,7 +91,9 @@ class Trials:
         """Return a candidate's checkpoint before any training."""
         target = self.scratch / name / MODEL
         if not target.is_dir():
-            prune_checkpoint(self.run.dense_dir, target, self.keep_of(self.candidates[name]), self.run.root)
+            cut = Cut.of(self.run.config, self.keep_of(self.candidates[name]))
+            repairs = fitted_repairs(self.run, cut, self.scratch / name / "repairs")
+            prune_checkpoint(self.run.dense_dir, target, cut.keep, self.run.root, repairs)
         return target
 
     def trained(self, name: str, rung: int) -> Path:
