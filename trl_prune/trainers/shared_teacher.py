@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from trl_prune.checkpoints import Provenance, load_config, tensor_files
-from trl_prune.pruning.families import family_of
-from trl_prune.pruning.surgery import LAYERS, prune_name
+from trl_prune.pruning.families import LAYERS
+from trl_prune.pruning.surgery import Cut
 
 
 logger = logging.getLogger(__name__)
@@ -57,12 +57,12 @@ def _frozen(student: PeftModel) -> dict[str, Tensor]:
 
 def _dense_tensors(folder: Path, provenance: Provenance) -> Iterator[tuple[str, str | None, Tensor]]:
     """Yield each tensor of the dense checkpoint with its name there and in the student, None where it was removed."""
-    family = family_of(load_config(folder).model_type)
+    cut = Cut.of(load_config(folder), provenance.keep)
     files = tensor_files(folder)
     for path in sorted(set(files.values())):
         with safe_open(path, "pt") as stored:
             for name in sorted(name for name, file in files.items() if file == path):
-                yield name, prune_name(name, family, provenance.keep), stored.get_tensor(name)
+                yield name, cut.name(name), stored.get_tensor(name)
 
 
 def _are_equal(ours: Tensor, stored: Tensor) -> bool:
