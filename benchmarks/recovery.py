@@ -50,7 +50,7 @@ NUMBER = {
 
 def read(path: Path) -> list[dict]:
     """Return the rows of a JSON Lines file."""
-    return [json.loads(line) for line in path.read_text().splitlines() if line]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def write_rows(data: Path, path: Path) -> None:
