@@ -6,6 +6,7 @@ import trl_prune
 from tests.conftest import ROWS
 from tests.test_pipeline import recipe_values
 from trl_prune.checkpoints import read_provenance
+from trl_prune.data.teacher_codecs import TopK
 from trl_prune.errors import InputError
 from trl_prune.pruning.keep import kept_sizes
 
@@ -59,6 +60,20 @@ def test_a_model_changed_in_memory_writes_anew(dense, tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_cache_teacher(dense, tmp_path):
+    rows, told = Dataset.from_list(ROWS), {"max_length": 40, "use_cpu": True}
+    one = trl_prune.cache_teacher(str(dense), rows, tmp_path / "one", args=told, batch_size=5)
+    assert (one.tier, one.facts.settings["draws"], len(one)) == ("sampled", 50, len(ROWS))
+    model = AutoModelForCausalLM.from_pretrained(dense)
+    config = trl_prune.SelfDistillSFTConfig("unused", max_length=40, use_cpu=True, bf16=False)
+    other = trl_prune.cache_teacher(model, rows, tmp_path / "other", TopK(k=4), args=config)
+    assert (other.tier, other.codec.k) == ("topk", 4)
+    assert other.facts.positions == one.facts.positions
+    assert set(one.facts.teacher) & set(other.facts.teacher), "a model is known by its weights, however it is given"
+    with pytest.raises(InputError, match="tier is 'zip'"):
+        trl_prune.cache_teacher(str(dense), rows, tmp_path / "zip", "zip")
+
+
 def test_evaluate(dense):
     told = trl_prune.evaluate(str(dense), "probe_plurals", items=4)
     assert len(told["probe_plurals"].items) == 4
@@ -75,7 +90,7 @@ def test_search(dense, tmp_path):
         "grid": {"num_hidden_layers": [2, 3]},
         "rungs": [200],
         "samples": 4,
-        "train": {"data": "references", "args": args},
+        "train": {"args": args},
         "calibration": {"samples": 4},
     }
     rows, budget = Dataset.from_list(ROWS), {"share": 0.75, "tolerance": 0.25}

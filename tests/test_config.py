@@ -35,6 +35,34 @@ def test_defaults_are_the_papers():
     assert recipe.models == recipe.evaluated == ["dense", "pruned"]
 
 
+def arms(cache=True, **options):
+    sections = {"cache_teacher": {}} if cache else {}
+    return MINIMAL | sections | {"recover": {"kd": {"method": "kd", "data": "references"} | options}}
+
+
+def test_arms_that_distil_read_the_cache_where_there_is_one():
+    assert list(parse_recipe(arms(), "test").cached_arms) == ["kd"]
+    assert not parse_recipe(arms(teacher_cache=False), "test").cached_arms
+    assert not parse_recipe(arms(cache=False), "test").cached_arms
+    assert not parse_recipe(arms(method="sft"), "test").cached_arms
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (arms(cache=False, teacher_cache=True), "the recipe has no `cache_teacher` section"),
+        (arms(method="sft", teacher_cache=True), "recover.kd.teacher_cache is for `method: kd`, not sft"),
+        (arms(init="random"), "recover.kd.init is 'random'; wanted: 'pruned', 'random_blocks' or 'random_weights'"),
+        (arms() | {"cache_teacher": {"tier": "zip"}}, "cache_teacher.tier is 'zip'; wanted: 'sampled', 'topk' or"),
+        (arms() | {"cache_teacher": {"draws": 65}}, "cache_teacher.draws is 65; wanted: less than or equal to 64"),
+    ],
+)
+def test_a_cache_and_its_readers_fit(values, message):
+    with pytest.raises(InputError) as error:
+        parse_recipe(values, "test")
+    assert message in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -44,7 +72,10 @@ def test_defaults_are_the_papers():
         (("layers: 24", "layers: 0"), "line 7: prune.target.layers is 0; wanted: greater than 0"),
         (("prune:", "prun:"), "line 4: unknown key 'prun'; did you mean 'prune'?"),
         (("method: sft", "metod: sft"), "line 11: unknown key 'recover.selfd.metod'; did you mean 'method'?"),
-        (("data: rewritten", "data: rewriten"), "line 12: recover.selfd.data is 'rewriten'; wanted: 'references' or"),
+        (
+            ("data: rewritten", "data: rewriten"),
+            "line 12: recover.selfd.data is 'rewriten'; wanted: 'references', 'rewritten'",
+        ),
         (("rewrite: {}\n", ""), "trains on rewritten data but the recipe has no `rewrite` section"),
         (("selfd:", "dense:"), "recover.dense: an arm's name"),
         (("selfd:", "../x:"), "recover.../x: an arm's name"),
@@ -165,9 +196,13 @@ def test_yaml_round_trip():
         ({"search": {"budget": {}}}, "search.budget wants exactly one of `parameters`, `share`, `bytes` and `memory`"),
         ({"search": {"budget": {"share": 0.5, "bytes": 9}}}, "wants exactly one"),
         ({"search": {"budget": {"share": 0.5}, "rungs": [20, 10]}}, "search rungs are .*growing"),
-        ({"search": {"budget": {"share": 0.5}, "train": {"tokens": 9}}}, "train.tokens is for `rungs`"),
-        ({"search": {"budget": {"share": 0.5}, "train": {"data": "rewritten"}}}, "train.data wants `references`"),
+        (
+            {"search": {"budget": {"share": 0.5}, "train": {"tokens": 9}}},
+            "search.train says `tokens`, which `rungs` are for",
+        ),
+        ({"search": {"budget": {"share": 0.5}, "train": {"data": "rewritten"}}}, "search.train.data is 'rewritten'"),
         ({"search": {"budget": {"share": 0.5}}, "prune": {"target": {"layers": 2}}}, "which go together"),
+        ({"search": {"budget": {"share": 0.5}, "train": {"init": "random_units"}}}, "starts from its candidate"),
         ({}, "which go together"),
         ({"prune": {"by": "search", "target": {"layers": 2}}}, "prune by search wants neither `target` nor `keep`"),
     ],

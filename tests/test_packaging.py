@@ -47,7 +47,7 @@ def test_the_wheel_holds_all_data(tmp_path):
 def test_example_recipes_are_recipes(path):
     recipe = parse_recipe(yaml.safe_load(path.read_text()), str(path))
     for arm in recipe.recover.values():
-        check_arm({"use_cpu": True, "bf16": False} | arm.args, arm.peft)
+        check_arm({"use_cpu": True, "bf16": False} | arm.args, arm.peft, arm.method)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
@@ -62,5 +62,5 @@ def test_the_readme_names_every_verb():
     text = (ROOT / "README.md").read_text()
     from trl_prune.cli import STAGE_VERBS
 
-    for verb in ("quickstart", "run", "tasks", *STAGE_VERBS):
+    for verb in ("quickstart", "run", "tasks", *(verb.replace("_", "-") for verb in STAGE_VERBS)):
         assert f"trl-prune {verb}" in text or f"`{verb}`" in text, verb

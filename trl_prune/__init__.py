@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
-    from trl_prune.api import evaluate, prune, rewrite_dataset, run, score, search
-    from trl_prune.trainers import SelfDistillSFTConfig, SelfDistillSFTTrainer
+    from trl_prune.api import cache_teacher, evaluate, prune, rewrite_dataset, run, score, search
+    from trl_prune.trainers import KDConfig, KDTrainer, SelfDistillSFTConfig, SelfDistillSFTTrainer
 
 __all__ = [
+    "KDConfig",
+    "KDTrainer",
     "SelfDistillSFTConfig",
     "SelfDistillSFTTrainer",
+    "cache_teacher",
     "evaluate",
     "prune",
     "rewrite_dataset",
@@ -24,5 +27,5 @@ def __getattr__(name: str) -> object:
     """Import a public name when it is first asked for: torch and TRL take seconds."""
     if name not in __all__:
         raise AttributeError(f"module 'trl_prune' has no attribute {name!r}")
-    home = "trl_prune.trainers" if name.startswith("SelfDistill") else "trl_prune.api"
+    home = "trl_prune.trainers" if name.endswith(("Config", "Trainer")) else "trl_prune.api"
     return getattr(import_module(home), name)

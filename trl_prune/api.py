@@ -20,6 +20,9 @@ from trl_prune.config import load_recipe, parse_recipe
 from trl_prune.data.formatting import calibration_batches, format_of, read_dataset, sample
 from trl_prune.data.generation import Sampling
 from trl_prune.data.self_distillation import Teacher, rewrite_rows
+from trl_prune.data.teacher_cache import TeacherCache
+from trl_prune.data.teacher_codecs import Codec, codec_of
+from trl_prune.data.teacher_writing import Work, write_cache
 from trl_prune.errors import InputError
 from trl_prune.evaluation.harness import Manner, evaluate_unit, find_tasks
 from trl_prune.evaluation.recovery import TaskScore
@@ -29,6 +32,7 @@ from trl_prune.pruning.scores import Scores
 from trl_prune.pruning.scores import score as score_units
 from trl_prune.pruning.selection import PAPERS, Ranking, choose_keep
 from trl_prune.pruning.surgery import prune_checkpoint
+from trl_prune.trainers.preparation import PREPARATION, prepare_rows
 
 
 Model = str | Path | PreTrainedModel
@@ -157,6 +161,30 @@ def rewrite_dataset(
     mark = weights_fingerprint(model) if isinstance(model, PreTrainedModel) else fingerprint(_folder(model))
     teacher = Teacher(lambda: _model(model), load_tokenizer(_folder(model)), mark)
     return rewrite_rows(rows, teacher, Sampling(max_new_tokens, batch_size), Path(cache_dir))
+
+
+def cache_teacher(
+    model: Model, dataset: Rows, output: str | Path, tier: str | Codec = "sampled", **options: object
+) -> TeacherCache:
+    """Let a model read a dataset once and keep what it says at each learned token, for `KDConfig(teacher_cache=...)`.
+
+    Args:
+        model: the teacher, as a path, a hub id or loaded.
+        dataset: the training rows.
+        output: the cache's folder; an interrupted pass goes on there.
+        tier: `sampled`, `topk` or `hidden`, or one of these with settings: `Sampled(draws=...)`, `TopK(k=...)`.
+        **options: `args`, the KDConfig (or its arguments as a dict) with which rows will be trained on, for what it
+            says of max_length, packing and masks; `batch_size`, sequences read together; `vocab_size` of a student
+            whose vocabulary is smaller than the teacher's.
+    """
+    args = options.pop("args", {})
+    told = args if isinstance(args, dict) else {name: getattr(args, name) for name in PREPARATION}
+    tokenizer = load_tokenizer(_folder(model))
+    prepared = prepare_rows(_rows(dataset), told, tokenizer)
+    mark = weights_fingerprint(model) if isinstance(model, PreTrainedModel) else fingerprint(_folder(model))
+    codec = codec_of({"tier": tier}) if isinstance(tier, str) else tier
+    work = Work(prepared, Teacher(lambda: _model(model), tokenizer, mark), codec, **options)
+    return write_cache(Path(output), work)
 
 
 def evaluate(

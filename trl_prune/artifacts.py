@@ -53,6 +53,11 @@ class Result:
     metrics: dict
 
 
+def verb(stage: str) -> str:
+    """Return a stage's name as the command line spells it."""
+    return stage.replace("_", "-")
+
+
 def config_hash(settings: object) -> str:
     """Return a hash of JSON-like settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -139,7 +144,7 @@ class RunFolder:
         result = self.result(stage, unit)
         if result is None:
             raise InputError(
-                f"{self.stage_dir(stage, unit)} has no result yet: run `trl-prune {stage}` first, or `run`"
+                f"{self.stage_dir(stage, unit)} has no result yet: run `trl-prune {verb(stage)}` first, or `run`"
             )
         return result
 

@@ -19,13 +19,15 @@ STAGE_VERBS = {
     "search": "find the sizes that fit a budget and the one that recovers best",
     "prune": "cut the dense checkpoint down",
     "rewrite": "self-data distillation's data step: the dense model writes the training answers",
-    "recover": "train the pruned model again, once for each arm (this is where distillation is)",
+    "cache_teacher": "let the dense model read the training rows once, for distillation without it",
+    "recover": "train the pruned model again, once for each arm (distillation: `method: kd`)",
     "evaluate": "measure the dense, pruned and recovered models with lm-eval",
     "report": "write the tables, the plots and the page",
 }
 EPILOG = """
 Overrides are full dotted keys with YAML values: prune.target.layers=24 recover.sft.args.learning_rate=1e-4
-Looking for "distill"? `rewrite` is self-data distillation's data step; `recover` trains on what it wrote.
+Looking for "distill"? `recover` with `method: kd` learns from the dense model's logits, `cache-teacher` keeps them for
+training without it; `rewrite` is self-data distillation's data step.
 """
 
 
@@ -47,13 +49,18 @@ def parser() -> argparse.ArgumentParser:
     start.set_defaults(size="default")
     _shared(start, "overrides of the shipped recipe, section.key=value")
     for verb, told in {"run": "run a recipe's stages, skipping those done", **STAGE_VERBS}.items():
-        _shared(verbs.add_parser(verb, help=told), "a recipe file, then overrides section.key=value")
+        _shared(verbs.add_parser(verb.replace("_", "-"), help=told), "a recipe file, then overrides section.key=value")
     verbs.add_parser("tasks", help="print the folder of the shipped tasks, for lm_eval --include_path")
     return top
 
 
 def _shared(verb: argparse.ArgumentParser, told: str) -> None:
     verb.add_argument("words", nargs="*", metavar="RECIPE or key=value", help=told)
+    verb.add_argument(
+        "--accelerate_config",
+        metavar="FILE or NAME",
+        help="how `recover` trains on several devices: accelerate's config file, or one TRL ships (fsdp2, zero3, ...)",
+    )
     verb.add_argument("--dry-run", action="store_true", help="print the resolved plan and do nothing")
 
 
@@ -66,6 +73,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         top.error(f"unrecognized arguments: {' '.join(options or rest)}")
     if rest:
         given.words += rest
+    given.verb = given.verb.replace("-", "_")  # stages and sections are Python's and YAML's names
     return given
 
 
@@ -100,11 +108,11 @@ def _dispatch(given: argparse.Namespace) -> None:
     from trl_prune.pipeline import plan, run_recipe
 
     if given.dry_run:
-        for line in plan(recipe):
+        for line in plan(recipe, given.accelerate_config):
             print(line)
         return
     stages = [given.verb] if given.verb in STAGE_VERBS else None
-    run = run_recipe(recipe, stages)
+    run = run_recipe(recipe, stages, given.accelerate_config)
     _show(run, given.verb)
 
 

@@ -245,17 +245,36 @@ class RewriteSection(Section):
     """0 is greedy."""
 
 
+class CacheTeacherSection(Section):
+    """Offline distillation: the dense model reads every training row once, and its words are kept for all epochs."""
+
+    tier: Literal["sampled", "topk", "hidden"] = "sampled"
+    """A systematic sample (smallest), the likeliest ids with the others' mass, or final states (exact, largest)."""
+    draws: Annotated[int, Field(ge=1, le=64)] = 50
+    """`sampled`: draws a token."""
+    k: Count = 64
+    """`topk`: ids a token."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """`topk`: the temperature it serves; `sampled` serves 1, `hidden` any."""
+    batch_size: Count = 16
+    """Sequences read together."""
+
+
 class ArmSection(Section):
     """One way to recover."""
 
-    method: Literal["sft"] = "sft"
-    """How: supervised fine-tuning on the arm's data."""
-    data: Literal["references", "rewritten"] = "rewritten"
-    """The dataset's own answers, or those the dense model wrote."""
+    method: Literal["sft", "kd"] = "sft"
+    """How: supervised fine-tuning on the arm's data, or distillation of the dense model's distribution over it."""
+    data: Literal["references", "rewritten", "text"] = "rewritten"
+    """The dataset's own answers, those the dense model wrote, or the dataset's rows as text, every token learned."""
+    init: Literal["pruned", "random_units", "random_weights"] = "pruned"
+    """Where training starts; the others are baselines: as many blocks drawn blindly, or the same shape untrained."""
+    teacher_cache: bool | None = None
+    """`kd`: read the teacher from what `cache_teacher` wrote; where left out, if the recipe has that section."""
     tokens: Count | None = None
     """Training budget in tokens, padding not counted, over as many epochs as it takes; else `args` decides."""
     args: dict[str, object] = Field(default_factory=dict)
-    """TRL's SFTConfig arguments, untouched."""
+    """TRL's SFTConfig arguments, untouched; for `kd` KDConfig's too."""
     peft: dict[str, object] | None = None
     """peft's LoraConfig arguments (`target_modules` defaults to `all-linear`); else all weights are trained."""
 
@@ -285,6 +304,21 @@ class BudgetSection(Section):
         return self
 
 
+class ShortTraining(ArmSection):
+    """How the search trains its candidates: an arm whose tokens the rungs say."""
+
+    data: Literal["references", "text"] = "references"
+    """The dataset's own answers, or its rows as text; answers are rewritten after the cut, not before."""
+
+    @model_validator(mode="after")
+    def _starts_from_its_candidate(self) -> "ShortTraining":
+        if self.tokens is not None:
+            raise ValueError("says `tokens`, which `rungs` are for")
+        if self.init != "pruned" or self.teacher_cache:
+            raise ValueError("starts from its candidate, with the teacher along: no `init`, no `teacher_cache`")
+        return self
+
+
 class SearchSection(Section):
     """Which sizes fit a budget, and which of them recovers best: the prune section then says `by: search`."""
 
@@ -311,17 +345,13 @@ class SearchSection(Section):
     """How many sizes are trained at all: those with the best score before any training."""
     rungs: list[Count] = [250_000, 500_000, 1_000_000]
     """Tokens after which the better half goes on, counted from the start; none for a choice without training."""
-    train: ArmSection = ArmSection(data="references")
+    train: ShortTraining = ShortTraining()
     """The short training."""
 
     @model_validator(mode="after")
     def _rungs_grow(self) -> "SearchSection":
         if self.rungs != sorted(set(self.rungs)):
             raise ValueError(f"rungs are {self.rungs}; wanted: growing numbers of tokens")
-        if self.train.tokens is not None:
-            raise ValueError("train.tokens is for `rungs` to say")
-        if self.train.data != "references":
-            raise ValueError("train.data wants `references`: answers are rewritten after the cut, not before")
         return self
 
 
@@ -376,6 +406,7 @@ class Recipe(Section):
     search: SearchSection | None = None
     prune: PruneSection
     rewrite: RewriteSection | None = None
+    cache_teacher: CacheTeacherSection | None = None
     recover: dict[str, ArmSection] = {}
     evaluate: EvaluateSection = EvaluateSection()
     report: ReportSection = ReportSection()
@@ -390,7 +421,23 @@ class Recipe(Section):
                 )
             if arm.data == "rewritten" and self.rewrite is None:
                 raise ValueError(f"recover.{name} trains on rewritten data but the recipe has no `rewrite` section")
+            self._cache_fits(name, arm)
         return self
+
+    def _cache_fits(self, name: str, arm: ArmSection) -> None:
+        if arm.teacher_cache and arm.method != "kd":
+            raise ValueError(f"recover.{name}.teacher_cache is for `method: kd`, not {arm.method}")
+        if arm.teacher_cache and self.cache_teacher is None:
+            raise ValueError(f"recover.{name} reads the teacher's cache but the recipe has no `cache_teacher` section")
+
+    @property
+    def cached_arms(self) -> dict[str, ArmSection]:
+        """The arms whose teacher is read from the cache."""
+        if self.cache_teacher is None:
+            return {}
+        return {
+            name: arm for name, arm in self.recover.items() if arm.method == "kd" and arm.teacher_cache is not False
+        }
 
     @model_validator(mode="after")
     def _search_is_used(self) -> "Recipe":

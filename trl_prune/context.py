@@ -31,6 +31,7 @@ from trl_prune.pruning.budget import Costs
 from trl_prune.pruning.keep import Keep
 from trl_prune.pruning.surgery import meta_model
 from trl_prune.smollm2 import smollm2
+from trl_prune.trainers.launching import Launch
 
 
 QUICKSTART = "quickstart"
@@ -39,8 +40,14 @@ QUICKSTART = "quickstart"
 class Run:
     """A recipe at work in its folder."""
 
-    def __init__(self, recipe: Recipe):
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, launch: Launch | None = None):
+        """Set a recipe to work.
+
+        Args:
+            recipe: what is to be done.
+            launch: how training starts, where it takes several processes.
+        """
+        self.recipe, self.launch = recipe, launch
         self._sizes: dict[str, Size] = {}
         self.folder = RunFolder(Path(recipe.output).expanduser())
 
@@ -76,6 +83,15 @@ class Run:
             return locate(self.root["path"], self.root["commit"])
         except InputError as error:
             raise InputError(f"the model's {PROVENANCE} names its root, which teaches: {error}") from error
+
+    @cached_property
+    def teacher_fingerprint(self) -> str:
+        """Changes when the teacher does."""
+        return fingerprint(self.teacher_dir)
+
+    def load_teacher(self) -> PreTrainedModel:
+        """Return the teacher, in eval mode, in the run's arithmetic."""
+        return load_model(self.teacher_dir, self.dtype, self.device)
 
     @cached_property
     def dense_fingerprint(self) -> str:

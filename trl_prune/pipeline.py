@@ -4,17 +4,20 @@ import logging
 import shutil
 from collections.abc import Iterator
 
+from trl_prune.artifacts import verb
 from trl_prune.config import Recipe
 from trl_prune.context import Run
 from trl_prune.errors import InputError
-from trl_prune.stages import evaluate, prune, recover, report, rewrite, score, search
+from trl_prune.stages import cache_teacher, evaluate, prune, recover, report, rewrite, score, search
 from trl_prune.stages.candidates import models_at_once
 from trl_prune.stages.choosing import planned_keep
 from trl_prune.stages.stage import Stage
+from trl_prune.trainers.launching import find_launch
 
 
 STAGES: dict[str, Stage] = {
-    module.STAGE.name: module.STAGE for module in (score, search, prune, rewrite, recover, evaluate, report)
+    module.STAGE.name: module.STAGE
+    for module in (score, search, prune, rewrite, cache_teacher, recover, evaluate, report)
 }
 # Adam's two moments and the float32 master weights of a training checkpoint, in bytes a parameter.
 TRAINING_BYTES = 12
@@ -30,16 +33,24 @@ def wanted_stages(recipe: Recipe) -> list[str]:
         unwanted.add("search")
     if recipe.rewrite is None:
         unwanted.add("rewrite")
+    if not recipe.cached_arms:
+        unwanted.add("cache_teacher")
     return [name for name in STAGES if name not in unwanted]
 
 
-def run_recipe(recipe: Recipe, stages: list[str] | None = None) -> Run:
+def run_recipe(recipe: Recipe, stages: list[str] | None = None, accelerate_config: str | None = None) -> Run:
     """Run a recipe's stages, all of them or those named; finished ones are skipped, a broken one goes on.
+
+    Args:
+        recipe: the recipe.
+        stages: the verbs to run; those that the recipe asks for where None.
+        accelerate_config: how arms are trained on several devices: a file of accelerate's, or a name TRL ships; on all
+            GPUs where None.
 
     Raises:
         InputError: something the user gave is wrong; found before the first stage starts wherever it can be.
     """
-    run = Run(recipe)
+    run = Run(recipe, find_launch(accelerate_config))
     names = stages or wanted_stages(recipe)
     run.folder.check(identity(recipe))
     check(run, names)
@@ -64,7 +75,7 @@ def check_fresh(run: Run, names: list[str]) -> None:
             if run.folder.result(name, unit) is not None and not _is_done(run, STAGES[name], unit):
                 raise InputError(
                     f"{run.folder.stage_dir(name, unit)} is of other settings or inputs than this recipe's: run "
-                    f"`trl-prune {name}` again first, or `run`"
+                    f"`trl-prune {verb(name)}` again first, or `run`"
                 )
 
 
@@ -111,9 +122,9 @@ def do(run: Run, stage: Stage, unit: str) -> None:
     run.folder.finish(stage.name, unit, stage.work(run, unit, folder))
 
 
-def plan(recipe: Recipe) -> Iterator[str]:
+def plan(recipe: Recipe, accelerate_config: str | None = None) -> Iterator[str]:
     """Yield the lines of a dry run: what each stage would do, or that it is done; nothing is written."""
-    run = Run(recipe)
+    run = Run(recipe, find_launch(accelerate_config))
     run.folder.check(identity(recipe))
     names = wanted_stages(recipe)
     check(run, names)

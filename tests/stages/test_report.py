@@ -48,6 +48,11 @@ def test_a_report_on_two_of_the_models(tmp_path):
     page = (run.folder.path / "report" / "report.md").read_text()
     assert "| sft |" in page
     assert "gap closed" in page
+    flops = run.folder.needed("recover", "sft").metrics["flops"]
+    for name in ("report.md", "report.html"):
+        told = (run.folder.path / "report" / name).read_text()
+        assert f"{flops['student']:.3g}" in told
+    assert "| sft | sft | references | pruned |" in page
 
 
 def test_recovery_needs_the_dense_model(tmp_path):

@@ -31,7 +31,7 @@ SEARCH = {
     "samples": 4,
     "candidates": 2,
     "rungs": [300, 800],
-    "train": {"data": "references", "args": ARGS | {"learning_rate": 1e-3, "max_length": 128}},
+    "train": {"args": ARGS | {"learning_rate": 1e-3, "max_length": 128}},
 }
 
 
@@ -136,6 +136,16 @@ def test_every_axis_is_cut_by_the_scores(tmp_path):
     assert run.size(found_keep(run)).parameters == told[0]["parameters"]
 
 
+def test_candidates_can_be_distilled(tmp_path):
+    run = searched(
+        tmp_path, rungs=[300], train={"method": "kd", "args": ARGS | {"learning_rate": 1e-3, "max_length": 128}}
+    )
+    for one in table(run)["candidates"]:
+        untrained, distilled = one["scores"]
+        assert untrained != distilled
+    assert run.folder.needed("search").inputs["teacher"] == run.dense_fingerprint
+
+
 def test_a_task_can_rank(tmp_path):
     values = search_values(tmp_path, rungs=[], score="tiny_choice")
     values["evaluate"]["include_path"] = [str(tmp_path / "tasks")]
@@ -153,7 +163,7 @@ def test_a_task_can_rank(tmp_path):
         ),
         ({"samples": 24}, "held out of 24 rows: none are left to train on"),
         ({"grid": {"num_experts": "auto"}}, "axis 'num_experts'"),
-        ({"train": {"data": "references", "args": {"learning_rat": 1}}}, "search.train.args.learning_rat"),
+        ({"train": {"args": {"learning_rat": 1}}}, "search.train.args.learning_rat"),
     ],
 )
 def test_mistakes_are_told_before_anything_starts(tmp_path, changes, told):

@@ -209,9 +209,11 @@ def kept_layers(scores: LayerScores, size: int | None, by: Ranking) -> list[int]
 
 def unit_scores(scores: Scores, axis: str, by: Ranking) -> Tensor:
     """Return what an axis is ranked by, `(layers, units)`; hidden channels have one row."""
-    importance = UNIT_SCORES[axis](scores, by)
     if by.width_by == "random":
-        importance = torch.rand(importance.shape, generator=torch.Generator().manual_seed(by.seed))
+        rows = 1 if axis == HIDDEN else scores.sizes[LAYERS]
+        importance = torch.rand((rows, scores.sizes[axis]), generator=torch.Generator().manual_seed(by.seed))
+    else:
+        importance = UNIT_SCORES[axis](scores, by)
     if by.scope == "network":
         importance = importance.sum(dim=0, keepdim=True).expand_as(importance)
     return importance

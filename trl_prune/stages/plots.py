@@ -107,11 +107,14 @@ def loss_curves(findings: Findings) -> plt.Figure:
     """Draw the arms' training losses; arms on different answers have different floors."""
     figure, axes = plt.subplots(figsize=(WIDTH, HEIGHT))
     for name, log in findings.logs.items():
-        points = [(entry["step"], entry["loss"]) for entry in log if "loss" in entry]
+        # Arms that distil log a divergence as their loss, and the cross-entropy beside it.
+        points = [(entry["step"], entry.get("ce_loss", entry["loss"])) for entry in log if "loss" in entry]
         if points:
             axes.plot(*zip(*points, strict=True), marker=".", color=colour(findings, name), label=name)
     axes.set(
-        xlabel="optimizer step", ylabel="training loss (nats a token)", title="Loss of each arm on its own answers"
+        xlabel="optimizer step",
+        ylabel="cross-entropy (nats a token)",
+        title="Cross-entropy of each arm on its own answers",
     )
     axes.legend()
     return figure
@@ -165,7 +168,7 @@ PICTURES: dict[str, tuple[Callable[[Findings], plt.Figure], Callable[[Findings],
     "recovery": (recovery_bars, lambda f: f.scores.get("dense"), "Recovery by group of capabilities."),
     "tasks": (task_scores, lambda f: f.scores.get("dense"), "Scores by task."),
     "angular_distance": (angular_distance, lambda f: f.layer_scores, "Angular distance over (start, length)."),
-    "loss": (loss_curves, lambda f: any(f.logs.values()), "Training loss."),
+    "loss": (loss_curves, lambda f: any(f.logs.values()), "Cross-entropy while training."),
     "size_and_speed": (size_and_speed, lambda f: f.sizes and len(f.speeds) == len(COLOURS), "Size and speed."),
     "acceptance": (acceptance_bars, lambda f: f.acceptance, "Acceptance of rewritten answers."),
 }

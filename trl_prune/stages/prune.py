@@ -4,8 +4,6 @@ import json
 import time
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from trl_prune.artifacts import Outcome
 from trl_prune.checkpoints import write_json, write_text
 from trl_prune.context import Run
@@ -13,21 +11,17 @@ from trl_prune.errors import InputError
 from trl_prune.pruning.families import LAYERS
 from trl_prune.pruning.keep import Keep, kept_sizes
 from trl_prune.pruning.passthrough import passthrough_recipe
-from trl_prune.pruning.repairs import check_repairs, fitting_repairs, repairs_for
-from trl_prune.pruning.repairs.calibration import Calibration
-from trl_prune.pruning.scores import Scores
-from trl_prune.pruning.surgery import Cut, Repair, prune_checkpoint
+from trl_prune.pruning.repairs import check_repairs
+from trl_prune.pruning.surgery import Cut, prune_checkpoint
 from trl_prune.pruning.verification import verify_logits
 from trl_prune.stages.card import write_card
-from trl_prune.stages.choosing import chosen_keep, planned_keep, ranking
-from trl_prune.stages.score import calibration
+from trl_prune.stages.choosing import chosen_keep, planned_keep
+from trl_prune.stages.repairing import fitted_repairs, wanted_repairs
 from trl_prune.stages.score import inputs as score_inputs
 from trl_prune.stages.stage import Stage
 
 
-CHOSEN, REPAIRING, PASSTHROUGH = "keep.json", "repairs", "passthrough.yaml"
-# Repairs that won on held-out text (benchmarks/README.md), made where they fit the cut unless the recipe says others.
-DEFAULT_REPAIRS = ("norm_rescale", "least_squares")
+CHOSEN, REPAIRS, PASSTHROUGH = "keep.json", "repairs", "passthrough.yaml"
 
 
 def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
@@ -36,7 +30,7 @@ def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
     keep = _chosen_before(folder) or chosen_keep(run, folder)
     write_json(folder / CHOSEN, keep)
     cut = Cut.of(run.config, keep)
-    repairs = fitted_repairs(run, cut, folder)
+    repairs = fitted_repairs(run, cut, folder / REPAIRS)
     prune_checkpoint(run.dense_dir, folder / "model", keep, run.root, repairs)
     if run.recipe.prune.check_logits:
         verify_logits(run.dense_dir, folder / "model", keep, exact=not repairs)
@@ -71,34 +65,6 @@ def _passthrough(run: Run, cut: Cut, folder: Path) -> dict[str, str]:
     dtype = str(run.config.dtype or "float32").removeprefix("torch.")
     write_text(folder / PASSTHROUGH, passthrough_recipe(name, cut.keep[LAYERS], dtype))
     return {"passthrough": PASSTHROUGH}
-
-
-def wanted_repairs(run: Run, cut: Cut) -> dict[str, dict]:
-    """Return the repairs of a cut, by name to options."""
-    told = run.recipe.prune.repairs
-    if told != "auto":
-        return told
-    return {name: {} for name in fitting_repairs(run.dense_dir, cut) if name in DEFAULT_REPAIRS}
-
-
-def fitted_repairs(run: Run, cut: Cut, folder: Path) -> list[Repair]:
-    """Fit the repairs, on the recipe's calibration texts where they need any."""
-    wanted = wanted_repairs(run, cut)
-    if not wanted:
-        return []
-    texts = Calibration(
-        load=lambda: run.load("dense"),
-        batches=calibration(run),
-        scratch=folder / REPAIRING,
-        head_scores=_head_scores(run) if "head_merge" in wanted else None,
-        progress=lambda batches: tqdm(batches, desc="repair", unit="batch"),
-    )
-    return repairs_for(wanted, run.dense_dir, cut, texts)
-
-
-def _head_scores(run: Run) -> object:
-    by = ranking(run)
-    return Scores.load(run.folder.output("score", "scores")).heads(by.batch, by.sequence)
 
 
 def check(run: Run) -> None:

@@ -116,7 +116,7 @@ def seconds(run: Run) -> dict[str, float]:
 def inputs(run: Run, unit: str) -> dict[str, str]:  # noqa: ARG001
     """Name every result there is."""
     told = {}
-    names = [("score", ""), ("search", ""), ("prune", ""), ("rewrite", "")]
+    names = [("score", ""), ("search", ""), ("prune", ""), ("rewrite", ""), ("cache_teacher", "")]
     names += [("recover", arm) for arm in run.recipe.recover]
     names += [("evaluate", model) for model in run.recipe.evaluated]
     for stage, part in names:

@@ -5,10 +5,9 @@ from pathlib import Path
 
 from datasets import Dataset
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
 
 from trl_prune.artifacts import Outcome
-from trl_prune.checkpoints import fingerprint, load_config, load_model
+from trl_prune.checkpoints import load_config
 from trl_prune.context import Run
 from trl_prune.data.generation import Sampling
 from trl_prune.data.rewriting import acceptance
@@ -30,16 +29,11 @@ def sampling(run: Run) -> Sampling:
 def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
     """Rewrite the training rows, leaving those batches an interrupted pass wrote."""
     start = time.perf_counter()
-    teacher = Teacher(lambda: load_teacher(run), run.tokenizer, fingerprint(run.teacher_dir))
+    teacher = Teacher(run.load_teacher, run.tokenizer, run.teacher_fingerprint)
     share = Share(progress=lambda batches: tqdm(batches, desc="rewrite", unit="batch"))
     rows = rewrite_rows(run.dataset, teacher, sampling(run), folder / BATCHES, share)
     _write_rows(rows, folder / ROWS)
     return Outcome({"rows": ROWS}, {"acceptance": acceptance(list(rows))}, {"seconds": time.perf_counter() - start})
-
-
-def load_teacher(run: Run) -> PreTrainedModel:
-    """Return the model that writes the answers: the dense one, or the root of its chain."""
-    return load_model(run.teacher_dir, run.dtype, run.device)
 
 
 def _write_rows(rows: Dataset, path: Path) -> None:
@@ -50,7 +44,7 @@ def _write_rows(rows: Dataset, path: Path) -> None:
 
 def inputs(run: Run, unit: str) -> dict[str, str]:  # noqa: ARG001
     """Name the dense model and the training rows."""
-    return {"dense": fingerprint(run.teacher_dir), "dataset": run.dataset_fingerprint}
+    return {"dense": run.teacher_fingerprint, "dataset": run.dataset_fingerprint}
 
 
 def settings(run: Run, unit: str) -> dict:  # noqa: ARG001

@@ -17,9 +17,9 @@ from trl_prune.errors import InputError
 from trl_prune.evaluation.harness import content_hash
 from trl_prune.pruning.grid import Candidate
 from trl_prune.pruning.search import Race, pareto_front, race
+from trl_prune.stages.arm_data import training_args
 from trl_prune.stages.candidates import budget_of, entrants_of, fitting, keep_of, ranking_of
 from trl_prune.stages.evaluate import manner
-from trl_prune.stages.recover import training_args
 from trl_prune.stages.search_plots import draw_search
 from trl_prune.stages.stage import Stage
 from trl_prune.stages.trials import Ledger, Trials, task_harness
@@ -81,6 +81,8 @@ def inputs(run: Run, unit: str) -> dict[str, str]:  # noqa: ARG001
     named = {"dense": run.dense_fingerprint, "score": run.folder.result_hash("score"), "rows": run.dataset_fingerprint}
     if section.dataset is not None:
         named["held_out"] = dataset_fingerprint(run.rows(section.dataset))
+    if section.train.method == "kd":
+        named["teacher"] = run.teacher_fingerprint
     if section.score != "loss":
         named["task"] = content_hash(task_harness(run))
     return named
@@ -92,7 +94,7 @@ def settings(run: Run, unit: str) -> dict:  # noqa: ARG001
     told |= {"ranking": asdict(ranking_of(run)), "repairs": run.recipe.prune.model_dump(mode="json")["repairs"]}
     if run.recipe.search.score != "loss":
         told["evaluate"] = vars(manner(run))
-    return told
+    return told if run.launch is None else told | {"processes": run.launch.processes}
 
 
 def plan(run: Run, unit: str) -> str:  # noqa: ARG001
@@ -140,7 +142,7 @@ def check_training(run: Run) -> None:
     """Check the arguments of the short trainings against TRL's and peft's."""
     arm = run.recipe.search.train
     try:
-        check_arm({"bf16": run.recipe.dtype == "bfloat16"} | training_args(run, arm), arm.peft)
+        check_arm({"bf16": run.recipe.dtype == "bfloat16"} | training_args(run, arm), arm.peft, arm.method)
     except InputError as error:
         raise InputError(f"search.train.{error}") from error
 

@@ -21,9 +21,8 @@ from trl_prune.pruning.keep import Keep
 from trl_prune.pruning.search import ranked
 from trl_prune.pruning.surgery import Cut, prune_checkpoint
 from trl_prune.stages.evaluate import manner
-from trl_prune.stages.prune import fitted_repairs
-from trl_prune.stages.recover import arm_plan
-from trl_prune.trainers.arms import train_arm
+from trl_prune.stages.recover import arm_plan, train
+from trl_prune.stages.repairing import fitted_repairs
 
 
 MODEL = "model"
@@ -92,10 +91,9 @@ class Trials:
         """Return a candidate's checkpoint before any training, cut and repaired as the prune stage does it."""
         target = self.scratch / name / MODEL
         if not target.is_dir():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            keep = self.keep_of(self.candidates[name])
-            repairs = fitted_repairs(self.run, Cut.of(self.run.config, keep), target.parent)
-            prune_checkpoint(self.run.dense_dir, target, keep, self.run.root, repairs)
+            cut = Cut.of(self.run.config, self.keep_of(self.candidates[name]))
+            repairs = fitted_repairs(self.run, cut, self.scratch / name / "repairs")
+            prune_checkpoint(self.run.dense_dir, target, cut.keep, self.run.root, repairs)
         return target
 
     def trained(self, name: str, rung: int) -> Path:
@@ -109,7 +107,7 @@ class Trials:
         # Each rung sees rows in another order: the same seed would show the first rows again.
         args = {"seed": self.run.recipe.seed + rung - 1} | section.train.args
         arm = section.train.model_copy(update={"tokens": tokens, "args": args})
-        train_arm(arm_plan(self.run, arm, student, self.scratch / name), self.rows[1], target)
+        train(self.run, arm_plan(self.run, arm, student, self.scratch / name), self.rows[1], target)
         shutil.rmtree(student)
         return target
 

@@ -6,9 +6,12 @@ import shutil
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
+import torch
+from accelerate.utils import DistributedType
 from datasets import Dataset
-from peft import LoraConfig, PeftModel
-from transformers import PreTrainedModel
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, PreTrainedModel, get_scheduler
+from trl import SFTConfig, SFTTrainer
 
 from trl_prune.checkpoints import (
     atomic_folder,
@@ -21,6 +24,10 @@ from trl_prune.checkpoints import (
 )
 from trl_prune.data.rewriting import is_rewritten
 from trl_prune.errors import InputError, first_line
+from trl_prune.trainers.hidden_term import PROJECTION
+from trl_prune.trainers.kd_config import KDConfig
+from trl_prune.trainers.kd_state import without_projection
+from trl_prune.trainers.kd_trainer import KDTrainer
 from trl_prune.trainers.self_distill_sft_config import SelfDistillSFTConfig
 from trl_prune.trainers.self_distill_sft_trainer import SelfDistillSFTTrainer, answers_apart
 
@@ -37,8 +44,30 @@ DEFAULTS = {
 }
 # LoRA as self-data distillation's predecessor trained (arXiv 2402.13669), on every linear layer of the blocks.
 LORA_DEFAULTS = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
-LOGGED = ("step", "epoch", "loss", "learning_rate", "grad_norm", "mean_token_accuracy")
-OWN = {"output_dir", "rewrite", "resume_from_checkpoint", "eval_strategy", "do_eval", "load_best_model_at_end"}
+LOGGED = (
+    "step",
+    "epoch",
+    "loss",
+    "learning_rate",
+    "grad_norm",
+    "mean_token_accuracy",
+    "ce_loss",
+    "kd_loss",
+    "hidden_loss",
+    "kd_weight",
+)
+OWN = {
+    "output_dir",
+    "rewrite",
+    "teacher_cache",
+    "resume_from_checkpoint",
+    "eval_strategy",
+    "do_eval",
+    "load_best_model_at_end",
+}
+TRAINERS: dict[str, type[SFTTrainer]] = {"sft": SelfDistillSFTTrainer, "kd": KDTrainer}
+CONFIGS: dict[str, type[SFTConfig]] = {"sft": SelfDistillSFTConfig, "kd": KDConfig}
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 # These draw other batches after a resume than an unbroken run does: transformers 5.23 gives them no seeded generator.
 UNSEEDED_SAMPLING = ("group_by_length", "batch_rebalance")
 
@@ -48,11 +77,14 @@ class ArmPlan:
     """What an arm trains.
 
     Attributes:
-        student: the pruned checkpoint.
+        student: the checkpoint to train.
         output_dir: where the trainer keeps its checkpoints.
         args: TRL's arguments.
         peft: LoRA's arguments; all weights are trained where None.
         tokens: the training budget; `args` decides where None.
+        method: `sft`, or `kd`.
+        teacher: the checkpoint that is distilled; not loaded where there is a cache.
+        teacher_cache: what the teacher was found to say before.
     """
 
     student: Path
@@ -60,6 +92,9 @@ class ArmPlan:
     args: dict = field(default_factory=dict)
     peft: dict | None = None
     tokens: int | None = None
+    method: str = "sft"
+    teacher: Path | None = None
+    teacher_cache: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -69,23 +104,26 @@ class Trained:
     Attributes:
         log: one entry per logging step.
         tokens: tokens seen, padding not counted.
+        row_tokens: tokens of all rows once.
         steps: optimizer steps.
         final_loss: the mean loss of the last logging step.
     """
 
     log: list[dict]
     tokens: int
+    row_tokens: int
     steps: int
     final_loss: float | None
 
 
-def check_arm(args: dict, peft: dict | None) -> None:
-    """Check an arm's arguments against TRL's and peft's.
+def check_arm(args: dict, peft: dict | None, method: str = "sft") -> None:
+    """Check an arm's arguments against TRL's, its method's and peft's.
 
     Raises:
         InputError: an unknown name, one that is ours to set, or a value they refuse; it starts with the key.
     """
-    _check_names("args", args, {entry.name for entry in fields(SelfDistillSFTConfig)} - OWN)
+    config = CONFIGS[method]
+    _check_names("args", args, {entry.name for entry in fields(config)} - OWN)
     _check_names("peft", peft or {}, {entry.name for entry in fields(LoraConfig)})
     told = DEFAULTS | args
     if told.get("train_sampling_strategy") in UNSEEDED_SAMPLING:
@@ -99,10 +137,17 @@ def check_arm(args: dict, peft: dict | None) -> None:
             "so that a resumed run logs what an unbroken one does"
         )
     try:
-        SelfDistillSFTConfig("unused", **told)
+        _check_schedule(config("unused", **told))
         LoraConfig(**(LORA_DEFAULTS | (peft or {})))
     except (ValueError, TypeError, ImportError) as error:
         raise InputError(f"args: {first_line(error)}") from error
+
+
+def _check_schedule(args: SFTConfig) -> None:
+    # transformers looks at these only when training begins, which may be hours after the recipe was read.
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=args.learning_rate)
+    told = args.lr_scheduler_kwargs or {}
+    get_scheduler(args.lr_scheduler_type, optimizer, 1, 10, scheduler_specific_kwargs=dict(told))
 
 
 def _check_names(section: str, given: dict, known: set[str]) -> None:
@@ -125,28 +170,50 @@ def train_arm(plan: ArmPlan, rows: Dataset, target: Path) -> Trained:
         trainer.args.num_train_epochs = plan.tokens / tokens
     checkpoint = last_whole_checkpoint(plan.output_dir)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    save_recovered(trainer.accelerator.unwrap_model(trainer.model), plan.student, target)
-    shutil.rmtree(plan.output_dir, ignore_errors=True)
+    model = whole_model(trainer, plan)
+    if trainer.is_world_process_zero():
+        save_recovered(model, plan.student, target)
+        shutil.rmtree(plan.output_dir, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
     log = [{key: entry[key] for key in LOGGED if key in entry} for entry in trainer.state.log_history]
     log = [entry for entry in log if "loss" in entry]
     losses = [entry["loss"] for entry in log]
     seen = round(tokens * trainer.state.epoch)
-    return Trained(log, seen, trainer.state.global_step, losses[-1] if losses else None)
+    return Trained(log, seen, tokens, trainer.state.global_step, losses[-1] if losses else None)
 
 
-def build_trainer(plan: ArmPlan, rows: Dataset) -> SelfDistillSFTTrainer:
-    """Return the trainer of an arm; both kinds of arm see their data in one format, so that losses compare."""
-    rewritten = is_rewritten(rows.column_names)
-    args = SelfDistillSFTConfig(str(plan.output_dir), **(DEFAULTS | plan.args), rewrite=rewritten)
+def build_trainer(plan: ArmPlan, rows: Dataset) -> SFTTrainer:
+    """Return the trainer of an arm; all kinds of arm see their data in one format, so that losses compare."""
+    own = {
+        "sft": {"rewrite": is_rewritten(rows.column_names)},
+        "kd": {"teacher_cache": None if plan.teacher_cache is None else str(plan.teacher_cache)},
+    }
+    args = CONFIGS[plan.method](str(plan.output_dir), **(DEFAULTS | plan.args | own[plan.method]))
     if args.n_gpu > 1:  # one process trains on one device; TRL refuses DataParallel, which several visible GPUs mean
         args._n_gpu = 1
-    return SelfDistillSFTTrainer(
+    online = plan.method == "kd" and plan.teacher_cache is None
+    return TRAINERS[plan.method](
         str(plan.student),
         args,
         train_dataset=answers_apart(rows, args),
         processing_class=load_tokenizer(plan.student),
         peft_config=None if plan.peft is None else LoraConfig(**(LORA_DEFAULTS | plan.peft)),
+        **({"teacher_model": str(plan.teacher)} if online else {}),
     )
+
+
+def whole_model(trainer: SFTTrainer, plan: ArmPlan) -> PreTrainedModel | PeftModel:
+    """Return the trained model; where it is spread over processes, the first one gathers it into a fresh one."""
+    accelerator = trainer.accelerator
+    if accelerator.distributed_type not in SHARDED:
+        return accelerator.unwrap_model(trainer.model)
+    state = without_projection(accelerator.get_state_dict(trainer.model_wrapped))
+    model = AutoModelForCausalLM.from_pretrained(plan.student, dtype=torch.float32)
+    if plan.peft is not None:
+        model = get_peft_model(model, LoraConfig(**(LORA_DEFAULTS | plan.peft)))
+    if trainer.is_world_process_zero():
+        model.load_state_dict(state)
+    return model
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
@@ -166,6 +233,8 @@ def save_recovered(model: PreTrainedModel | PeftModel, student: Path, target: Pa
     """Write a trained model as a plain checkpoint that carries its student's companions and provenance."""
     if isinstance(model, PeftModel):
         model = model.merge_and_unload()
+    if PROJECTION in dict(model.named_children()):
+        delattr(model, PROJECTION)
     told = load_config(student)
     model = model.to(told.dtype)
     model.config.use_cache = told.use_cache  # the Trainer turns it off for training

@@ -1,10 +1,7 @@
 """Self-data distillation as a drop-in for TRL's SFTTrainer (arXiv 2410.09982)."""
 
-import inspect
 import logging
-import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from pathlib import Path
 
 from accelerate.utils import is_peft_model
@@ -17,13 +14,15 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from trl_prune.checkpoints import PROVENANCE, fingerprint, load_tokenizer, locate, read_provenance, weights_fingerprint
+from trl_prune.checkpoints import fingerprint, load_tokenizer, locate, weights_fingerprint
 from trl_prune.data.formatting import conversation
 from trl_prune.data.generation import Sampling
 from trl_prune.data.rewriting import acceptance, is_rewritten
 from trl_prune.data.self_distillation import Share, Teacher, rewrite_rows
 from trl_prune.trainers.answer_positions import skip_masked_positions
+from trl_prune.trainers.origins import carry_provenance, checkpoint_of, dense_of
 from trl_prune.trainers.self_distill_sft_config import SelfDistillSFTConfig
+from trl_prune.trainers.sft_arguments import by_name, own_config
 from trl_prune.trainers.trl_names import config_model_id
 
 
@@ -73,7 +72,7 @@ class SelfDistillSFTTrainer(SFTTrainer):
         teacher_model: str | PreTrainedModel | None = None,
         **more: object,
     ):
-        args = own_config(args, model)
+        args = own_config(SelfDistillSFTConfig, args, model, "SelfDistillSFT")
         named = by_name(rest, more)
         self.provenance_dir = checkpoint_of(model)
         if _is_rewritable(train_dataset, args, named.get("formatting_func") is not None):
@@ -100,52 +99,8 @@ class SelfDistillSFTTrainer(SFTTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save as SFTTrainer does, and carry the provenance on."""
         super()._save(output_dir, state_dict)
-        source = self.provenance_dir / PROVENANCE if self.provenance_dir else None
-        if self.args.should_save and source is not None and source.is_file():
-            shutil.copyfile(source, Path(output_dir or self.args.output_dir) / PROVENANCE)
-
-
-def by_name(rest: tuple, more: dict) -> dict:
-    """Return SFTTrainer's arguments after `train_dataset` by name, however they were given."""
-    names = list(inspect.signature(SFTTrainer.__init__).parameters)
-    after = names[names.index("train_dataset") + 1 :]
-    named = dict(zip(after, rest, strict=False))
-    if len(rest) > len(after) or named.keys() & more.keys():
-        raise TypeError(f"SFTTrainer takes {len(names) - 1} arguments, each of them once")
-    return named | more
-
-
-def own_config(args: SFTConfig | TrainingArguments | None, model: object) -> SelfDistillSFTConfig:
-    """Return arguments of any kind as ours, as SFTTrainer does with plain TrainingArguments."""
-    if isinstance(args, SelfDistillSFTConfig):
-        return args
-    if args is None:
-        name = model if isinstance(model, str) else config_model_id(model.config)
-        return SelfDistillSFTConfig(f"{name.split('/')[-1]}-SelfDistillSFT")
-    # Not `to_dict`, which hides every field whose name ends in `_token`.
-    return SelfDistillSFTConfig(**{entry.name: getattr(args, entry.name) for entry in fields(args) if entry.init})
-
-
-def checkpoint_of(model: object) -> Path | None:
-    """Return the folder a model came from, where it is one here."""
-    name = model if isinstance(model, str) else config_model_id(model.config)
-    return Path(name) if name and Path(name).is_dir() else None
-
-
-def dense_of(student: object) -> Path:
-    """Return the checkpoint folder of the dense model that the student's provenance names, at the commit it names.
-
-    Raises:
-        ValueError: there is no provenance.
-    """
-    folder = checkpoint_of(student)
-    provenance = read_provenance(folder) if folder else None
-    if provenance is None:
-        raise ValueError(
-            f"`teacher_model` was left out, and the student {folder or type(student).__name__} has no {PROVENANCE} "
-            "that names its dense model; give `teacher_model`, or set `rewrite=False`"
-        )
-    return locate(provenance.dense["path"], provenance.dense["commit"])
+        if self.args.should_save:
+            carry_provenance(self.provenance_dir, Path(output_dir or self.args.output_dir))
 
 
 def _is_rewritable(dataset: Dataset | IterableDataset | None, args: SelfDistillSFTConfig, formatted: bool) -> bool:
@@ -215,7 +170,9 @@ def teacher_of(
         tokenizer = processing_class or load_tokenizer(locate(config_model_id(teacher.config)))
         return Teacher(lambda: teacher.eval(), tokenizer, weights_fingerprint(teacher))
     told = {"dtype": "auto"} | (args.teacher_model_init_kwargs or {})
-    folder = dense_of(student) if teacher is None else locate(teacher, told.pop("revision", None))
+    folder = (
+        dense_of(student, "set `rewrite=False`") if teacher is None else locate(teacher, told.pop("revision", None))
+    )
     mark = f"{fingerprint(folder)} {told}"
     return Teacher(lambda: _loaded(folder, told, args.device), load_tokenizer(folder), mark)
 

@@ -1,0 +1,218 @@
+"""Recovery at equal tokens: fine-tuning, distillation, and distillation on the dense model's own answers.
+
+    python benchmarks/recovery.py --data DATA --output RUNS [--tokens 100000] [--part seed0|seed1|width]
+
+SmolLM2-135M-Instruct loses 6 of its 30 blocks and trains on the given tokens of four kinds of rows in DATA/train; what
+came back is measured on the first 200 items of each file in DATA/eval, of which four kinds had no training rows. Every
+part is an ordinary run folder: the same command goes on where it stopped. Without --part it prints the table and draws
+the score against tokens from whatever parts are there.
+
+DATA holds JSON Lines: {"question", "choices", "answer": index} and, for gsm8k, {"question", "answer"}.
+"""
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+import matplotlib as mpl
+import yaml
+
+import trl_prune
+
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+
+TRAINED = ("arc_easy", "arc_challenge", "openbookqa", "gsm8k")
+HELD_OUT = ("boolq_closedbook", "social_iqa", "piqa", "winogrande")
+ROWS_A_KIND, ITEMS = 300, 200
+CHOICE = {
+    "output_type": "multiple_choice",
+    "doc_to_text": "{{question}}",
+    "doc_to_choice": "{{choices}}",
+    "doc_to_target": "answer",
+    "metric_list": [{"metric": "acc_norm"}],
+}
+NUMBER = {
+    "output_type": "generate_until",
+    "doc_to_text": "{{question}}",
+    "doc_to_target": "{{answer.split('#### ')[-1].replace(',', '')}}",
+    "generation_kwargs": {"until": ["<|im_end|>"], "max_gen_toks": 128, "do_sample": False},
+    "filter_list": [
+        {"name": "last-number", "filter": [{"function": "regex", "group_select": -1, "regex_pattern": r"(-?\d+)"},
+                                           {"function": "take_first"}]}
+    ],
+    "metric_list": [{"metric": "exact_match"}],
+}  # fmt: skip
+
+
+def read(path: Path) -> list[dict]:
+    """Return the rows of a JSON Lines file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def write_rows(data: Path, path: Path) -> None:
+    """Write the training rows, the same for every part."""
+    rows = []
+    for kind in TRAINED:
+        drawn = random.Random(0).sample(read(data / "train" / f"{kind}.jsonl"), ROWS_A_KIND)
+        rows += [row(kind, told) for told in drawn]
+    random.Random(0).shuffle(rows)
+    path.write_text("\n".join(map(json.dumps, rows)))
+
+
+def row(kind: str, told: dict) -> dict:
+    """Return a row as a conversation with an answer that can be checked."""
+    number = kind == "gsm8k"
+    answer = told["answer"].split("#### ")[-1].replace(",", "") if number else told["choices"][told["answer"]]
+    text = told["answer"].replace("####", "The answer is") if number else answer
+    return {
+        "prompt": [{"role": "user", "content": told["question"]}],
+        "completion": [{"role": "assistant", "content": text}],
+        "answer_type": "number" if number else "phrase",
+        "answer": answer,
+        "capability": kind,
+    }
+
+
+def write_tasks(data: Path, folder: Path) -> list[str]:
+    """Write the first items of every kind and an lm-eval task for each, and return the tasks' names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in TRAINED + HELD_OUT:
+        items = [blank_filled(item) for item in read(data / "eval" / f"{kind}.jsonl")[:ITEMS]]
+        path = folder.resolve() / f"{kind}.jsonl"
+        path.write_text("\n".join(map(json.dumps, items)))
+        choices = len(items[0].get("choices", []))
+        task = {
+            "task": f"recovery_{kind}",
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": {"test": str(path)}},
+            "test_split": "test",
+            "metadata": {
+                "capability": kind,
+                "trained": kind in TRAINED,
+                "chance": 1 / choices if choices else 0.0,
+                "metric": "acc_norm" if choices else "exact_match",
+            },
+        }
+        (folder / f"{kind}.yaml").write_text(yaml.safe_dump(task | (CHOICE if choices else NUMBER)))
+    return [f"recovery_{kind}" for kind in TRAINED + HELD_OUT]
+
+
+def blank_filled(item: dict) -> dict:
+    """Return an item; where its question has a blank, the choices are what stands from there on."""
+    if "_" not in item["question"] or "choices" not in item:
+        return item
+    before, after = item["question"].split("_", 1)
+    return item | {"question": before.rstrip(), "choices": [f"{choice}{after}" for choice in item["choices"]]}
+
+
+def recipe(part: str, output: Path, tasks: list[str], tokens: list[int]) -> dict:
+    """Return the recipe of a part."""
+    args = {"per_device_train_batch_size": 8, "max_length": 512, "learning_rate": 2e-4, "warmup_steps": 5}
+    distill = {"method": "kd", "data": "references"}
+    arms = {
+        "sft": {"data": "references"},
+        "kd": distill,
+        "kd_rewritten": distill | {"data": "rewritten"},
+        "kd_hidden": distill | {"args": {"hidden_loss": ["block", "embedding"]}},
+    }
+    wanted = {"seed0": list(arms), "seed1": ["sft", "kd", "kd_rewritten"], "width": ["kd"]}[part]
+    recover = {
+        f"{name}_{count // 1000}k": arms[name] | {"tokens": count, "args": args | arms[name].get("args", {})}
+        for name in wanted
+        for count in (tokens if name != "kd_hidden" else tokens[-1:])
+    }
+    depth = {"target": {"layers": 24}}
+    width = {"target": {"share": 0.7, "axes": ["hidden_size", "intermediate_size"]}}
+    return {
+        "model": "quickstart",
+        "dataset": {"path": str(output / "rows.jsonl")},
+        "output": str(output / part),
+        "seed": 1 if part == "seed1" else 0,
+        "score": {"samples": 128},
+        "prune": width if part == "width" else depth,
+        "rewrite": {"max_new_tokens": 128} if "kd_rewritten" in wanted else None,
+        "recover": recover,
+        "evaluate": {"tasks": tasks, "include_path": [str(output / "tasks")], "questions": []},
+    }
+
+
+def lines(output: Path) -> list[dict]:
+    """Return what every finished part found: one entry for each model and group of tasks."""
+    told = []
+    for part in ("seed0", "seed1", "width"):
+        path = output / part / "report" / "recovery.json"
+        if path.is_file():
+            told += [line | {"part": part} for line in json.loads(path.read_text())["lines"]]
+    return told
+
+
+def table(output: Path) -> None:
+    """Print recovery by part, model and group."""
+    found = lines(output)
+    groups = list(dict.fromkeys(line["group"] for line in found))
+    print("| part | model | " + " | ".join(f"{group}, score (recovery %)" for group in groups) + " |")
+    print("|---|---|" + "---|" * len(groups))
+    for part, model in dict.fromkeys((line["part"], line["model"]) for line in found):
+        own = {line["group"]: line["recovery"] for line in found if (line["part"], line["model"]) == (part, model)}
+        cells = [cell(own[group]) for group in groups]
+        print(f"| {part} | {model} | " + " | ".join(cells) + " |")
+
+
+def cell(told: dict) -> str:
+    """Return a score with its standard error, and the recovery."""
+    score = told["score"]
+    return f"{score['value']:.3f} ± {score['stderr']:.3f} ({100 * told['recovery']['value']:.1f})"
+
+
+def draw(output: Path) -> None:
+    """Draw the mean score of every way against its training tokens; dense and pruned are dashed lines."""
+    found = [line for line in lines(output) if line["part"] != "width"]
+    groups = list(dict.fromkeys(line["group"] for line in found))
+    figure, row = plt.subplots(1, len(groups), figsize=(4.2 * len(groups), 3.8), layout="constrained")
+    for axes, group in zip(row, groups, strict=True):
+        scores: dict[str, dict[int, list[float]]] = {}
+        for line in (line for line in found if line["group"] == group):
+            way, _, count = line["model"].rpartition("_")
+            if count.endswith("k") and way:
+                scores.setdefault(way, {}).setdefault(int(count[:-1]), []).append(line["recovery"]["score"]["value"])
+            else:
+                shade = "0.2" if line["model"] == "dense" else "tab:red"
+                axes.axhline(line["recovery"]["score"]["value"], linestyle="--", linewidth=1, color=shade)
+        for way, points in scores.items():
+            counts = sorted(points)
+            means = [sum(points[count]) / len(points[count]) for count in counts]
+            axes.plot(counts, means, marker="o", label=way)
+            for count in counts:
+                axes.plot(
+                    [count] * len(points[count]), points[count], ".", color=axes.lines[-1].get_color(), alpha=0.4
+                )
+        axes.set(title=group, xlabel="training tokens (thousands)", ylabel="mean score")
+        axes.legend(fontsize=7)
+    figure.savefig(output / "recovery.png", dpi=130)
+
+
+def main() -> None:
+    """Run a part, or tell what the finished ones found."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--data", type=Path)
+    options.add_argument("--output", type=Path, required=True)
+    options.add_argument("--tokens", type=int, nargs="+", default=[100_000])
+    options.add_argument("--part", choices=("seed0", "seed1", "width"))
+    given = options.parse_args()
+    if given.part is None:
+        table(given.output)
+        draw(given.output)
+        return
+    given.output.mkdir(parents=True, exist_ok=True)
+    if not (given.output / "rows.jsonl").exists():
+        write_rows(given.data, given.output / "rows.jsonl")
+    tasks = write_tasks(given.data, given.output / "tasks")
+    trl_prune.run(recipe(given.part, given.output, tasks, given.tokens))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+import pytest
+import torch
+
+from tests.test_pipeline import recipe_values
+from trl_prune.config import parse_recipe
+from trl_prune.context import Run
+from trl_prune.data.teacher_cache import TeacherCache
+from trl_prune.data.teacher_rows import row_keys
+from trl_prune.errors import InputError
+from trl_prune.pipeline import plan, run_recipe, wanted_stages
+from trl_prune.stages import cache_teacher
+from trl_prune.stages.arm_data import training_args
+from trl_prune.trainers.preparation import prepare_rows
+
+
+def values(folder, arms=None, **section):
+    told = recipe_values(folder)
+    args = told["recover"]["sft"]["args"]
+    one = {"method": "kd", "data": "references", "args": args}
+    told["recover"] = {
+        name: one | arm | {"args": args | arm.get("args", {})} for name, arm in (arms or {"kd": {}}).items()
+    }
+    told["cache_teacher"] = {"batch_size": 4} | section
+    del told["rewrite"]
+    return told
+
+
+def parse(told):
+    return parse_recipe(told, "test")
+
+
+@pytest.mark.parametrize(("section", "width"), [({}, None), ({"tier": "topk", "k": 3}, 3), ({"tier": "hidden"}, 32)])
+def test_every_row_an_arm_trains_on_is_in_the_cache(tmp_path, section, width):
+    recipe = parse(values(tmp_path, **section))
+    run = run_recipe(recipe, ["cache_teacher"])
+    arm = recipe.recover["kd"]
+    rows = prepare_rows(run.dataset, training_args(run, arm), run.tokenizer)
+    cache = TeacherCache.open(run.folder.output("cache_teacher", "cache"))
+    keys = torch.cat([row_keys(row) for row in rows])
+    cache.check_rows(keys)
+    cache.check(tokenizer=run.tokenizer, teacher=run.dense_fingerprint)
+    target = cache.targets(keys)
+    got = target.hidden if cache.tier == "hidden" else target.probs
+    assert width is None or got.shape[1] == width
+    metrics = run.folder.needed("cache_teacher").metrics
+    assert metrics["positions"] == cache.facts.positions
+    assert metrics["tokens"] * run.size().flops_per_token == metrics["flops"]
+    assert metrics["bytes_per_position"] > 0
+
+
+def test_arms_prepared_alike_share_rows_and_others_add_theirs(tmp_path):
+    same, text = {"args": {"learning_rate": 1.0}}, {"data": "text"}
+    run = Run(parse(values(tmp_path, {"kd": {}, "same": same, "text": text})))
+    assert [arm.data for arm in cache_teacher.readings(run).values()] == ["references", "text"]
+
+
+def test_the_stage_is_wanted_only_where_it_is_read(tmp_path, capsys):
+    assert "cache_teacher" in wanted_stages(parse(values(tmp_path)))
+    assert "cache_teacher" not in wanted_stages(parse(values(tmp_path, {"kd": {"teacher_cache": False}})))
+    assert any("50 draws a token by the dense model, for kd" in line for line in plan(parse(values(tmp_path))))
+
+
+@pytest.mark.parametrize(
+    ("arms", "section", "message"),
+    [
+        ({"kd": {"teacher_cache": False}}, {}, "cache_teacher has no reader"),
+        (
+            {"kd": {"args": {"temperature": 2.0}}},
+            {},
+            "recover.kd.args.temperature is 2.0, and cache_teacher.tier sampled",
+        ),
+        ({"kd": {}}, {"tier": "topk", "temperature": 2.0}, "tier topk serves 2.0; set cache_teacher.temperature"),
+        ({"kd": {"args": {"hidden_loss": ["block"]}}}, {}, "a teacher cache holds no such states"),
+        ({"kd": {"args": {"divergence": "reverse_kl"}}}, {}, "divergence is 'reverse_kl', and a sampled cache"),
+    ],
+)
+def test_what_the_cache_could_not_serve_is_refused_before_it_is_written(tmp_path, arms, section, message):
+    with pytest.raises(InputError, match=message):
+        run_recipe(parse(values(tmp_path, arms, **section)), ["cache_teacher"])
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,182 @@
+import pytest
+import torch
+from datasets import Dataset
+
+import trl_prune
+from tests.conftest import ROWS, save_tiny, tiny_tokenizer
+from trl_prune import KDConfig, KDTrainer
+from trl_prune.checkpoints import dense_root, load_model
+from trl_prune.data.teacher_codecs import Hidden, Sampled, TopK
+from trl_prune.errors import InputError
+from trl_prune.pruning.surgery import LAYERS, prune_checkpoint
+from trl_prune.trainers.cached_teacher import KeyedCollator
+
+
+ARGS = {
+    "use_cpu": True,
+    "bf16": False,
+    "max_length": 96,
+    "per_device_train_batch_size": 3,
+    "gradient_checkpointing": False,
+    "report_to": "none",
+    "max_steps": 4,
+    "logging_steps": 1,
+    "learning_rate": 1e-3,
+    "save_strategy": "no",
+    "hidden_loss": "none",
+}
+VOCABULARY = 259
+
+
+@pytest.fixture(scope="module")
+def pruned(dense, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pruned") / "model"
+    prune_checkpoint(dense, folder, {LAYERS: [0, 3]}, dense_root(dense, str(dense)))
+    return folder
+
+
+def trainer(student, tmp_path, rows=ROWS, teacher_model=None, **args):
+    return KDTrainer(
+        str(student),
+        KDConfig(str(tmp_path / "out"), **(ARGS | args)),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tiny_tokenizer(),
+        teacher_model=teacher_model,
+    )
+
+
+def losses(trained):
+    trained.train()
+    return [(entry["loss"], entry["grad_norm"]) for entry in trained.state.log_history if "loss" in entry]
+
+
+def cached(dense, tmp_path, tier, **args):
+    return str(
+        trl_prune.cache_teacher(str(dense), Dataset.from_list(ROWS), tmp_path / "cache", tier, args=ARGS | args).folder
+    )
+
+
+@pytest.mark.parametrize(
+    ("tier", "args"),
+    [
+        (TopK(VOCABULARY), {}),
+        (TopK(VOCABULARY, 2.0), {"temperature": 2.0}),
+        (TopK(VOCABULARY), {"packing": True}),
+        (TopK(VOCABULARY), {"completion_only_loss": False}),
+        (TopK(VOCABULARY), {"padding_free": True, "max_length": None, "ce_weight": 0.5}),
+        (Hidden(), {}),
+        (Hidden(), {"temperature": 2.0, "divergence": "reverse_kl", "packing": True}),
+    ],
+)
+def test_training_on_a_cache_is_training_on_the_teacher(dense, pruned, tmp_path, tier, args):
+    """All ids, or the states they come from, rounded to 16 bits, lead where the teacher itself leads."""
+    cache = cached(dense, tmp_path, tier, **args)
+    online = losses(trainer(pruned, tmp_path, **args))
+    offline = losses(trainer(pruned, tmp_path, teacher_cache=cache, **args))
+    assert len(online) == 4
+    torch.testing.assert_close(torch.tensor(offline), torch.tensor(online), rtol=1e-2, atol=2e-4)
+
+
+def test_a_bfloat16_teachers_states_are_cached_exactly(pruned, tmp_path):
+    """What it says in the same batches is what is stored, so every loss is the same number."""
+    teacher = save_tiny(tmp_path / "teacher")
+    load_model(teacher, "bfloat16").save_pretrained(teacher)
+    rows, one = Dataset.from_list(ROWS), {"per_device_train_batch_size": 1}
+    cache = str(
+        trl_prune.cache_teacher(str(teacher), rows, tmp_path / "cache", "hidden", args=ARGS, batch_size=1).folder
+    )
+    online = losses(trainer(pruned, tmp_path, teacher_model=str(teacher), **one))
+    assert losses(trainer(pruned, tmp_path, teacher_cache=cache, **one)) == online
+
+
+def test_samples_lead_the_same_way(dense, pruned, tmp_path):
+    cache = cached(dense, tmp_path, Sampled(64))
+    grads = []
+    for told in ({}, {"teacher_cache": cache}):
+        held = trainer(pruned, tmp_path, per_device_train_batch_size=12, **told)
+        batch = next(iter(held.get_train_dataloader()))
+        count = (batch["labels"][:, 1:] != -100).sum()
+        held.model.train()
+        held.compute_loss(held.model, dict(batch), num_items_in_batch=count).backward()
+        grads.append(torch.cat([weight.grad.flatten() for weight in held.model.parameters()]))
+    assert torch.cosine_similarity(*grads, dim=0) > 0.9
+
+
+def test_evaluation_reads_the_cache_too(dense, pruned, tmp_path):
+    cache = cached(dense, tmp_path, TopK(VOCABULARY))
+    told = []
+    for args in ({}, {"teacher_cache": cache}):
+        held = KDTrainer(
+            str(pruned),
+            KDConfig(str(tmp_path / "out"), **(ARGS | args)),
+            train_dataset=Dataset.from_list(ROWS),
+            eval_dataset=Dataset.from_list(ROWS[:5]),
+            processing_class=tiny_tokenizer(),
+        )
+        told.append(held.evaluate()["eval_kd_loss"])
+    assert told[1] == pytest.approx(told[0], rel=1e-2)
+
+
+def test_no_teacher_is_held(dense, pruned, tmp_path):
+    held = trainer(pruned, tmp_path, teacher_cache=cached(dense, tmp_path, "sampled"))
+    assert not any(isinstance(part, torch.nn.Module) for part in vars(held.teacher).values())
+
+
+@pytest.mark.parametrize(
+    ("args", "rows", "message"),
+    [
+        ({"max_length": 40}, ROWS, "12 of 12 sequences are not in the teacher cache .* max_length"),
+        ({}, [*ROWS[:-1], ROWS[0] | {"completion": [{"role": "assistant", "content": "No."}]}], "1 of 12 sequences"),
+        ({"temperature": 2.0}, ROWS, "temperature is 2.0, and the sampled cache"),
+        ({"hidden_loss": ["block"]}, ROWS, "a teacher cache holds no intermediate states"),
+        ({"divergence": "reverse_kl"}, ROWS, "sampled"),
+    ],
+)
+def test_a_cache_that_does_not_fit_is_refused_before_training(dense, pruned, tmp_path, args, rows, message):
+    cache = cached(dense, tmp_path, "sampled")
+    with pytest.raises(InputError, match=message):
+        trainer(pruned, tmp_path, rows, teacher_cache=cache, **args).train()
+
+
+def test_a_student_of_fewer_ids_wants_a_cache_of_its_own(dense, tmp_path):
+    student = save_tiny(tmp_path / "student", vocab_size=258 + 1)
+    cache = cached(save_tiny(tmp_path / "wide", vocab_size=300), tmp_path, "topk")
+    with pytest.raises(InputError, match="has 300 ids and the student 259; write it with vocab_size=259"):
+        trainer(student, tmp_path, teacher_cache=cache)
+
+
+def test_a_teacher_given_beside_its_cache_is_asked_for_proof(dense, pruned, tmp_path):
+    cache = cached(dense, tmp_path, "topk")
+    trainer(pruned, tmp_path, teacher_cache=cache, teacher_model=str(dense))
+    other = save_tiny(tmp_path / "other", seed=1)
+    with pytest.raises(InputError, match="was written by another teacher"):
+        trainer(pruned, tmp_path, teacher_cache=cache, teacher_model=str(other))
+
+
+def test_a_collator_that_moves_labels_is_noticed(dense, pruned, tmp_path):
+    held = trainer(pruned, tmp_path, teacher_cache=cached(dense, tmp_path, "sampled"))
+    inner = held.data_collator
+
+    def masking(examples):
+        batch = inner(examples)
+        batch["labels"][:, -4:] = -100
+        return batch
+
+    held.data_collator = masking
+    with pytest.raises(InputError, match="a data collator changed labels after the cache was written"):
+        held.train()
+
+
+def test_states_that_no_cache_holds_are_not_left_out_in_silence(dense, pruned, tmp_path, caplog):
+    cache = cached(dense, tmp_path, "sampled")
+    trainer(pruned, tmp_path, teacher_cache=cache, hidden_loss="auto")
+    assert "2 of 4 blocks are gone, where hidden_loss='auto' compares intermediate states too" in caplog.text
+    caplog.clear()
+    trainer(pruned, tmp_path, teacher_cache=cache)
+    assert "blocks are gone" not in caplog.text
+
+
+def test_keys_follow_what_the_model_is_given():
+    row = {"input_ids": [1, 2, 3, 4], "labels": [1, 2, 3, 4], "seq_lengths": [2, 2]}
+    sizes = [len(KeyedCollator(lambda rows: {}, packed)([row, row])["teacher_keys"]) for packed in (True, False)]
+    assert sizes == [4, 2]

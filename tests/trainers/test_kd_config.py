@@ -1,0 +1,42 @@
+import json
+
+import pytest
+from transformers import HfArgumentParser
+
+from trl_prune import KDConfig
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"divergence": "kl"}, "divergence is 'kl'; allowed: forward_kl"),
+        ({"divergence": "jsd", "jsd_beta": 0.0}, "jsd_beta is 0.0"),
+        ({"divergence": "mse", "top_k": 5}, "compares the whole vocabulary"),
+        ({"temperature": 0}, "`temperature` is 0; wanted: more than 0"),
+        ({"kd_weight": -1.0}, "`kd_weight` is -1.0; wanted: 0 or more"),
+        ({"kd_weight": 0.0}, "both 0: there is nothing to learn"),
+        ({"top_k": 0}, "`top_k` is 0; wanted: 1 or more"),
+        ({"hidden_loss": ["blocks"]}, "`hidden_loss` is .*; allowed: auto, none, embedding, block"),
+        ({"hidden_loss": []}, "`hidden_loss` is"),
+        ({"hidden_distance": "l1"}, "`hidden_distance` is 'l1'; allowed: cosine, mse"),
+        ({"hidden_weight": -0.5}, "`hidden_weight` is -0.5; wanted: 0 or more"),
+        ({"layer_map": "all"}, "`layer_map` is 'all'; allowed: auto, origins"),
+    ],
+)
+def test_wrong_values_are_told(told, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        KDConfig(str(tmp_path), use_cpu=True, bf16=False, **told)
+
+
+def test_the_defaults_are_the_papers(tmp_path):
+    objective = KDConfig(str(tmp_path), use_cpu=True, bf16=False).objective
+    assert (objective.divergence, objective.temperature, objective.ce_weight) == ("forward_kl", 1.0, 0.0)
+
+
+def test_the_command_line_gives_lists_and_mappings(tmp_path):
+    words = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false", "--hidden_weight", "0.5"]
+    words += ["--hidden_loss", "block", "mlp", "--layer_map", json.dumps({"1": 2})]
+    (args,) = HfArgumentParser(KDConfig).parse_args_into_dataclasses(words)
+    assert args.hidden_loss == ["block", "mlp"]
+    assert args.layer_map == {"1": 2}
+    assert args.hidden_weight == 0.5

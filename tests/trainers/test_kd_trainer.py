@@ -1,0 +1,407 @@
+"""Oracles: dense float64 torch for a step, SFTTrainer where nothing is distilled, an unbroken run for a resume."""
+
+import copy
+import logging
+
+import pytest
+import torch
+from datasets import Dataset, IterableDataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, TrainingArguments
+from trl import SFTConfig, SFTTrainer
+
+from tests.conftest import ROWS, SIZES, save_tiny, tiny_model, tiny_tokenizer
+from trl_prune import KDConfig, KDTrainer
+from trl_prune.checkpoints import dense_root, read_provenance
+from trl_prune.errors import InputError
+from trl_prune.pruning.surgery import LAYERS, prune_checkpoint
+from trl_prune.trainers.hidden_term import PROJECTION
+from trl_prune.trainers.kd_state import STATE
+
+
+TEXT = [{"text": f"The number {number} comes before {number + 1}."} for number in range(12)]
+MESSAGES = [{"messages": row["prompt"] + row["completion"]} for row in ROWS]
+PLAIN = [{"prompt": f"What is {number}?", "completion": f" It is {number}."} for number in range(12)]
+EVERY_STATE = ["embedding", "block", "mlp", "attention"]
+STEP = {"max_steps": 1, "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0, "lr_scheduler_type": "constant"}
+
+
+@pytest.fixture(scope="module")
+def pruned(dense, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pruned") / "model"
+    prune_checkpoint(dense, folder, {LAYERS: [0, 1, 3]}, dense_root(dense, str(dense)))
+    return folder
+
+
+def config(tmp_path, cls=KDConfig, **more):
+    told = {
+        "per_device_train_batch_size": 4,
+        "max_steps": 3,
+        "learning_rate": 1e-3,
+        "report_to": "none",
+        "use_cpu": True,
+        "bf16": False,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "gradient_checkpointing": False,
+        "disable_tqdm": True,
+    }
+    return cls(str(tmp_path / "out"), **(told | more))
+
+
+def trained(pruned, tmp_path, rows=ROWS, peft=None, teacher=None, **more):
+    trainer = KDTrainer(
+        str(pruned),
+        config(tmp_path, **more),
+        train_dataset=Dataset.from_list(rows),
+        peft_config=peft,
+        teacher_model=teacher,
+    )
+    trainer.train()
+    return trainer
+
+
+def logged(trainer, *names):
+    return [tuple(entry[name] for name in names) for entry in trainer.state.log_history if "loss" in entry]
+
+
+def weights(trainer):
+    return {name: weight.detach().clone() for name, weight in trainer.model.state_dict().items()}
+
+
+DATA = {"prompt-completion": ROWS, "messages": MESSAGES, "plain": PLAIN, "text": TEXT}
+
+
+@pytest.mark.parametrize("rows", DATA.values(), ids=DATA)
+def test_every_format_trains_and_learns_from_the_dense_root(rows, pruned, tmp_path):
+    trainer = trained(pruned, tmp_path, rows, max_steps=9, learning_rate=3e-3)
+    losses = [loss for (loss,) in logged(trainer, "kd_loss")]
+    assert losses[-1] < 0.7 * losses[0]
+    entry = next(entry for entry in trainer.state.log_history if "loss" in entry)
+    wanted = {"loss", "grad_norm", "entropy", "mean_token_accuracy", "num_tokens", "ce_loss", "kd_loss", "kd_weight"}
+    assert wanted <= entry.keys()
+
+
+def test_without_distillation_it_is_sft(pruned, tmp_path):
+    data = Dataset.from_list(ROWS)
+    ours = trained(pruned, tmp_path, kd_weight=0.0, ce_weight=1.0, hidden_loss="none")
+    theirs = SFTTrainer(str(pruned), config(tmp_path, SFTConfig), train_dataset=data)
+    theirs.train()
+    names = ("loss", "grad_norm", "entropy", "mean_token_accuracy", "num_tokens")
+    for one, other in zip(logged(ours, *names), logged(theirs, *names), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+
+
+def test_a_teacher_has_nothing_to_teach_itself(dense, tmp_path):
+    trainer = trained(dense, tmp_path, teacher=str(dense))
+    losses, norms = zip(*logged(trainer, "kd_loss", "grad_norm"), strict=True)
+    assert max(losses) < 1e-6
+    assert max(norms) < 1e-3
+
+
+def dense_step(student, teacher, batch, divergence=None, ce_weight=0.0):
+    """The gradient of the mean over learned positions in float64, from whole logits."""
+    student = copy.deepcopy(student).double()
+    teacher = copy.deepcopy(teacher).double()
+    labels = batch["labels"][:, 1:]
+    learned = labels != -100
+    inputs = {name: value for name, value in batch.items() if name in ("input_ids", "attention_mask")}
+    z = student(**inputs).logits[:, :-1][learned]
+    with torch.no_grad():
+        t = teacher(**inputs).logits[:, :-1][learned]
+    log_p, log_q = z.log_softmax(-1), t.log_softmax(-1)
+    loss = (log_q.exp() * (log_q - log_p)).sum(-1).mean()
+    loss = loss + ce_weight * torch.nn.functional.nll_loss(log_p, labels[learned])
+    loss.backward()
+    return loss.item(), {name: weight.grad.float() for name, weight in student.named_parameters()}
+
+
+CHANGES = {
+    "gemma2": {"final_logit_softcapping": 4.0},
+    "granite": {"logits_scaling": 4.0},
+    "cohere": {"logit_scale": 2.0},
+    "gpt2": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+    "opt": {"dropout": 0.0},
+}
+
+
+@pytest.mark.parametrize("ce_weight", [0.0, 0.5])
+@pytest.mark.parametrize("family", ["llama", "gemma2", "granite", "cohere", "gpt2", "opt"])
+def test_a_step_is_that_of_dense_float64(family, ce_weight, tmp_path):
+    changes = CHANGES.get(family, {})
+    student, teacher = tiny_model(family, seed=1, **changes), tiny_model(family, seed=2, **changes)
+    before = copy.deepcopy(student)
+    args = config(tmp_path, per_device_train_batch_size=12, ce_weight=ce_weight, hidden_loss="none", **STEP)
+    trainer = KDTrainer(
+        student, args, train_dataset=Dataset.from_list(ROWS), teacher_model=teacher, processing_class=tiny_tokenizer()
+    )
+    batch = next(iter(trainer.get_train_dataloader()))
+    wanted, slopes = dense_step(before, teacher, batch, ce_weight=ce_weight)
+    trainer.train()
+    assert logged(trainer, "loss") == [(pytest.approx(wanted, rel=1e-4),)]
+    after = dict(trainer.model.named_parameters())
+    for name, weight in before.named_parameters():
+        torch.testing.assert_close(weight - after[name], slopes[name], atol=2e-4, rtol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"hidden_loss": EVERY_STATE, "layer_map": "origins"}, {"hidden_loss": ["block"], "ce_weight": 0.3}],
+    ids=["logits", "states", "mixed"],
+)
+def test_steps_are_the_same_however_rows_are_dealt_out(more, pruned, tmp_path):
+    told = []
+    for batch, steps in ((4, 1), (2, 2), (1, 4)):
+        sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": steps}
+        names = ("loss", "grad_norm", "ce_loss", "kd_loss") + (("hidden_loss", "hidden_weight") if more else ())
+        told.append(logged(trained(pruned, tmp_path, **sizes, **more), *names))
+    for other in told[1:]:
+        for one, two in zip(told[0], other, strict=True):
+            assert two == pytest.approx(one, rel=2e-4, abs=1e-6)
+
+
+def test_packing_and_padding_free_are_the_padded_rows(pruned, tmp_path):
+    """Flattened rows that do not see each other learn what padded ones learn."""
+    told = {"hidden_loss": EVERY_STATE, "hidden_weight": 0.5, "max_length": None}
+    padded = trained(pruned, tmp_path, **told)
+    flat = trained(pruned, tmp_path, padding_free=True, **told)
+    names = ("loss", "kd_loss", "hidden_loss", "grad_norm")
+    for one, other in zip(logged(padded, *names), logged(flat, *names), strict=True):
+        assert other == pytest.approx(one, rel=1e-3, abs=1e-6)
+    packed = trained(pruned, tmp_path, packing=True, max_length=64)
+    assert logged(packed, "kd_loss")[0][0] > 0
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointing_changes_nothing(reentrant, pruned, tmp_path):
+    states = ["embedding", "block"] if reentrant else EVERY_STATE
+    told = {"hidden_loss": states, "layer_map": "origins"}
+    plain = trained(pruned, tmp_path, **told)
+    kept = trained(
+        pruned,
+        tmp_path,
+        gradient_checkpointing=True,
+        gradient_checkpointing_kwargs={"use_reentrant": reentrant},
+        **told,
+    )
+    for name, weight in weights(plain).items():
+        torch.testing.assert_close(weights(kept)[name], weight, atol=1e-5, rtol=1e-4)
+
+
+def test_states_inside_blocks_are_refused_where_checkpointing_hides_them(pruned, tmp_path):
+    told = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}
+    with pytest.raises(InputError, match="hidden_loss names 'mlp', whose gradient re-entrant"):
+        trained(pruned, tmp_path, hidden_loss=["mlp"], **told)
+
+
+def test_bf16_autocast_trains(pruned, tmp_path):
+    exact = logged(trained(pruned, tmp_path), "kd_loss")
+    lower = logged(trained(pruned, tmp_path, bf16=True), "kd_loss")
+    assert lower[0] == pytest.approx(exact[0], rel=0.05)
+
+
+def test_lora_trains_the_adapter_only(pruned, tmp_path):
+    trainer = trained(pruned, tmp_path, peft=LoraConfig(r=2, target_modules="all-linear"), learning_rate=1e-2)
+    losses = [loss for (loss,) in logged(trainer, "kd_loss")]
+    assert losses[-1] < losses[0]
+    base = AutoModelForCausalLM.from_pretrained(pruned, dtype=torch.float32).state_dict()
+    now = trainer.model.get_base_model().state_dict()
+    assert torch.equal(now["model.embed_tokens.weight"], base["model.embed_tokens.weight"])
+    assert torch.equal(now["lm_head.weight"], base["lm_head.weight"])
+
+
+def test_an_adapter_on_the_head_is_refused(pruned, tmp_path):
+    with pytest.raises(ValueError, match="adapter to `lm_head` is not supported"):
+        trained(pruned, tmp_path, peft=LoraConfig(r=2, target_modules=["lm_head"]))
+
+
+def test_dft_and_label_smoothing_are_trls_with_the_divergence_beside(pruned, tmp_path):
+    """The cross-entropy's part of the loss is what SFTTrainer makes of it."""
+    data = Dataset.from_list(ROWS)
+    kd = logged(trained(pruned, tmp_path, max_steps=1), "kd_loss")[0][0]
+    for more in ({"loss_type": "dft"}, {"label_smoothing_factor": 0.1}):
+        ours = trained(pruned, tmp_path, max_steps=1, ce_weight=0.5, **more)
+        theirs = SFTTrainer(str(pruned), config(tmp_path, SFTConfig, max_steps=1, **more), train_dataset=data)
+        theirs.train()
+        wanted = 0.5 * logged(theirs, "loss")[0][0] + kd
+        assert logged(ours, "loss")[0][0] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_evaluation_reports_kl_and_agreement(pruned, dense, tmp_path):
+    data = Dataset.from_list(ROWS)
+    kls = []
+    for more in ({}, {"divergence": "reverse_kl"}):
+        trainer = KDTrainer(str(pruned), config(tmp_path, **more), None, data, data, teacher_model=str(dense))
+        told = trainer.evaluate()
+        assert {"eval_loss", "eval_ce_loss", "eval_kd_loss", "eval_kl", "eval_top1_agreement"} <= told.keys()
+        kls.append(told["eval_kl"])
+    assert kls[0] == pytest.approx(kls[1], rel=1e-5)
+    assert 0 <= told["eval_top1_agreement"] < 1
+    same = KDTrainer(str(dense), config(tmp_path), None, data, data, teacher_model=str(dense)).evaluate()
+    assert same["eval_top1_agreement"] == 1
+    assert same["eval_kl"] < 1e-6
+
+
+def test_a_wider_teacher_teaches_states_through_a_projection_that_is_not_saved(tmp_path):
+    teacher = save_tiny(tmp_path / "wide", hidden_size=48, seed=3)
+    student = save_tiny(tmp_path / "narrow")
+    told = {"save_strategy": "steps", "save_steps": 2, "hidden_loss": ["embedding", "block"]}
+    trainer = trained(student, tmp_path, teacher=str(teacher), **told)
+    before, projection = tmp_path / "out" / "checkpoint-2", getattr(trainer.model, PROJECTION)
+    assert projection.weight.shape == (48, SIZES["hidden_size"])
+    assert (before / STATE).is_file()
+    trainer.save_model(str(tmp_path / "saved"))
+    trainer.model.save_pretrained(tmp_path / "by-hand")
+    for folder in (before, tmp_path / "saved", tmp_path / "by-hand"):
+        _, told = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+        assert not told["missing_keys"]
+        assert not told["unexpected_keys"]
+        assert not (tmp_path / "saved" / STATE).exists()
+
+
+@pytest.mark.parametrize(
+    "peft", [None, LoraConfig(r=2, lora_dropout=0.1, target_modules="all-linear")], ids=["full", "lora"]
+)
+def test_a_resumed_run_is_an_unbroken_one(peft, tmp_path):
+    teacher = save_tiny(tmp_path / "wide", hidden_size=48, seed=3)
+    student = save_tiny(tmp_path / "narrow")
+    told = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "hidden_loss": ["embedding", "block"]}
+    unbroken = trained(student, tmp_path, peft=peft, teacher=str(teacher), **told)
+    resumed = KDTrainer(
+        str(student),
+        config(tmp_path, **told),
+        train_dataset=Dataset.from_list(ROWS),
+        teacher_model=str(teacher),
+        peft_config=peft,
+    )
+    resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
+    names = ("loss", "grad_norm", "kd_loss", "hidden_loss", "hidden_weight")
+    assert logged(resumed, *names) == logged(unbroken, *names)
+    wanted = weights(unbroken)
+    assert any(PROJECTION in name for name in wanted)
+    assert all(torch.equal(weight, wanted[name]) for name, weight in weights(resumed).items())
+
+
+def test_a_checkpoint_without_the_state_is_refused(tmp_path):
+    student = save_tiny(tmp_path / "narrow")
+    told = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1}
+    trained(student, tmp_path, teacher=str(student), hidden_loss="none", **told)
+    trainer = KDTrainer(
+        str(student),
+        config(tmp_path, hidden_loss=["block"]),
+        train_dataset=Dataset.from_list(ROWS),
+        teacher_model=str(student),
+    )
+    with pytest.raises(InputError, match=f"has no {STATE}"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-1"))
+
+
+def test_saves_are_plain_and_carry_the_provenance(pruned, tmp_path):
+    trainer = trained(pruned, tmp_path)
+    trainer.save_model(str(tmp_path / "saved"))
+    assert read_provenance(tmp_path / "saved") == read_provenance(pruned)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", dtype=torch.float32)
+    assert plain.state_dict().keys() == AutoModelForCausalLM.from_pretrained(pruned).state_dict().keys()
+
+
+def test_the_teacher_is_left_as_it_is(pruned, dense, tmp_path):
+    teacher = AutoModelForCausalLM.from_pretrained(dense)
+    before = {name: weight.clone() for name, weight in teacher.state_dict().items()}
+    trained(pruned, tmp_path, teacher=teacher)
+    assert all(torch.equal(weight, before[name]) for name, weight in teacher.state_dict().items())
+
+
+@pytest.mark.parametrize("cls", [TrainingArguments, SFTConfig])
+def test_arguments_of_every_kind(cls, pruned, dense, tmp_path):
+    args = cls(str(tmp_path), report_to="none", use_cpu=True, bf16=False, max_steps=1, hub_token="secret")
+    data = Dataset.from_list(TEXT)
+    trainer = KDTrainer(str(pruned), args, None, data, data, teacher_model=str(dense))
+    assert isinstance(trainer.args, KDConfig)
+    assert trainer.args.hub_token == "secret"
+
+
+def test_streams_train(pruned, tmp_path):
+    data = IterableDataset.from_generator(lambda: iter(ROWS))
+    trainer = KDTrainer(str(pruned), config(tmp_path), train_dataset=data)
+    trainer.train()
+    assert logged(trainer, "kd_loss")[0][0] > 0
+
+
+def test_a_larger_padded_vocabulary_is_said_and_shared(tmp_path, caplog):
+    teacher = save_tiny(tmp_path / "padded", vocab_size=SIZES["vocab_size"] + 9)
+    student = save_tiny(tmp_path / "student", seed=1)
+    with caplog.at_level(logging.WARNING):
+        trainer = trained(student, tmp_path, teacher=str(teacher))
+    assert any("over the 259 shared ids" in record.getMessage() for record in caplog.records)
+    assert logged(trainer, "kd_loss")[0][0] > 0
+    in_memory = AutoModelForCausalLM.from_pretrained(teacher)
+    in_memory.config._name_or_path = ""
+    with pytest.raises(InputError, match="the teacher in memory has no tokenizer to compare"):
+        trained(student, tmp_path, teacher=in_memory)
+
+
+def test_another_tokenizer_is_refused(pruned, tmp_path):
+    teacher = save_tiny(tmp_path / "other")
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["answer"])
+    tokenizer.save_pretrained(teacher)
+    with pytest.raises(InputError, match="the teacher's tokenizer is another than the student's: it encodes"):
+        trained(pruned, tmp_path, teacher=str(teacher))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"layer_map": {0: 9}, "hidden_loss": ["block"]}, "names block 9 of the teacher, which has blocks 0 to 3"),
+        ({"layer_map": {3: 1}, "hidden_loss": ["block"]}, "names block 3 of the student, which has blocks 0 to 2"),
+        ({"layer_map": {"a": 1}, "hidden_loss": ["block"]}, "wanted: student's block -> teacher's block, two numbers"),
+        ({"layer_map": {}, "hidden_loss": ["block"]}, "layer_map is empty"),
+    ],
+)
+def test_maps_that_do_not_fit(more, message, pruned, tmp_path):
+    with pytest.raises(InputError, match=message):
+        trained(pruned, tmp_path, **more)
+
+
+def test_no_teacher_and_no_provenance(dense, tmp_path):
+    with pytest.raises(InputError, match="`teacher_model` was left out.*give `teacher_model`, or `teacher_cache`"):
+        trained(dense, tmp_path)
+
+
+def test_a_teacher_that_is_nowhere(pruned, tmp_path):
+    with pytest.raises(InputError, match="is neither a folder here nor a hub id"):
+        trained(pruned, tmp_path, teacher="nowhere")
+
+
+def test_rows_with_nothing_to_learn_are_refused(pruned, tmp_path):
+    rows = [{"input_ids": [1, 2, 3], "labels": [-100, -100, -100]}] * 4
+    with pytest.raises(InputError, match="no row of the training dataset has a token to learn"):
+        trained(pruned, tmp_path, rows)
+
+
+def test_a_batch_with_nothing_to_learn_is_a_zero(pruned, tmp_path):
+    trainer = trained(pruned, tmp_path)
+    ids = torch.arange(6)[None]
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.full_like(ids, -100)}
+    loss = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=torch.tensor(5))
+    loss.backward()
+    assert loss == 0
+
+
+def test_teachers_that_are_no_numbers_stop_the_run_and_name_the_rows(pruned, dense, tmp_path):
+    teacher = AutoModelForCausalLM.from_pretrained(dense, dtype=torch.float32)
+    marked = tiny_tokenizer()("3", add_special_tokens=False)["input_ids"][0]
+    with torch.no_grad():
+        teacher.model.embed_tokens.weight[marked] = torch.nan
+    trainer = KDTrainer(
+        str(pruned), config(tmp_path), train_dataset=Dataset.from_list(PLAIN[:4]), teacher_model=teacher
+    )
+    batch = trainer.data_collator([trainer.train_dataset[row] for row in range(4)])
+    with pytest.raises(InputError, match=r"logits are not finite on rows 3 of the batch \(row 3 begins with ids \["):
+        trainer.compute_loss(trainer.model, batch, num_items_in_batch=torch.tensor(9))
+
+
+def test_ids_the_teacher_does_not_know(pruned, tmp_path):
+    teacher = save_tiny(tmp_path / "small", vocab_size=250, pad_token_id=0, eos_token_id=1)
+    with pytest.raises(InputError, match="has token id 258, and the teacher's vocabulary ends at 249"):
+        trained(pruned, tmp_path, [{"input_ids": [1, 2, 258, 4]}] * 4, teacher=str(teacher))

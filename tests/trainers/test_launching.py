@@ -1,0 +1,139 @@
+import json
+import sys
+
+import pytest
+import torch
+import yaml
+from datasets import Dataset
+from transformers import AutoModelForCausalLM
+
+from tests.conftest import ROWS
+from trl_prune.checkpoints import dense_root
+from trl_prune.errors import InputError
+from trl_prune.pruning.surgery import LAYERS, prune_checkpoint
+from trl_prune.trainers import launching
+from trl_prune.trainers.arms import ArmPlan, Trained, train_arm
+from trl_prune.trainers.launching import Launch, find_launch, launch_command, read_job, train_launched
+
+
+# On CPUs too: accelerate has MPI start what it calls MULTI_CPU. The arms' own `use_cpu` decides where they run.
+TWO_CPUS = {
+    "compute_environment": "LOCAL_MACHINE",
+    "distributed_type": "MULTI_GPU",
+    "num_machines": 1,
+    "num_processes": 2,
+    "machine_rank": 0,
+    "main_process_port": 0,
+    "mixed_precision": "no",
+}
+ARGS = {
+    "use_cpu": True,
+    "bf16": False,
+    "logging_steps": 2,
+    "save_steps": 2,
+    "num_train_epochs": 1,
+    "gradient_checkpointing": False,
+    "learning_rate": 1e-3,
+    "max_length": 96,
+    "hidden_loss": "none",
+}
+
+
+@pytest.fixture
+def pruned(dense, tmp_path):
+    prune_checkpoint(dense, tmp_path / "pruned", {LAYERS: [0, 3]}, dense_root(dense, str(dense)))
+    return tmp_path / "pruned"
+
+
+def config_file(folder, values=TWO_CPUS):
+    path = folder / "two_cpus.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_processes_are_found_where_the_user_says(tmp_path, monkeypatch):
+    path = config_file(tmp_path)
+    assert find_launch(str(path)) == Launch(2, path)
+    shipped = find_launch("fsdp2")
+    assert shipped.config.name == "fsdp2.yaml"
+    assert shipped.processes == yaml.safe_load(shipped.config.read_text())["num_processes"]
+    assert find_launch(str(config_file(tmp_path, {"use_cpu": True}))).processes == 1
+    for count, wanted in ((0, None), (1, None), (4, Launch(4))):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        assert find_launch(None) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("[", "is no accelerate config"), ("num_processes: two", "is no accel")]
+)
+def test_a_file_that_is_no_config_is_refused(tmp_path, text, message):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        find_launch(str(tmp_path / "x.yaml"))
+
+
+def test_a_name_that_nobody_ships_is_refused():
+    with pytest.raises(InputError, match="'fsdp3' is no file here; allowed: a file, or fsdp1, fsdp2, multi_gpu"):
+        find_launch("fsdp3")
+
+
+def test_the_command_is_accelerates(tmp_path):
+    start = [sys.executable, "-m", "accelerate.commands.launch"]
+    end = ["--module", "trl_prune.trainers.launching", "job"]
+    told = launch_command(Launch(2, tmp_path / "a.yaml"), "job")
+    assert told == [*start, "--config_file", str(tmp_path / "a.yaml"), *end]
+    told = launch_command(Launch(4), "job")
+    assert told[: len(start)] == start
+    assert told[-len(end) :] == end
+    assert told[told.index("--num_processes") + 1] == "4"
+    assert "--multi_gpu" in told
+
+
+def test_a_plan_reaches_its_processes_whole(dense, pruned, tmp_path, monkeypatch):
+    plan = ArmPlan(pruned, tmp_path / "out", ARGS, {"r": 2}, 100, "kd", dense)
+    seen = []
+
+    def processes(command, check):
+        seen.append(read_job(tmp_path / "out-job"))
+        (tmp_path / "out-job" / "trained.json").write_text(json.dumps(vars(Trained([], 1, 1, 1, None))))
+        return type("Done", (), {"returncode": 0})
+
+    monkeypatch.setattr(launching.subprocess, "run", processes)
+    assert train_launched(plan, Dataset.from_list(ROWS), tmp_path / "model", Launch(2)) == Trained([], 1, 1, 1, None)
+    assert seen == [(plan, tmp_path / "model")]
+    assert not (tmp_path / "out-job").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(dense, pruned, tmp_path):
+    """Half the batch on each of two processes; really started, by accelerate, on CPUs."""
+    rows, launch = Dataset.from_list(ROWS), find_launch(str(config_file(tmp_path)))
+    one = ArmPlan(pruned, tmp_path / "one", ARGS | {"per_device_train_batch_size": 4}, None, None, "kd", dense)
+    two = ArmPlan(pruned, tmp_path / "two", ARGS | {"per_device_train_batch_size": 2}, None, None, "kd", dense)
+    alone = train_arm(one, rows, tmp_path / "alone")
+    together = train_launched(two, rows, tmp_path / "together", launch)
+    assert (together.steps, together.tokens) == (alone.steps, alone.tokens)
+    assert together.final_loss == pytest.approx(alone.final_loss, rel=1e-3)
+    wanted, told = (
+        AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("alone", "together")
+    )
+    start = AutoModelForCausalLM.from_pretrained(pruned).state_dict()
+    moved = sum(float((wanted[name] - start[name]).square().sum()) for name in wanted)
+    apart = sum(float((wanted[name] - told[name]).square().sum()) for name in wanted)
+    assert apart < 1e-3 * moved
+    assert not (tmp_path / "two-job").exists()
+
+
+@pytest.mark.slow
+def test_processes_that_did_not_start_are_missed(dense, pruned, tmp_path):
+    plan = ArmPlan(pruned, tmp_path / "out", ARGS, None, None, "kd", dense)
+    path = config_file(tmp_path, TWO_CPUS | {"distributed_type": "MULTI_CPU", "use_cpu": True})
+    with pytest.raises(InputError, match="started 1 processes where --accelerate_config says 2"):
+        train_launched(plan, Dataset.from_list(ROWS), tmp_path / "model", find_launch(str(path)))
+
+
+@pytest.mark.slow
+def test_what_a_process_says_about_the_input_is_said_here(dense, pruned, tmp_path):
+    plan = ArmPlan(pruned, tmp_path / "out", ARGS, None, None, "kd", dense, tmp_path / "no-cache")
+    with pytest.raises(InputError, match="is no teacher cache"):
+        train_launched(plan, Dataset.from_list(ROWS), tmp_path / "model", find_launch(str(config_file(tmp_path))))

@@ -1,0 +1,339 @@
+"""The pass that lets a teacher speak once about every prepared row, into a `TeacherCache`.
+
+Which sequences share a shard follows from the rows alone, and each draw from its own sequence, so shards may be
+written by any number of processes, in any order, and a broken pass goes on with the shards that are missing.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from trl_prune.checkpoints import weights_fingerprint, write_json
+from trl_prune.data.self_distillation import ALONE, Share, Teacher
+from trl_prune.data.teacher_cache import (
+    CHECKSUMS,
+    ENTRY_STARTS,
+    FORMAT,
+    HEAD,
+    KEYS,
+    MARKER,
+    POSITION_STARTS,
+    CacheFacts,
+    TeacherCache,
+    checksum,
+    read_facts,
+    shard_path,
+)
+from trl_prune.data.teacher_codecs import Arrays, Codec, Hidden, settings_of
+from trl_prune.data.teacher_rows import (
+    MASKED,
+    PreparedRow,
+    SequencePlace,
+    places_of,
+    shifts_of,
+    tokenizer_fingerprint,
+)
+from trl_prune.errors import InputError
+from trl_prune.lm_head import LMHead, lm_head
+from trl_prune.losses.targets import HeadTarget, TeacherTarget
+
+
+# Tokens of a shard: what a kill loses at most, for each process.
+SHARD_TOKENS = 1 << 16
+# Tokens on which the head is held against the model's own logits.
+PROBE_TOKENS = 16
+# Positions of a sequence that are computed again to prove alignment, and how far they may be off: rounding of other
+# arithmetic stays far below, another teacher or a shift by one far above.
+VERIFIED_POSITIONS = 64
+TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be written.
+
+    Attributes:
+        rows: prepared rows: `input_ids`, `labels` and, where packed, `seq_lengths`.
+        teacher: the model, loaded only if a shard is missing.
+        codec: how its words are written down.
+        batch_size: sequences a forward pass; decides speed, not content.
+        vocab_size: ids of the student, where the teacher's head has more (padding); its mass on others is left out.
+        shard_tokens: tokens of a shard.
+    """
+
+    rows: Sequence[PreparedRow]
+    teacher: Teacher
+    codec: Codec
+    batch_size: int = 16
+    vocab_size: int | None = None
+    shard_tokens: int = SHARD_TOKENS
+
+
+def write_cache(folder: Path, work: Work, share: Share = ALONE) -> TeacherCache:
+    """Write what a teacher says about prepared rows, or what of it is missing, and return the cache.
+
+    Args:
+        folder: where it goes.
+        work: rows, teacher and tier.
+        share: which shards this process writes; the folder must be one for all processes.
+
+    Raises:
+        InputError: no row teaches anything, the folder holds another cache, or the model's logits are not its head's.
+    """
+    places = places_of(work.rows)
+    if not places:
+        raise InputError("no row has a token to learn, so there is nothing for the teacher to say")
+    shards = planned_shards(places, work.shard_tokens)
+    plan = plan_hash(places, work)
+    check_folder(folder, plan)
+    mine = list(range(len(shards))[share.rank :: share.processes])
+    wanted = [number for number in mine if not shard_path(folder, number).is_file()]
+    leads = share.rank == 0
+    if wanted or (leads and not (folder / MARKER).is_file()):
+        folder.mkdir(parents=True, exist_ok=True)
+        speaker = Speaker(work)
+        if leads:
+            speaker.introduce(folder, shards, plan)
+        for number in share.progress(wanted):
+            write_shard(shard_path(folder, number), speaker.shard(shards[number]), plan)
+    share.wait()
+    return TeacherCache.open(folder)
+
+
+def planned_shards(places: list[SequencePlace], shard_tokens: int) -> list[list[SequencePlace]]:
+    """Return runs of sequences, each closed by the one that fills it."""
+    shards, tokens = [[]], 0
+    for place in places:
+        if tokens >= shard_tokens:
+            shards.append([])
+            tokens = 0
+        shards[-1].append(place)
+        tokens += place.tokens
+    return shards
+
+
+def plan_hash(places: list[SequencePlace], work: Work) -> str:
+    """Return a hash of all that decides a cache's content."""
+    told = [
+        FORMAT,
+        settings_of(work.codec),
+        work.teacher.fingerprint,
+        tokenizer_fingerprint(work.teacher.tokenizer),
+        work.vocab_size,
+        work.shard_tokens,
+    ]
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    digest.update(np.array([place.key for place in places], dtype="<i8").tobytes())
+    return digest.hexdigest()[:16]
+
+
+def check_folder(folder: Path, plan: str) -> None:
+    """Check that a folder is free or holds a part of this very cache.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    if (folder / MARKER).is_file():
+        if read_facts(folder).plan != plan:
+            raise InputError(
+                f"{folder} holds a teacher cache of another teacher, tokenizer, tier or dataset; name a new folder"
+            )
+    elif folder.is_dir() and any(not entry.name.startswith((".", "shard-", HEAD)) for entry in folder.iterdir()):
+        raise InputError(f"{folder} is not empty and no teacher cache; name a new folder")
+
+
+class Speaker:
+    """A loaded teacher that answers for sequences."""
+
+    def __init__(self, work: Work):
+        self.work = work
+        self.model = work.teacher.load().eval()
+        whole = lm_head(self.model)
+        check_head(self.model, whole, work.rows[0]["input_ids"][:PROBE_TOKENS])
+        self.head = whole.first(work.vocab_size)
+
+    def introduce(self, folder: Path, shards: list[list[SequencePlace]], plan: str) -> None:
+        """Write `cache.json`, and the head where the tier needs it."""
+        if isinstance(self.work.codec, Hidden):
+            write_head(folder / HEAD, self.head)
+        places = [place for shard in shards for place in shard]
+        facts = CacheFacts(
+            settings=settings_of(self.work.codec),
+            plan=plan,
+            teacher=[self.work.teacher.fingerprint, weights_fingerprint(self.model)],
+            tokenizer=tokenizer_fingerprint(self.work.teacher.tokenizer),
+            vocab_size=len(self.head.weight),
+            num_hidden_layers=self.model.config.get_text_config().num_hidden_layers,
+            sequences=len(places),
+            tokens=sum(place.tokens for place in places),
+            positions=sum(place.positions for place in places),
+            shards=len(shards),
+        )
+        write_json(folder / MARKER, asdict(facts))
+
+    def shard(self, places: list[SequencePlace]) -> tuple[list[SequencePlace], list[Arrays]]:
+        """Return the arrays of each sequence, sequences of like length having been read together."""
+        order = sorted(range(len(places)), key=lambda index: (-places[index].tokens, index))
+        arrays: dict[int, Arrays] = {}
+        for start in range(0, len(order), self.work.batch_size):
+            batch = order[start : start + self.work.batch_size]
+            arrays |= zip(batch, self.speak([places[index] for index in batch]), strict=True)
+        return places, [arrays[index] for index in range(len(places))]
+
+    @torch.inference_mode()
+    def speak(self, places: list[SequencePlace]) -> Iterator[Arrays]:
+        """Yield the arrays of sequences that are read together."""
+        rows = [self._tokens(place) for place in places]
+        states = final_states(self.model, rows)
+        check_finite(states, places)
+        shifts = torch.cat([shifts_of(place.key, place.positions, self.work.codec.seed) for place in places])
+        arrays = self.work.codec.encode(states, self.head, shifts)
+        yield from apart(arrays, [place.positions for place in places], self.work.codec)
+
+    def _tokens(self, place: SequencePlace) -> tuple[Tensor, Tensor]:
+        row, end = self.work.rows[place.row], place.start + place.tokens
+        return tuple(torch.tensor(row[name][place.start : end]) for name in ("input_ids", "labels"))
+
+
+def final_states(model: PreTrainedModel, rows: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return the states from which the learned tokens are predicted, `(positions, hidden_size)`, row after row.
+
+    Args:
+        model: a causal LM; its backbone alone is called.
+        rows: input ids and labels of sequences, padded here on the right, where no token sees it.
+    """
+    ids, labels = (torch.nn.utils.rnn.pad_sequence(part, batch_first=True) for part in zip(*rows, strict=True))
+    lengths = torch.tensor([len(row) for row, _ in rows])
+    mask = torch.arange(ids.shape[1]) < lengths[:, None]
+    learned = (labels != MASKED) & mask
+    out = model.base_model(
+        input_ids=ids.to(model.device), attention_mask=mask.long().to(model.device), use_cache=False
+    )
+    states = out.last_hidden_state[:, :-1]
+    return states[learned[:, 1:].to(states.device)].to(model.get_output_embeddings().weight.device)
+
+
+def check_finite(states: Tensor, places: list[SequencePlace]) -> None:
+    """Check that a teacher's states are numbers.
+
+    Raises:
+        InputError: some are not; the rows are named.
+    """
+    if torch.isfinite(states).all():
+        return
+    parts = states.split([place.positions for place in places])
+    rows = sorted({place.row for place, part in zip(places, parts, strict=True) if not torch.isfinite(part).all()})
+    raise InputError(f"the teacher's states are not finite on prepared rows {', '.join(map(str, rows))}")
+
+
+def apart(arrays: Arrays, positions: list[int], codec: Codec) -> Iterator[Arrays]:
+    """Yield each sequence's part of arrays that were encoded together."""
+    sizes = dict.fromkeys(arrays, positions)
+    if codec.ragged:
+        entries = [int(part.sum()) for part in arrays["lengths"].long().split(positions)]
+        sizes |= dict.fromkeys(codec.ragged, entries)
+    parts = {name: array.split(sizes[name]) for name, array in arrays.items()}
+    for index in range(len(positions)):
+        yield {name: part[index] for name, part in parts.items()}
+
+
+def write_shard(path: Path, content: tuple[list[SequencePlace], list[Arrays]], plan: str) -> None:
+    """Write a shard, whole or not at all."""
+    places, parts = content
+    tensors = {name: torch.cat([part[name] for part in parts]).contiguous() for name in parts[0]}
+    tensors[KEYS] = torch.tensor([place.key for place in places], dtype=torch.int64)
+    tensors[POSITION_STARTS] = _starts([place.positions for place in places])
+    if "entries" in parts[0]:
+        tensors[ENTRY_STARTS] = _starts([len(part["entries"]) for part in parts])
+    tensors[CHECKSUMS] = torch.tensor([checksum(part) for part in parts], dtype=torch.int64)
+    _save(tensors, path, plan)
+
+
+def _starts(lengths: list[int]) -> Tensor:
+    return torch.tensor([0, *lengths]).cumsum(0)
+
+
+def _save(tensors: dict[str, Tensor], path: Path, plan: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    save_file(tensors, part, metadata={"plan": plan})
+    part.chmod(0o644)  # safetensors writes files that only their owner can read
+    with part.open("rb") as stream:
+        os.fsync(stream.fileno())
+    os.replace(part, path)
+
+
+def write_head(path: Path, head: LMHead) -> None:
+    """Write an LM head."""
+    told = {"weight": head.weight, "bias": head.bias, "scale": torch.tensor(head.scale, dtype=torch.float64)}
+    told["softcap"] = None if head.softcap is None else torch.tensor(head.softcap, dtype=torch.float64)
+    _save({name: value.detach().cpu().contiguous() for name, value in told.items() if value is not None}, path, "")
+
+
+@torch.inference_mode()
+def check_head(model: PreTrainedModel, head: LMHead, tokens: Sequence[int]) -> None:
+    """Check that the head's logits are the model's.
+
+    Raises:
+        InputError: the model makes its logits in another way.
+    """
+    ids = torch.tensor([list(tokens)], device=model.device)
+    states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    mine = head.logits(states.to(head.weight.device))
+    own = model(input_ids=ids, use_cache=False).logits.to(mine)
+    if not torch.isfinite(own).all():
+        raise InputError(f"the teacher's logits are not finite on the first row ({model.config.model_type})")
+    if (mine - own).norm() > TOLERANCE * own.norm():
+        raise InputError(
+            f"the logits of model type {model.config.model_type!r} are not its LM head's on its final states, so its "
+            "words cannot be cached"
+        )
+
+
+@torch.inference_mode()
+def verify(cache: TeacherCache, rows: Sequence[PreparedRow], model: PreTrainedModel, count: int = 4) -> None:
+    """Compute a few sequences anew and hold them against the cache.
+
+    Args:
+        cache: the cache.
+        rows: prepared rows that it must hold.
+        model: the teacher.
+        count: sequences, spread over the rows.
+
+    Raises:
+        InputError: a sequence is missing, or the cache says something else than the teacher.
+    """
+    places = places_of(rows)
+    chosen = [places[index * len(places) // count] for index in range(min(count, len(places)))]
+    teacher = Teacher(lambda: model, None, "")
+    speaker = Speaker(Work(rows, teacher, cache.codec, vocab_size=cache.facts.vocab_size))
+    for place in chosen:
+        told = cache.targets(torch.tensor([place.key]))
+        (arrays,) = speaker.speak([place])
+        off = distance(told, cache.codec.decode(arrays, cache.head), cache.facts.vocab_size)
+        if not off <= TOLERANCE:
+            raise InputError(
+                f"the teacher cache {cache.folder} does not say what this teacher says about row {place.row} (off by "
+                f"{off:.2f} where {TOLERANCE} is rounding): it is of another teacher or out of step; write it anew"
+            )
+
+
+def distance(one: TeacherTarget, other: TeacherTarget, vocabulary: int) -> float:
+    """Return how far apart two targets are, 0 to 1: states relatively, distributions by the mass they do not share."""
+    if isinstance(one, HeadTarget):
+        return float((one.hidden - other.hidden).float().norm() / other.hidden.float().norm())
+    dense = [
+        torch.zeros(len(target.ids[:VERIFIED_POSITIONS]), vocabulary).scatter_add_(
+            1, target.ids[:VERIFIED_POSITIONS], target.probs[:VERIFIED_POSITIONS]
+        )
+        for target in (one, other)
+    ]
+    return float((dense[0] - dense[1]).abs().sum() / (dense[0] + dense[1]).sum())

@@ -1,0 +1,1 @@
+"""Pure tensor functions: divergences, the head that computes them, and distances between hidden states."""

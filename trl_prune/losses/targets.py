@@ -1,0 +1,49 @@
+"""What a teacher says about N positions, in the two forms that a loss reads."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class HeadTarget:
+    """A full distribution at each position, told by the states it is computed from; logits never exist whole.
+
+    `logits = softcap * tanh(scale * (hidden @ weight.T + bias) / softcap)`.
+
+    Attributes:
+        hidden: final states, post-norm, `(N, teacher hidden_size)`.
+        weight: the LM head, `(teacher vocab_size, teacher hidden_size)`; rows beyond the student's vocabulary are left
+            out and the mass renormalised.
+        bias: the head's bias, `(teacher vocab_size,)`.
+        scale: factor on the logits.
+        softcap: bound of the logits, None where they are not bounded.
+    """
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+
+
+@dataclass(frozen=True)
+class SparseTarget:
+    """Probabilities of some ids at each position.
+
+    Attributes:
+        ids: the ids, `(N, k)` int64.
+        probs: their probabilities, `(N, k)` float32. A sample of fewer ids is padded with any ids at probability 0; a
+            row with a tail has k different ids.
+        tail: the mass that all other ids hold together, `(N,)` float32. None where `probs` sums to 1: a sample, whose
+            expected gradient is the full distribution's.
+        temperature: what the teacher's logits were divided by.
+    """
+
+    ids: Tensor
+    probs: Tensor
+    tail: Tensor | None = None
+    temperature: float = 1.0
+
+
+TeacherTarget = HeadTarget | SparseTarget

@@ -1,0 +1,139 @@
+"""A teacher that spoke before: what it said is read from a cache, and no teacher is in memory."""
+
+import logging
+from collections.abc import Callable, Mapping
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from trl_prune.checkpoints import fingerprint, weights_fingerprint
+from trl_prune.data.teacher_cache import TeacherCache
+from trl_prune.data.teacher_rows import row_keys
+from trl_prune.data.teacher_writing import verify
+from trl_prune.errors import InputError
+from trl_prune.losses.targets import HeadTarget, TeacherTarget
+from trl_prune.trainers.kd_config import KDConfig
+from trl_prune.trainers.layer_map import states_to_compare
+from trl_prune.trainers.stream import Point
+
+
+KEYS = "teacher_keys"
+MASKED = -100
+logger = logging.getLogger(__name__)
+
+
+class KeyedCollator:
+    """A collator whose batches name their sequences, so that a cache can be asked about them."""
+
+    def __init__(self, collator: Callable[[list[Mapping]], dict], packed: bool):
+        """Wrap a collator.
+
+        Args:
+            collator: TRL's.
+            packed: whether positions restart at each of a row's `seq_lengths`.
+        """
+        self._collator, self._packed = collator, packed
+
+    def __call__(self, examples: list[Mapping]) -> dict:
+        """Return the collator's batch and, under `teacher_keys`, the keys of its sequences."""
+        batch = self._collator(examples)
+        batch[KEYS] = torch.cat([keys_of(example, self._packed) for example in examples])
+        return batch
+
+
+def keys_of(example: Mapping, packed: bool) -> Tensor:
+    """Return the keys of a prepared row's sequences, `(sequences, 2)`."""
+    names = ("input_ids", "labels", "seq_lengths") if packed else ("input_ids", "labels")
+    return row_keys({name: example[name] for name in names if name in example})
+
+
+class CachedTeacher:
+    """Says what the teacher was found to say about a batch's learned positions."""
+
+    def __init__(self, cache: TeacherCache):
+        self.cache = cache
+
+    def read(self, inputs: dict, points: tuple[Point, ...]) -> tuple[TeacherTarget, dict[Point, Tensor]]:  # noqa: ARG002
+        """Return the cache's words about a batch; the batch's keys are taken out of it.
+
+        Raises:
+            InputError: a sequence is not in the cache, or the batch learns other positions than the cache knows.
+        """
+        labels = inputs["labels"]
+        target = self.cache.targets(inputs.pop(KEYS), labels.device)
+        stored = len(target.hidden if isinstance(target, HeadTarget) else target.ids)
+        learned = int((labels[:, 1:] != MASKED).sum())
+        if stored != learned:
+            raise InputError(
+                f"the batch learns {learned} positions, and the teacher cache {self.cache.folder} has {stored} for "
+                "its rows; a data collator changed labels after the cache was written"
+            )
+        return target, {}
+
+
+def cached_teacher(args: KDConfig, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> CachedTeacher:
+    """Return the teacher of a cache that serves these arguments.
+
+    Raises:
+        InputError: it does not: another tokenizer or temperature, a larger vocabulary, or states that it lacks.
+    """
+    cache = TeacherCache.open(args.teacher_cache)
+    cache.check(args.temperature, tokenizer)
+    config = student.config.get_text_config()
+    check_states(args.hidden_loss, config.num_hidden_layers, cache.facts.num_hidden_layers)
+    known = config.vocab_size
+    if cache.tier != "hidden" and cache.facts.vocab_size > known:
+        raise InputError(
+            f"the teacher cache {cache.folder} has {cache.facts.vocab_size} ids and the student {known}; write it "
+            f"with vocab_size={known}"
+        )
+    return CachedTeacher(cache)
+
+
+def check_states(hidden_loss: str | list[str], student: int, teacher: int) -> None:
+    """Check that no intermediate state is wanted; say so where `auto` would have wanted some.
+
+    Args:
+        hidden_loss: KDConfig's.
+        student: its number of blocks.
+        teacher: its number of blocks.
+
+    Raises:
+        InputError: some are named.
+    """
+    if hidden_loss not in ("auto", "none"):
+        raise InputError(
+            f"hidden_loss is {hidden_loss}, and a teacher cache holds no intermediate states; set hidden_loss='none', "
+            "or distil without `teacher_cache`"
+        )
+    if states_to_compare(hidden_loss, student, teacher):
+        logger.warning(
+            "%d of %d blocks are gone, where hidden_loss='auto' compares intermediate states too; a teacher cache "
+            "holds none, so logits alone are compared",
+            teacher - student,
+            teacher,
+        )
+
+
+def check_datasets(cache: TeacherCache, datasets: list[object], packed: bool) -> None:
+    """Check that the cache holds every row of prepared datasets; streams are checked batch by batch.
+
+    Raises:
+        InputError: it does not.
+    """
+    for dataset in datasets:
+        if isinstance(dataset, Dataset):
+            cache.check_rows(torch.cat([keys_of(row, packed) for row in dataset]))
+
+
+def check_alignment(cache: TeacherCache, dataset: Dataset, teacher: PreTrainedModel, folder: object) -> None:
+    """Hold the cache against the teacher itself, where one was given too.
+
+    Raises:
+        InputError: another teacher, or another alignment, wrote the cache.
+    """
+    mark = weights_fingerprint(teacher) if folder is None else fingerprint(folder)
+    cache.check(cache.codec.temperature or 1.0, teacher=mark)
+    verify(cache, dataset, teacher)

@@ -1,0 +1,132 @@
+"""Arguments of the distillation trainer."""
+
+from dataclasses import dataclass, field
+
+from trl import SFTConfig
+
+from trl_prune.losses.distill_head import Objective, check_target
+from trl_prune.losses.hidden_states import HIDDEN_LOSSES, STATES
+
+
+@dataclass
+class KDConfig(SFTConfig):
+    """Configuration class for the [`KDTrainer`].
+
+    All arguments of [`~trl.SFTConfig`] hold unchanged; those below say what the student learns from the teacher. The
+    defaults are those found best in [2407.14679](https://huggingface.co/papers/2407.14679): the forward KL at
+    temperature 1, without cross-entropy.
+    """
+
+    _VALID_DICT_FIELDS = [*SFTConfig._VALID_DICT_FIELDS, "teacher_model_init_kwargs", "layer_map"]
+
+    # Parameters that control the teacher
+    teacher_model_init_kwargs: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Keyword arguments for `from_pretrained` of a teacher given by name (dtype, device_map, "
+            "quantization_config, ...); `dtype` is the checkpoint's own where left out."
+        },
+    )
+    teacher_cache: str | None = field(
+        default=None,
+        metadata={"help": "Folder written by `trl-prune cache-teacher`; the trainer then holds no teacher."},
+    )
+
+    # Parameters that control the loss
+    divergence: str = field(
+        default="forward_kl",
+        metadata={"help": "What is minimised: `forward_kl`, `reverse_kl`, `jsd`, `mse` (of logits) or `cosine`."},
+    )
+    jsd_beta: float = field(default=0.5, metadata={"help": "The teacher's share in the mixture of `jsd`."})
+    temperature: float = field(default=1.0, metadata={"help": "Divides both models' logits in the divergence."})
+    temperature_squared: bool = field(
+        default=True,
+        metadata={"help": "Whether the divergence, and its gradient, is multiplied by the temperature's square."},
+    )
+    top_k: int | None = field(
+        default=None,
+        metadata={
+            "help": "Compare the teacher's k likeliest tokens and the mass of all others; the whole vocabulary where "
+            "left out."
+        },
+    )
+    kd_weight: float = field(default=1.0, metadata={"help": "Weight of the divergence."})
+    ce_weight: float = field(default=0.0, metadata={"help": "Weight of the cross-entropy with the data's tokens."})
+
+    # Parameters that control intermediate states
+    hidden_loss: list[str] | str = field(
+        default="auto",
+        metadata={
+            "help": "Intermediate states that are compared: any of `embedding`, `block`, `mlp`, `attention`; `none`; "
+            "or `auto`: `embedding` and `block` where a quarter of the blocks or more is gone, else none."
+        },
+    )
+    hidden_distance: str = field(
+        default="cosine", metadata={"help": "How embedding, block and MLP states are compared: `cosine` or `mse`."}
+    )
+    hidden_weight: float | None = field(
+        default=None,
+        metadata={
+            "help": "Weight of the intermediate states' loss. Left out, it is dynamic: the ratio of divergence to "
+            "states' loss in the step before, which makes both terms alike large."
+        },
+    )
+    layer_map: dict | str | None = field(
+        default="auto",
+        metadata={
+            "help": "Which of the teacher's blocks each of the student's is compared with, counted from 0. `auto`: "
+            "the student's last but two with the block it once was, or with the teacher's last but two; `origins`: "
+            "every block with the one it once was."
+        },
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_target(None, self.objective)
+        _check_positive(temperature=self.temperature)
+        _check_not_negative(kd_weight=self.kd_weight, ce_weight=self.ce_weight)
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"`top_k` is {self.top_k}; wanted: 1 or more, or None")
+        if self.kd_weight == 0 and self.ce_weight == 0:
+            raise ValueError("`kd_weight` and `ce_weight` are both 0: there is nothing to learn")
+        self._check_hidden()
+
+    def _check_hidden(self) -> None:
+        if self.hidden_loss not in ("auto", "none"):
+            told = [self.hidden_loss] if isinstance(self.hidden_loss, str) else self.hidden_loss
+            wrong = [name for name in told if name not in STATES]
+            if wrong or not told:
+                raise ValueError(f"`hidden_loss` is {self.hidden_loss!r}; allowed: auto, none, {', '.join(STATES)}")
+            self.hidden_loss = list(told)
+        if self.hidden_distance not in HIDDEN_LOSSES:
+            raise ValueError(f"`hidden_distance` is {self.hidden_distance!r}; allowed: {', '.join(HIDDEN_LOSSES)}")
+        _check_not_negative(hidden_weight=self.hidden_weight or 0)
+        self.layer_map = "auto" if self.layer_map is None else self.layer_map
+        if isinstance(self.layer_map, str) and self.layer_map not in ("auto", "origins"):
+            raise ValueError(f"`layer_map` is {self.layer_map!r}; allowed: auto, origins, or a mapping of blocks")
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimised at each position."""
+        return Objective(
+            self.divergence,
+            self.jsd_beta,
+            self.temperature,
+            self.temperature_squared,
+            self.top_k,
+            self.kd_weight,
+            self.ce_weight,
+            self.loss_type == "dft",
+        )
+
+
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"`{name}` is {value}; wanted: more than 0")
+
+
+def _check_not_negative(**values: float) -> None:
+    for name, value in values.items():
+        if not value >= 0:
+            raise ValueError(f"`{name}` is {value}; wanted: 0 or more")

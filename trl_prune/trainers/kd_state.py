@@ -1,0 +1,56 @@
+"""What only training needs, in a file of its own beside the optimizer's: projection and hidden weight."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
+
+from trl_prune.errors import InputError
+from trl_prune.trainers.hidden_term import PROJECTION
+from trl_prune.trainers.hidden_weight import HiddenWeight
+
+
+STATE = "kd_state.safetensors"
+
+
+def without_projection(state_dict: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
+    """Return a model's tensors without the projection that trains with it."""
+    if state_dict is None:
+        return None
+    return {name: tensor for name, tensor in state_dict.items() if PROJECTION not in name.split(".")}
+
+
+def write_state(student: PreTrainedModel, weight: HiddenWeight, folder: Path, writes: bool) -> None:
+    """Write the state into a checkpoint; every rank calls this, one writes."""
+    weight.settle()
+    tensors = {"hidden_weight": torch.tensor(weight.value, dtype=torch.float64)}
+    projection = dict(student.named_children()).get(PROJECTION)
+    if projection is not None:
+        tensors["projection"] = _whole(projection.weight.detach()).cpu().contiguous()
+    if writes:
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f".{STATE}.part"
+        save_file(tensors, part)
+        part.replace(folder / STATE)
+
+
+def _whole(weight: Tensor) -> Tensor:
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
+
+
+def read_state(student: PreTrainedModel, weight: HiddenWeight, folder: Path) -> None:
+    """Read the state of a checkpoint.
+
+    Raises:
+        InputError: the checkpoint has none.
+    """
+    if not (folder / STATE).is_file():
+        raise InputError(f"{folder} has no {STATE}: it was not written by a KDTrainer that compares hidden states")
+    tensors = load_file(folder / STATE)
+    weight.resume(tensors["hidden_weight"].item())
+    if "projection" in tensors:
+        with torch.no_grad():
+            getattr(student, PROJECTION).weight.copy_(tensors["projection"])

@@ -1,0 +1,250 @@
+"""Knowledge distillation as a drop-in for TRL's SFTTrainer (arXiv 2407.14679)."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate.utils import is_peft_model
+from datasets import Dataset, IterableDataset
+from torch import Tensor, nn
+from transformers import PreTrainedModel, TrainingArguments
+from transformers.modeling_outputs import ModelOutput
+from trl import SFTConfig, SFTTrainer
+
+from trl_prune.checkpoints import Provenance
+from trl_prune.errors import InputError
+from trl_prune.losses.targets import HeadTarget
+from trl_prune.trainers.cached_teacher import KeyedCollator, cached_teacher, check_alignment, check_datasets
+from trl_prune.trainers.hidden_term import HiddenTerm, hidden_term
+from trl_prune.trainers.hidden_weight import HiddenWeight
+from trl_prune.trainers.kd_config import KDConfig
+from trl_prune.trainers.kd_metrics import IN_EVALUATION, Totals, sums_of
+from trl_prune.trainers.kd_state import read_state, without_projection, write_state
+from trl_prune.trainers.origins import carry_provenance, checkpoint_of, provenance_of
+from trl_prune.trainers.sft_arguments import by_name, own_config
+from trl_prune.trainers.shared_teacher import shared_teacher
+from trl_prune.trainers.student_forward import DistilledOutput, Lesson, detached, distil_in_forward
+from trl_prune.trainers.teachers import Teacher, TeacherSource, check_tokenizers, find_teacher, name_bad_rows
+
+
+class KDTrainer(SFTTrainer):
+    """Trainer that recovers a pruned student by distillation from its dense teacher.
+
+    Change the class name in an SFT script and it works as before, except that the student learns the teacher's
+    distribution at each position where SFT would learn the data's token.
+
+    Takes [`~trl.SFTTrainer`]'s arguments, and one more by keyword:
+
+    Args:
+        teacher_model (`str` or [`~transformers.PreTrainedModel`], *optional*):
+            The teacher. Left out, it is the `dense` root in the student's `trl_prune.json`.
+
+    Example:
+    ```python
+    >>> from trl_prune import KDTrainer
+
+    >>> trainer = KDTrainer(
+    ...     model="runs/smollm2/prune/model",
+    ...     train_dataset=dataset,
+    ... )
+    >>> trainer.train()
+    ```
+    """
+
+    _tag_names = ["trl", "sft", "kd", "knowledge-distillation", "pruned"]
+    _name = "Knowledge Distillation"
+    _paper = {
+        "title": "Compact Language Models via Pruning and Knowledge Distillation",
+        "id": "2407.14679",
+        "citation": None,
+    }
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel,
+        args: SFTConfig | TrainingArguments | None = None,
+        data_collator: object = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        *rest: object,
+        teacher_model: str | PreTrainedModel | None = None,
+        **more: object,
+    ):
+        args = own_config(KDConfig, args, model, "KD")
+        source = None
+        if args.teacher_cache is None or teacher_model is not None:
+            source = find_teacher(teacher_model, model, args.teacher_model_init_kwargs)
+        super().__init__(model, args, data_collator, train_dataset, **by_name(rest, more))
+        check_arguments(self)
+        self.provenance_dir = checkpoint_of(model)
+        if self.args.teacher_cache is None:
+            self._hear(source, provenance_of(model))
+        else:
+            self._look_up(source)
+        self.hidden_weight = HiddenWeight(self.args.hidden_weight)
+        self._totals = {"train": Totals(), "eval": Totals()}
+        distil_in_forward(self._base)
+
+    def _hear(self, source: TeacherSource, provenance: Provenance | None) -> None:
+        """Take a teacher into memory."""
+        check_tokenizers(source, self._base, self._tokenizer)
+        model = self._shared(source, provenance) or source.load(self.args.device)
+        self.hidden_term = hidden_term(self._base, model, self.args, provenance)
+        self.teacher = Teacher(model, self.accelerator)
+
+    def _shared(self, source: TeacherSource, provenance: Provenance | None) -> PreTrainedModel | None:
+        """Return the teacher on the student's own frozen tensors, where that is possible."""
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if sharded or provenance is None or source.folder is None or source.init_kwargs:
+            return None
+        return shared_teacher(self.model, source.folder, provenance)
+
+    def _look_up(self, source: TeacherSource | None) -> None:
+        """Read what the teacher says from a cache; a teacher that was given too is asked for proof and let go."""
+        self.teacher = cached_teacher(self.args, self._base, self._tokenizer)
+        evaluated = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
+        check_datasets(self.teacher.cache, [self.train_dataset, *evaluated], self.padding_free)
+        if source is not None:
+            check_alignment(self.teacher.cache, self.train_dataset, source.load(self.args.device), source.folder)
+        self.data_collator = KeyedCollator(self.data_collator, self.padding_free)
+        self.hidden_term = HiddenTerm()
+
+    @property
+    def _base(self) -> PreTrainedModel:
+        """The student itself, outside any PEFT wrapper."""
+        return self.model.get_base_model() if is_peft_model(self.model) else self.model
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, ModelOutput]:
+        """Return TRL's loss, with the distillation's in the place of the cross-entropy."""
+        inputs["labels"][:, 0] = -100  # no token predicts it, not even the virtual ones of prompt learning
+        lesson = self._lesson(inputs)
+        listener = Listener(model, lesson)
+        result = super().compute_loss(listener, inputs, return_outputs, num_items_in_batch)
+        theirs, *outputs = result if return_outputs else (result,)
+        self._count(listener.output, lesson, inputs)
+        ours = self._objective(listener.output) * self._scale(listener.output, num_items_in_batch)
+        loss = ours + (self.args.ce_weight * theirs if self._logits_decide else theirs)
+        return (loss, *outputs) if return_outputs else loss
+
+    def _lesson(self, inputs: dict) -> Lesson:
+        """Return what the teacher says of a batch."""
+        term = self.hidden_term
+        target, states = self.teacher.read(inputs, term.pairs.teacher)
+        objective = replace(self.args.objective, ce_weight=0.0) if self._logits_decide else self.args.objective
+        return Lesson(target, objective, term.pairs.student, term.against(states, inputs) if term else None)
+
+    @property
+    def _logits_decide(self) -> bool:
+        """Whether the cross-entropy comes from TRL's deprecated paths over full logits."""
+        smoothed = self.label_smoother is not None and self.args.loss_type == "nll"
+        return smoothed or self.compute_loss_func is not None
+
+    def _objective(self, output: DistilledOutput) -> Tensor:
+        return (
+            output.objective if output.hidden is None else output.objective + self.hidden_weight.value * output.hidden
+        )
+
+    def _scale(self, output: DistilledOutput, num_items_in_batch: Tensor | int | None) -> Tensor:
+        """Return the factor that makes a batch's sum its part of the mean over the step's learned tokens."""
+        count = output.label_mask.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+        ranks = self.accelerator.num_processes // self.get_tp_size()
+        averaged = self.args.average_tokens_across_devices and num_items_in_batch is not None
+        return (ranks if averaged else 1) / count.clamp(min=1)
+
+    def _count(self, output: DistilledOutput, lesson: Lesson, inputs: dict) -> None:
+        sums = sums_of(output)
+        if not torch.isfinite(sums).all() and isinstance(lesson.target, HeadTarget):
+            name_bad_rows(lesson.target, inputs)
+        training = self.model.training
+        total = self._totals["train" if training else "eval"].add(sums, self.accelerator)
+        if training:
+            self.hidden_weight.observe(total, self.args.kd_weight)
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple:
+        """Collect a step's batches, and settle the weight of the hidden term that holds for all of them."""
+        batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.hidden_term and self.hidden_weight.is_unknown and batches:
+            self._probe(batches)
+        self.hidden_weight.settle()
+        return batches, count
+
+    @torch.no_grad()
+    def _probe(self, batches: list[dict]) -> None:
+        """Measure both terms on the first step's batches, so that its weight does not depend on their sizes."""
+        with torch.random.fork_rng(), self.compute_loss_context_manager():
+            for batch in batches:
+                inputs = self._prepare_inputs(dict(batch))
+                inputs["labels"][:, 0] = -100
+                output = self.model_wrapped(**inputs, fused_lm_head=True, lesson=self._lesson(inputs), use_cache=False)
+                sums = self.accelerator.reduce(sums_of(output), "sum")
+                self.hidden_weight.observe(sums, self.args.kd_weight)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log as SFTTrainer does, with the distillation's means beside its own."""
+        mode = "train" if self.model.training else "eval"
+        for name, value in self._means(mode).items():
+            self._metrics[mode][name] = [value]
+        super().log(logs, start_time)
+
+    def _means(self, mode: str) -> dict[str, float]:
+        told = self._totals[mode].take()
+        if not told:
+            return {}
+        told |= {"kd_weight": self.args.kd_weight, "hidden_weight": self.hidden_weight.value}
+        unasked = set() if mode == "eval" else set(IN_EVALUATION)
+        unasked |= set() if self.hidden_term else {"hidden_loss", "hidden_weight"}
+        return {name: value for name, value in told.items() if name not in unasked}
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Save as SFTTrainer does, without what only training needs, and carry the provenance on."""
+        super()._save(output_dir, without_projection(state_dict))
+        if self.args.should_save:
+            carry_provenance(self.provenance_dir, Path(output_dir or self.args.output_dir))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.hidden_term:
+            write_state(self._base, self.hidden_weight, Path(output_dir), self.args.should_save)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.hidden_term:
+            read_state(self._base, self.hidden_weight, Path(resume_from_checkpoint))
+
+
+def check_arguments(trainer: SFTTrainer) -> None:
+    """Refuse what distillation cannot do.
+
+    Raises:
+        InputError: the sequence is spread over ranks, or no row has a token to learn.
+    """
+    parallel = trainer.accelerator.parallelism_config
+    if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
+        raise InputError("context and sequence parallelism spread a row over ranks, which the teacher does not follow")
+    rows = trainer.train_dataset
+    if isinstance(rows, Dataset) and not len(rows):
+        raise InputError("no row of the training dataset has a token to learn: the loss's mask leaves none")
+
+
+class Listener:
+    """The model as TRL's loss calls it: it hands on the lesson, and remembers the answer."""
+
+    def __init__(self, model: nn.Module, lesson: Lesson):
+        self._model, self._lesson = model, lesson
+        self._learns = torch.is_grad_enabled()
+        self.output: DistilledOutput | None = None
+
+    def __call__(self, fused_lm_head: bool = False, **inputs: object) -> ModelOutput:
+        """Call the model; TRL sees no cross-entropy in what comes back."""
+        if not fused_lm_head:
+            return self._model(**inputs)
+        # Where full logits decide the cross-entropy, TRL wants of this call metrics only, but we want the gradient.
+        with torch.set_grad_enabled(self._learns):
+            self.output = self._model(**inputs, fused_lm_head=True, lesson=self._lesson)
+        return detached(self.output)
