@@ -46,7 +46,7 @@ def padded(activations: list[np.ndarray], places: list[int], width: int) -> tupl
 
 
 def summed(batches: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    statistics = [text_statistics(states, mask) for states, mask in batches]
+    statistics = [text_statistics(states, mask).double() for states, mask in batches]
     return sum(torch.stack([each.sum(dim=1), each.square().sum(dim=1)], dim=1) for each in statistics)
 
 

@@ -5,6 +5,7 @@ mean, L2 and variance for either). Each text's three statistics go into a sum an
 all nine pairs. Padding is masked out text by text: a score does not depend on how texts were batched.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from trl_prune.pruning.observation import Site, watched
+from trl_prune.pruning.observation import Site, input_device, watched
 
 
 # The statistics of a text, in their order in the sums.
@@ -20,25 +21,31 @@ STATISTICS = ("mean", "l2", "var")
 # Activations are read a few tokens at a time, so that the temporaries of the three sums stay in the cache of a CPU.
 ELEMENTS_AT_A_TIME = {"cpu": 2**17, "cuda": 2**26}
 
-ChannelSums = dict[str, list[Tensor | None]]
+ChannelSums = dict[str, Tensor]
 
 
 class ChannelObserver:
     """Adds up what channels carry at the given sites.
 
     Attributes:
-        sums: by axis, a tensor `(3, 2, channels)`, float64, for each site in the model's order: statistics of a text
-            (as in STATISTICS) by power (first, second); None before the first batch.
+        sums: by axis `(sites, 3, 2, channels)`, float64, sites in the model's order: the statistics of a text (as in
+            STATISTICS) by power (first, second). Axes appear with the first batch.
     """
 
     def __init__(self, sites: Iterable[Site], sums: ChannelSums | None = None) -> None:
         self.sites = list(sites)
-        by_axis = {site.axis: [other for other in self.sites if other.axis == site.axis] for site in self.sites}
-        self.sums: ChannelSums = sums or {axis: [None] * len(sites) for axis, sites in by_axis.items()}
-        self._places = {id(site): place for sites in by_axis.values() for place, site in enumerate(sites)}
+        self.sums: ChannelSums = {} if sums is None else sums
+        self._counts = Counter(site.axis for site in self.sites)
+        seen: Counter = Counter()
+        self._places = {}
+        for site in self.sites:
+            self._places[site] = seen[site.axis]
+            seen[site.axis] += 1
 
-    def attached(self, model: PreTrainedModel) -> AbstractContextManager:  # noqa: ARG002
-        """Return a context in which the sites are read."""
+    def attached(self, model: PreTrainedModel) -> AbstractContextManager:
+        """Return a context in which the sites are read; the sums move to the model's device."""
+        self._device = input_device(model)
+        self.sums.update({axis: sums.to(self._device) for axis, sums in self.sums.items()})
         return watched(self.sites, self._read)
 
     def before(self, mask: Tensor) -> None:
@@ -51,22 +58,27 @@ class ChannelObserver:
     def _read(self, site: Site, activation: Tensor) -> None:
         mask = self._mask.to(activation.device)
         statistics = text_statistics(activation.reshape(*mask.shape, -1), mask)
-        added = torch.stack([statistics.sum(dim=1), statistics.square().sum(dim=1)], dim=1)
-        held, place = self.sums[site.axis], self._places[id(site)]
-        held[place] = added if held[place] is None else held[place].to(added.device).add_(added)
+        added = torch.stack([statistics.sum(dim=1), statistics.square_().sum(dim=1)], dim=1)
+        if site.axis not in self.sums:
+            shape = (self._counts[site.axis], *added.shape)
+            self.sums[site.axis] = torch.zeros(shape, dtype=torch.float64, device=self._device)
+        self.sums[site.axis][self._places[site]] += added.to(self._device)
 
 
 def text_statistics(activation: Tensor, mask: Tensor) -> Tensor:
-    """Return each text's mean of |x|, L2 norm and variance of x over its tokens, `(3, rows, channels)`, float64.
+    """Return each text's mean of |x|, L2 norm and variance of x over its tokens, `(3, rows, channels)`, float32.
 
     Args:
         activation: `(rows, tokens, channels)`.
         mask: `(rows, tokens)`, 1 at tokens.
     """
-    plain, absolute, squares = masked_sums(activation, mask).double()
-    tokens = mask.sum(dim=1, keepdim=True).clamp(min=1)
-    variance = (squares / tokens - (plain / tokens).square()).clamp_(min=0)
-    return torch.stack([absolute / tokens, squares.sqrt(), variance])
+    plain, absolute, squares = masked_sums(activation, mask)
+    share = 1 / mask.sum(dim=1, keepdim=True).clamp(min=1)
+    statistics = torch.empty(3, *plain.shape, device=plain.device)
+    torch.mul(absolute, share, out=statistics[0])
+    torch.sqrt(squares, out=statistics[1])
+    torch.mul(squares, share, out=statistics[2]).sub_(plain.mul_(share).square_()).clamp_(min=0)
+    return statistics
 
 
 def masked_sums(activation: Tensor, mask: Tensor) -> Tensor:
@@ -79,10 +91,11 @@ def masked_sums(activation: Tensor, mask: Tensor) -> Tensor:
     weights = mask.float()[:, None]
     limit = ELEMENTS_AT_A_TIME.get(activation.device.type, ELEMENTS_AT_A_TIME["cuda"])
     step = max(1, limit // (rows * channels))
+    room = torch.empty(rows, min(step, tokens), channels, device=activation.device)  # asked of the system once
     for start in range(0, tokens, step):
         chunk, weight = activation[:, start : start + step].float(), weights[:, :, start : start + step]
+        magnitude = torch.abs(chunk, out=room[:, : chunk.shape[1]])
         sums[0].baddbmm_(weight, chunk)
-        magnitude = chunk.abs()
         sums[1].baddbmm_(weight, magnitude)
         sums[2].baddbmm_(weight, magnitude.square_())
     return sums.squeeze(2)

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import MoeModelOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions, MoeModelOutputWithPast
 
 from trl_prune.pruning.importance import layers_skipped, mean_loss
 from trl_prune.pruning.observation import Batch, input_device, with_positions
@@ -73,6 +74,11 @@ def mean_kl(model: PreTrainedModel, dense: Iterable[Tensor], pruned: Iterable[Te
     return total / max(count, 1)
 
 
+@dataclass
+class Decoded(MoeModelOutputWithPast, BaseModelOutputWithPastAndCrossAttentions):
+    """A decoder's output with the fields of every family's."""
+
+
 class Given(nn.Module):
     """Hands given states on, in a decoder's place."""
 
@@ -80,9 +86,9 @@ class Given(nn.Module):
         super().__init__()
         self.states = states
 
-    def forward(self, *_: object, **__: object) -> MoeModelOutputWithPast:
-        """Return the given states; the output's class has the fields of every decoder's."""
-        return MoeModelOutputWithPast(last_hidden_state=self.states)
+    def forward(self, *_: object, **__: object) -> Decoded:
+        """Return the given states."""
+        return Decoded(last_hidden_state=self.states)
 
 
 def logits_of(model: PreTrainedModel, states: Tensor) -> Tensor:

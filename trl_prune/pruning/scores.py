@@ -26,7 +26,7 @@ class Scores:
 
     Attributes:
         layers: distances between the residual stream before and after every run of blocks.
-        channels: by axis (and STREAM), for each site `(3, 2, channels)`, float64: see ChannelObserver.
+        channels: by axis (and STREAM) `(sites, 3, 2, channels)`, float64: see ChannelObserver.
         experts: for each block `(3, experts)`, float64, or None where it has none: see ExpertObserver.
         sizes: the model's units of each axis.
         texts: how many texts the sums hold.
@@ -73,9 +73,9 @@ class Scores:
         return self._aggregated(STREAM, "l2", "l2").square().sum(dim=0)
 
     def _aggregated(self, axis: str, batch: str, sequence: str) -> Tensor:
-        if not self.channels.get(axis) or self.channels[axis][0] is None:
+        if axis not in self.channels:
             raise InputError(f"the scores hold nothing of {axis}; they hold {', '.join(self.channels)}")
-        return aggregated(_together(self.channels[axis]), self.texts, batch, sequence)
+        return aggregated(self.channels[axis].cpu(), self.texts, batch, sequence)
 
     def expert_norms(self, weighted: bool = False) -> Tensor:
         """Return `(layers, experts)`: the mean norm of an expert's output over the tokens routed to it.
@@ -97,9 +97,7 @@ class Scores:
         # Counts as a tensor, facts as one JSON text: safetensors writes the entries of its metadata in another order
         # each time, and equal scores are equal files.
         tensors["counts"] = torch.tensor([self.layers.positions, self.layers.batches])
-        for axis, sums in self.channels.items():
-            if sums and sums[0] is not None:
-                tensors[f"channels.{axis}"] = _together(sums)
+        tensors |= {f"channels.{axis}": sums.cpu() for axis, sums in self.channels.items()}
         if any(layer is not None for layer in self.experts):
             tensors["experts"] = torch.stack([self._experts_of(layer) for layer in self.experts])
         header = {"sizes": self.sizes, "texts": self.texts, "facts": self.facts}
@@ -122,12 +120,8 @@ class Scores:
         tensors = load_file(path)
         layers = LayerScores(tensors.pop("angle"), tensors.pop("cosine"), *tensors.pop("counts").tolist())
         experts = list(tensors.pop("experts", torch.zeros(0)))
-        channels = {name.removeprefix("channels."): list(sums) for name, sums in tensors.items()}
+        channels = {name.removeprefix("channels."): sums for name, sums in tensors.items()}
         return cls(layers, header["sizes"], channels, experts, header["texts"], header["facts"])
-
-
-def _together(sums: list[Tensor]) -> Tensor:
-    return torch.stack([site.cpu() for site in sums])
 
 
 def score(
