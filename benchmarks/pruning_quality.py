@@ -241,19 +241,15 @@ def measure(setting, folder):
     return {"perplexity": math.exp(loss / count), "kl": kl / count}
 
 
-def rows(only):
+def rows():
     """Yield what to measure: kind, option, how much, and the repairs by the word that the table has for them."""
     quick = [metric for metric in DEPTH_METRICS if metric not in TRIED]
     for count, share in zip(DEPTHS, SHARES, strict=True):
-        if only != "width":
-            yield from depth_rows(quick, count)
-        if only != "depth":
-            yield from width_rows(share)
-    if only != "depth":
-        yield from head_rows()
-    if only != "width":
-        for count in DEPTHS:
-            yield from depth_rows(TRIED, count)
+        yield from depth_rows(quick, count)
+        yield from width_rows(share)
+    yield from head_rows()
+    for count in DEPTHS:
+        yield from depth_rows(TRIED, count)
 
 
 def depth_rows(metrics, count):
@@ -331,7 +327,8 @@ def run(setting):
         parameters = sum(weight.numel() for weight in meta_model(setting.config).parameters())
         done["dense"] = {"kind": "dense", "option": "dense", "amount": "", "repairs": ""}
         done["dense"] |= {"parameters": parameters, "removed": []} | measure(setting, setting.source)
-    todo = [(*cut, word, repairs) for *cut, choices in rows(setting.args.only) for word, repairs in choices.items()]
+    todo = [(*cut, word, repairs) for *cut, choices in rows() for word, repairs in choices.items()]
+    todo = [row for row in todo if not setting.args.only or (row[0] == "depth") == (setting.args.only == "depth")]
     for kind, option, amount, word, repairs in tqdm(todo, desc="rows"):
         key = f"{kind} | {option} | {amount} | {word}"
         if key not in done:

@@ -47,8 +47,8 @@ class Moments:
         self.total += rows.sum(dim=0, dtype=torch.float64)
         self.count += len(rows)
 
-    def second(self, centred: bool = False) -> Tensor:
-        """Return the mean of `x x^T`, or the covariance.
+    def products(self, centred: bool = False) -> Tensor:
+        """Return the sum of `x x^T`, or of `(x - mean)(x - mean)^T`.
 
         Raises:
             InputError: the activations overflowed.
@@ -57,8 +57,12 @@ class Moments:
             raise InputError(
                 "activations on the calibration texts are not finite: load the dense model in bfloat16 or float32"
             )
-        mean = self.total / self.count
-        return self.gram / self.count - (torch.outer(mean, mean) if centred else 0)
+        return torch.addr(self.gram, self.total, self.total, alpha=-1 / self.count) if centred else self.gram
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of `x`."""
+        return self.total / self.count
 
 
 @dataclass(frozen=True)

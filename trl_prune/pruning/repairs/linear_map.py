@@ -173,15 +173,15 @@ def fit_map(moments: Moments, ridge: float, gain: float, biased: bool) -> dict[s
         `map`, `(hidden, hidden)`, `shift`, `(hidden,)`, and `errors`: mean squared error of the plain cut and of the
         map, over the run's mean squared displacement.
     """
-    second = moments.second(biased)
-    hidden = len(second) // 2
-    inner, cross, moved = second[:hidden, :hidden], second[hidden:, :hidden], second[hidden:, hidden:].trace()
+    products = moments.products(biased)
+    hidden = len(products) // 2
+    inner, cross, moved = products[:hidden, :hidden], products[hidden:, :hidden], products[hidden:, hidden:].trace()
     pulled = inner.clone()
-    pulled.diagonal().add_(ridge * inner.diagonal().mean().clamp(min=torch.finfo(second.dtype).tiny))
+    pulled.diagonal().add_(ridge * inner.diagonal().mean().clamp(min=torch.finfo(products.dtype).tiny))
     change = torch.cholesky_solve(cross.mT, torch.linalg.cholesky(pulled)).mT
     gained = ((change @ inner) * change).sum() - 2 * (change * cross).sum()
-    mean = moments.total / moments.count
+    mean = moments.mean
     shift = mean[hidden:] - change @ mean[:hidden] if biased else torch.zeros_like(mean[hidden:])
-    errors = torch.stack([moved, moved + gained]) / moments.second()[hidden:, hidden:].trace()
+    errors = torch.stack([moved, moved + gained]) / moments.products()[hidden:, hidden:].trace()
     told = {"map": torch.eye(hidden, device=change.device) + change / gain, "shift": shift / gain}
     return {key: tensor.float() for key, tensor in told.items()} | {"errors": errors}
