@@ -101,7 +101,7 @@ def mlp_output(layer: int, source: Path, cut: Cut) -> str:
     return next(name for name in sorted(tensor_files(source)) if cut.layer_of(name) == layer and _writes(cut, name))
 
 
-def build(source: Path, cut: Cut, calibration: Calibration, *, ridge: float = 1e-3) -> LinearMap:
+def build(source: Path, cut: Cut, calibration: Calibration, *, ridge: float = 0.1) -> LinearMap:
     """Fit one map for each removed run on the calibration texts.
 
     Args:
