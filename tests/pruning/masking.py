@@ -43,7 +43,7 @@ def _mask_module(stack: ExitStack, model: PreTrainedModel, module: nn.Module, na
         _mask_input(stack, module, kept[NEURONS], None)
     if EXPERTS in kept and name.endswith(ROUTERS) and hasattr(module, "weight"):
         _mask_router(stack, module.weight, kept[EXPERTS])
-    if HIDDEN in kept and _is_stream_norm(module, name):
+    if HIDDEN in kept and is_stream_norm(module, name):
         _twin_norm(stack, module, kept[HIDDEN])
     _mask_head_norm(stack, model, module, name, kept)
 
@@ -55,7 +55,7 @@ def _mask_head_norm(stack: ExitStack, model: PreTrainedModel, module: nn.Module,
             _twin_norm(stack, module, _spread(kept[axis], module.weight.numel() // getattr(model.config, axis)))
 
 
-def _is_stream_norm(module: nn.Module, name: str) -> bool:
+def is_stream_norm(module: nn.Module, name: str) -> bool:
     return "Norm" in type(module).__name__ and not re.search(r"(^|\.)(q|k|query|key)_", name)
 
 
@@ -114,5 +114,5 @@ def _mask_stream(stack: ExitStack, model: PreTrainedModel, kept: list[int]) -> N
 
     stack.callback(decoder_blocks(model)[0].register_forward_pre_hook(hook, with_kwargs=True).remove)
     for name, module in model.get_decoder().named_children():
-        if _is_stream_norm(module, name):
+        if is_stream_norm(module, name):
             _twin_norm(stack, module, kept)

@@ -5,29 +5,17 @@ import math
 import pytest
 import torch
 
-from tests.conftest import VOCABULARY, tiny_model
+from tests.conftest import tiny_model
+from tests.pruning.batches import LENGTHS, batch
 from trl_prune.pruning.families import FAMILIES
 from trl_prune.pruning.importance import (
     LayerScores,
-    decoder_blocks,
     layers_skipped,
     mean_loss,
     score_layers,
     wanted_positions,
 )
-
-
-LENGTHS = (17, 9, 12, 5)
-
-
-def batch(lengths=LENGTHS, side="right", width=None):
-    width = width or max(lengths)
-    ids, mask = torch.zeros(len(lengths), width, dtype=torch.long), torch.zeros(len(lengths), width, dtype=torch.long)
-    for row, length in enumerate(lengths):
-        tokens = (torch.arange(length) * 7 + length) % VOCABULARY
-        place = slice(0, length) if side == "right" else slice(width - length, width)
-        ids[row, place], mask[row, place] = tokens, 1
-    return {"input_ids": ids, "attention_mask": mask}
+from trl_prune.pruning.observation import decoder_blocks
 
 
 @torch.inference_mode()
@@ -79,18 +67,13 @@ def test_padding_and_batch_split_change_nothing(tokens):
         "one by one": [batch((length,)) for length in LENGTHS],
         "in two": [batch(LENGTHS[:1]), batch(LENGTHS[1:])],
         "more padding": [batch(width=40)],
-        "left padding": [batch(side="left") | {"position_ids": left_positions()}],
+        "left padding": [batch(side="left")],
     }
     for name, batches in variants.items():
         scores = score_layers(model, batches, tokens)
         assert scores.positions == whole.positions, name
         torch.testing.assert_close(scores.cosine, whole.cosine, atol=1e-4, rtol=1e-6, msg=name)
         torch.testing.assert_close(scores.block_influence(), whole.block_influence(), atol=1e-6, rtol=0, msg=name)
-
-
-def left_positions():
-    mask = batch(side="left")["attention_mask"]
-    return (mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
 def test_last_means_each_rows_last_token():

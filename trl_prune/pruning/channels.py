@@ -18,7 +18,7 @@ from trl_prune.pruning.observation import Site, watched
 # The statistics of a text, in their order in the sums.
 STATISTICS = ("mean", "l2", "var")
 # Activations are read a few tokens at a time, so that the temporaries of the three sums stay in the cache of a CPU.
-ELEMENTS_AT_A_TIME = {"cpu": 2**18, "cuda": 2**26}
+ELEMENTS_AT_A_TIME = {"cpu": 2**17, "cuda": 2**26}
 
 ChannelSums = dict[str, list[Tensor | None]]
 

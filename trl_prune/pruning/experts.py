@@ -30,9 +30,7 @@ class ExpertObserver:
     @contextmanager
     def attached(self, model: PreTrainedModel) -> Iterator[None]:
         """Put the observed implementation of experts in the place of the model's, and back."""
-        layers = {
-            id(module): layer for layer, block in enumerate(decoder_blocks(model)) for module in block.modules()
-        }
+        layers = {id(module): layer for layer, block in enumerate(decoder_blocks(model)) for module in block.modules()}
         usual = model.config._experts_implementation
         ALL_EXPERTS_FUNCTIONS[IMPLEMENTATION] = self._implementation(usual, layers)
         try:

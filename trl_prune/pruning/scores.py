@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from trl_prune.errors import InputError
 from trl_prune.pruning.channels import ChannelObserver, ChannelSums, aggregated
 from trl_prune.pruning.experts import NORMS, TOKENS, WEIGHTED, ExpertObserver
-from trl_prune.pruning.families import EXPERTS, GROUPS, HEADS, HIDDEN, NEURONS, Family
+from trl_prune.pruning.families import EXPERTS, GROUPS, HEADS, HIDDEN, NEURONS, family_of
 from trl_prune.pruning.importance import LayerObserver, LayerScores
 from trl_prune.pruning.keep import axis_sizes
 from trl_prune.pruning.observation import STREAM, Batch, Observer, observe, stream_sites, unit_sites
@@ -68,7 +68,7 @@ class Scores:
         """Return `(channels,)`: the aggregated outputs of the norms inside blocks, summed over norms."""
         return self._aggregated(HIDDEN, batch, sequence).sum(dim=0)
 
-    def energy(self, batch: str = "mean", sequence: str = "l2") -> Tensor:  # noqa: ARG002
+    def energy(self) -> Tensor:
         """Return `(channels,)`: the energy (sum of squares) of each residual channel over all blocks' inputs."""
         return self._aggregated(STREAM, "l2", "l2").square().sum(dim=0)
 
@@ -119,7 +119,7 @@ class Scores:
             if "scores" not in metadata:
                 raise InputError(f"{path} holds no scores of all axes; score the model anew")
             header = json.loads(metadata["scores"])
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118: not a dict
+        tensors = load_file(path)
         layers = LayerScores(tensors.pop("angle"), tensors.pop("cosine"), *tensors.pop("counts").tolist())
         experts = list(tensors.pop("experts", torch.zeros(0)))
         channels = {name.removeprefix("channels."): list(sums) for name, sums in tensors.items()}
@@ -133,9 +133,8 @@ def _together(sums: list[Tensor]) -> Tensor:
 def score(
     model: PreTrainedModel,
     batches: Iterable[Batch],
-    family: Family,
-    scores: Scores | None = None,
     tokens: str = "all",
+    scores: Scores | None = None,
     after_batch: Callable[[Scores], None] = lambda _: None,
 ) -> Scores:
     """Add batches to the scores of every axis, in one forward pass of the decoder; the LM head never runs.
@@ -144,13 +143,15 @@ def score(
         model: a causal LM in eval mode, on one device, on several, or offloaded by accelerate.
         batches: dicts with `input_ids` and `attention_mask`, each `(rows, tokens)`; those that `scores` already holds
             must be left out.
-        family: the model's row.
-        scores: sums to go on from.
         tokens: which positions the distances between blocks are of: `all`, or `last` (each text's last). The other
             axes are always scored on all tokens.
+        scores: sums to go on from; `empty_scores` where facts are to be on record.
         after_batch: called with the scores after each batch, to save them.
+
+    Raises:
+        InputError: the model type has no row.
     """
-    scores = scores or empty_scores(model, family)
+    scores = scores or empty_scores(model)
 
     def watching() -> Iterable[Batch]:
         for batch in batches:
@@ -159,18 +160,19 @@ def score(
             scores.layers.batches += 1
             after_batch(scores)
 
-    observe(model, watching(), observers(model, family, scores, tokens))
+    observe(model, watching(), observers(model, scores, tokens))
     return scores
 
 
-def empty_scores(model: PreTrainedModel, family: Family, facts: dict | None = None) -> Scores:
+def empty_scores(model: PreTrainedModel, facts: dict | None = None) -> Scores:
     """Return scores that hold no text yet."""
-    sizes = axis_sizes(model.config, family)
+    sizes = axis_sizes(model.config, family_of(model.config.model_type))
     return Scores(LayerScores.empty(model.config.num_hidden_layers), sizes, facts=facts or {})
 
 
-def observers(model: PreTrainedModel, family: Family, scores: Scores, tokens: str) -> list[Observer]:
+def observers(model: PreTrainedModel, scores: Scores, tokens: str) -> list[Observer]:
     """Return what fills the scores, each writing into them."""
+    family = family_of(model.config.model_type)
     channels = ChannelObserver([*stream_sites(model), *unit_sites(model, family)], scores.channels)
     scores.channels = channels.sums
     watching: list[Observer] = [LayerObserver(scores.layers, tokens), channels]
