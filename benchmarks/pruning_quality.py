@@ -159,7 +159,9 @@ def sizes_at(setting, axes, share):
     low, high = 0.05, 1.0
     for _ in range(12):
         middle = (low + high) / 2
-        sizes = fixed | {axis: max(8, round(middle * setting.sizes[axis])) for axis in free}
+        # Llama's config wants hidden_size to be a multiple of the heads, whatever head_dim is.
+        units = {axis: setting.sizes[HEADS] if axis == HIDDEN else 1 for axis in free}
+        sizes = fixed | {axis: round(middle * setting.sizes[axis] / unit) * unit for axis, unit in units.items()}
         low, high = (middle, high) if setting.count(sizes) < target else (low, middle)
     if setting.args.round:
         sizes = round_sizes(sizes, setting.sizes, setting.count).sizes
