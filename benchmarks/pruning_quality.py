@@ -24,7 +24,8 @@ from trl_prune.pruning.effects import kl, perplexity
 from trl_prune.pruning.families import GROUPS, HEADS, HIDDEN, LAYERS, NEURONS, family_of
 from trl_prune.pruning.keep import axis_sizes
 from trl_prune.pruning.repairs import repairs_for
-from trl_prune.pruning.repairs.calibration import Calibration, Moments
+from trl_prune.pruning.repairs.calibration import Calibration
+from trl_prune.pruning.repairs.moments import Moments
 from trl_prune.pruning.scores import Scores, score
 from trl_prune.pruning.selection import REMOVALS, SELECTIONS, Ranking, choose_keep, remembered
 from trl_prune.pruning.sizes import round_sizes

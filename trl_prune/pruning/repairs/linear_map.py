@@ -22,8 +22,9 @@ from trl_prune.checkpoints import tensor_files
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import HIDDEN, LAYERS, NEURONS
 from trl_prune.pruning.observation import Site, decoder_blocks
-from trl_prune.pruning.repairs.calibration import Calibration, Moments
+from trl_prune.pruning.repairs.calibration import Calibration
 from trl_prune.pruning.repairs.least_squares import input_axis, input_dim
+from trl_prune.pruning.repairs.moments import Moments, ridge_regression
 from trl_prune.pruning.repairs.scratch import Scratch
 from trl_prune.pruning.surgery import Cut
 
@@ -176,9 +177,7 @@ def fit_map(moments: Moments, ridge: float, gain: float, biased: bool) -> dict[s
     products = moments.products(biased)
     hidden = len(products) // 2
     inner, cross, moved = products[:hidden, :hidden], products[hidden:, :hidden], products[hidden:, hidden:].trace()
-    pulled = inner.clone()
-    pulled.diagonal().add_(ridge * inner.diagonal().mean().clamp(min=torch.finfo(products.dtype).tiny))
-    change = torch.cholesky_solve(cross.mT, torch.linalg.cholesky(pulled)).mT
+    change = ridge_regression(inner, cross, ridge)
     gained = ((change @ inner) * change).sum() - 2 * (change * cross).sum()
     mean = moments.mean
     shift = mean[hidden:] - change @ mean[:hidden] if biased else torch.zeros_like(mean[hidden:])
