@@ -10,7 +10,6 @@ markdown table and draws FOLDER/pruning_quality.png.
 import argparse
 import json
 import math
-import random
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -21,13 +20,14 @@ from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
 from trl_prune.checkpoints import load_config, load_model, load_tokenizer, locate, write_json
+from trl_prune.pruning.effects import kl, perplexity
 from trl_prune.pruning.families import GROUPS, HEADS, HIDDEN, LAYERS, NEURONS, family_of
-from trl_prune.pruning.importance import layers_skipped, mean_loss
 from trl_prune.pruning.keep import axis_sizes
 from trl_prune.pruning.repairs import repairs_for
-from trl_prune.pruning.repairs.calibration import Calibration, Moments
+from trl_prune.pruning.repairs.calibration import Calibration
+from trl_prune.pruning.repairs.moments import Moments
 from trl_prune.pruning.scores import Scores, score
-from trl_prune.pruning.selection import SELECTIONS
+from trl_prune.pruning.selection import REMOVALS, SELECTIONS, Ranking, choose_keep, remembered
 from trl_prune.pruning.sizes import round_sizes
 from trl_prune.pruning.surgery import Cut, meta_model, prune_checkpoint
 from trl_prune.smollm2 import smollm2
@@ -35,8 +35,8 @@ from trl_prune.smollm2 import smollm2
 
 LENGTH, ROWS_A_BATCH = 512, 4
 DEPTHS, SHARES = (6, 3, 9), (0.8, 0.9, 0.7)  # the middle first: a table broken off says most
-# Perplexity as a metric tries every block, or every run: on fewer texts.
-TRIAL_BATCHES = 1
+# Metrics that try cuts: on fewer texts.
+EFFECTS, TRIAL_BATCHES = {"perplexity": perplexity, "kl": kl}, 1
 RESCALED = {"norm_rescale": {}}
 MEASURED = {"norm_rescale": {"energy": "measured"}}
 FITTED = {"least_squares": {}}
@@ -91,7 +91,6 @@ class Setting:
             lambda: self.dense, self.texts, self.output / "fits", head_scores=self.scores.heads()
         )
         self.states = [self.dense.get_decoder()(**batch, use_cache=False)[0] for batch in self.held_out]
-        self.trials = {}
 
     def _scores(self):
         path = self.output / "scores.safetensors"
@@ -101,16 +100,12 @@ class Setting:
 
     def count(self, sizes):
         """Return the parameters of a model of given sizes."""
-        keep = {axis: units(axis, range(size), self.sizes) for axis, size in sizes.items()}
+        keep = {axis: first_units(axis, size, self.sizes) for axis, size in sizes.items()}
         return sum(weight.numel() for weight in meta_model(self.config, keep).parameters())
 
-    def loss_without(self, removed):
-        """Return the loss on a few texts without some blocks."""
-        key = tuple(removed)
-        if key not in self.trials:
-            with layers_skipped(self.dense, removed):
-                self.trials[key] = mean_loss(self.dense, self.texts[:TRIAL_BATCHES])
-        return self.trials[key]
+    def effect(self, name):
+        """Return what removing blocks costs on a few texts, remembered."""
+        return remembered(EFFECTS[name](self.dense, self.texts[:TRIAL_BATCHES]), self.output / f"{name}.json")
 
 
 def windows(tokenizer, path, tokens):
@@ -120,85 +115,32 @@ def windows(tokenizer, path, tokens):
     return [{"input_ids": rows, "attention_mask": torch.ones_like(rows)} for rows in ids.split(ROWS_A_BATCH)]
 
 
-def units(axis, kept, sizes):
-    """Return one axis of a plan: the same units in every layer, heads evenly over the groups."""
+def first_units(axis, size, sizes):
+    """Return one axis of a plan of a given size, heads evenly over the groups: for counting."""
+    kept = list(range(size))
     if axis == HEADS:
-        each, left = sizes[HEADS] // sizes[GROUPS], len(kept) // sizes[GROUPS]
+        each, left = sizes[HEADS] // sizes[GROUPS], size // sizes[GROUPS]
         kept = [group * each + place for group in range(sizes[GROUPS]) for place in range(left)]
-    return list(kept) if axis in (LAYERS, HIDDEN) else [list(kept)] * sizes[LAYERS]
-
-
-def best(scores, count):
-    """Return the highest scoring units, in order: of the model, or of each layer."""
-    return scores.topk(count, dim=-1).indices.sort(dim=-1).values.tolist()
+    return kept if axis in (LAYERS, HIDDEN) else [kept] * sizes[LAYERS]
 
 
 def depth_cut(setting, metric, count):
     """Return which blocks a metric keeps."""
-    layers = range(setting.sizes[LAYERS])
-    removed = DEPTH_METRICS[metric](setting, count)
-    return {LAYERS: [layer for layer in layers if layer not in removed]}
+    removed = None
+    if metric in TRIED:
+        effect, way = metric.split(", ")
+        removed = REMOVALS[way](setting.effect(effect), setting.sizes[LAYERS], count)
+    by = Ranking(layers_by=metric) if removed is None else Ranking(removed=removed)
+    sizes = {LAYERS: setting.sizes[LAYERS] - count}
+    return choose_keep(setting.scores, sizes, setting.config, setting.family, by)
 
 
-def scored(name):
-    """Return a metric that the scores tell."""
-    return lambda setting, count: SELECTIONS[name](setting.scores.layers, count)
-
-
-def deepest(setting, count):
-    """Remove the last blocks but one."""
-    last = setting.sizes[LAYERS] - 1
-    return list(range(last - count, last))
-
-
-def drawn(setting, count):
-    """Remove blocks at random, the first and the last spared."""
-    return sorted(random.Random(0).sample(range(1, setting.sizes[LAYERS] - 1), count))
-
-
-def perplexity_single(setting, count):
-    """Remove the blocks without which, one at a time, the loss is lowest."""
-    return sorted(sorted(range(setting.sizes[LAYERS]), key=lambda layer: setting.loss_without([layer]))[:count])
-
-
-def perplexity_run(setting, count):
-    """Remove the run of blocks without which the loss is lowest."""
-    starts = range(setting.sizes[LAYERS] - count + 1)
-    runs = [list(range(start, start + count)) for start in starts]
-    return min(tqdm(runs, desc=f"runs of {count}"), key=setting.loss_without)
-
-
-DEPTH_METRICS = {
-    "angular_distance": scored("angular_distance"),
-    "block_influence": scored("block_influence"),
-    "deepest, last kept": deepest,
-    "random": drawn,
-    "perplexity, one by one": perplexity_single,
-    "perplexity, run": perplexity_run,
-}
-
-
-def grouped_heads(setting, count):
-    """Return each layer's best heads, as many of every KV group."""
-    each = setting.sizes[HEADS] // setting.sizes[GROUPS]
-    heads = setting.scores.heads().unflatten(1, (-1, each))
-    kept = torch.tensor(best(heads, count // setting.sizes[GROUPS]))
-    return (kept + torch.arange(setting.sizes[GROUPS])[:, None] * each).flatten(1).tolist()
-
-
-CHOICES = {
-    NEURONS: lambda setting, count: best(setting.scores.neurons(), count),
-    HEADS: grouped_heads,
-    GROUPS: lambda setting, count: best(setting.scores.groups(), count),
-    HIDDEN: lambda setting, count: best(setting.scores.hidden(), count),
-    "energy": lambda setting, count: best(setting.scores.energy(), count),
-}
 # The axes of each width option, and how hidden channels are ranked.
 WIDTHS = {
-    "neurons": ((NEURONS,), HIDDEN),
-    "hidden by norms' outputs": ((HIDDEN,), HIDDEN),
+    "neurons": ((NEURONS,), "norm"),
+    "hidden by norms' outputs": ((HIDDEN,), "norm"),
     "hidden by energy": ((HIDDEN,), "energy"),
-    "neurons + heads": ((NEURONS, HEADS), HIDDEN),
+    "neurons + heads": ((NEURONS, HEADS), "norm"),
     "neurons + hidden by energy": ((NEURONS, HIDDEN), "energy"),
 }
 
@@ -207,7 +149,7 @@ def width_cut(setting, option, share):
     """Return the plan of a width option at a share of the parameters: every axis of it shrinks alike."""
     axes, ranking = WIDTHS[option]
     sizes = sizes_at(setting, axes, share)
-    return {axis: CHOICES[ranking if axis == HIDDEN else axis](setting, size) for axis, size in sizes.items()}
+    return choose_keep(setting.scores, sizes, setting.config, setting.family, Ranking(hidden_by=ranking))
 
 
 def sizes_at(setting, axes, share):
@@ -218,7 +160,9 @@ def sizes_at(setting, axes, share):
     low, high = 0.05, 1.0
     for _ in range(12):
         middle = (low + high) / 2
-        sizes = fixed | {axis: max(8, round(middle * setting.sizes[axis])) for axis in free}
+        # Llama's config wants hidden_size to be a multiple of the heads, whatever head_dim is.
+        units = {axis: setting.sizes[HEADS] if axis == HIDDEN else 1 for axis in free}
+        sizes = fixed | {axis: round(middle * setting.sizes[axis] / unit) * unit for axis, unit in units.items()}
         low, high = (middle, high) if setting.count(sizes) < target else (low, middle)
     if setting.args.round:
         sizes = round_sizes(sizes, setting.sizes, setting.count).sizes
@@ -229,31 +173,26 @@ def sizes_at(setting, axes, share):
 def measure(setting, folder):
     """Return perplexity on the held-out text and mean KL(dense || pruned), in nats a token."""
     pruned, head = load_model(folder, setting.args.dtype), setting.dense.get_output_embeddings()
-    loss, kl, count = 0.0, 0.0, 0
+    loss, divergence, count = 0.0, 0.0, 0
     for batch, states in zip(setting.held_out, setting.states, strict=True):
         for row in range(len(states)):
             told = pruned(input_ids=batch["input_ids"][row : row + 1], use_cache=False).logits[0, :-1].float()
             told = told.log_softmax(dim=-1)
             wanted = head(states[row, :-1]).float().log_softmax(dim=-1)
-            kl += torch.nn.functional.kl_div(told, wanted, log_target=True, reduction="sum").item()
+            divergence += torch.nn.functional.kl_div(told, wanted, log_target=True, reduction="sum").item()
             loss -= told.gather(1, batch["input_ids"][row, 1:, None]).sum().item()
             count += len(told)
-    return {"perplexity": math.exp(loss / count), "kl": kl / count}
+    return {"perplexity": math.exp(loss / count), "kl": divergence / count}
 
 
-def rows(only):
+def rows():
     """Yield what to measure: kind, option, how much, and the repairs by the word that the table has for them."""
-    quick = [metric for metric in DEPTH_METRICS if metric not in TRIED]
     for count, share in zip(DEPTHS, SHARES, strict=True):
-        if only != "width":
-            yield from depth_rows(quick, count)
-        if only != "depth":
-            yield from width_rows(share)
-    if only != "depth":
-        yield from head_rows()
-    if only != "width":
-        for count in DEPTHS:
-            yield from depth_rows(TRIED, count)
+        yield from depth_rows(SELECTIONS, count)
+        yield from width_rows(share)
+    yield from head_rows()
+    for count in DEPTHS:
+        yield from depth_rows(TRIED, count)
 
 
 def depth_rows(metrics, count):
@@ -265,8 +204,8 @@ def depth_rows(metrics, count):
 def width_rows(share):
     """Yield the rows of every width option."""
     both = {"none": {}, "least squares, rescale measured": FITTED | MEASURED}
-    yield "width", "neurons", share, {"none": {}, "least squares": FITTED}
     yield "width", "hidden by energy", share, HIDDEN_REPAIRS
+    yield "width", "neurons", share, {"none": {}, "least squares": FITTED}
     yield "width", "hidden by norms' outputs", share, {"none": {}, "rescale": RESCALED}
     yield "width", "neurons + heads", share, {"none": {}, "least squares": FITTED}
     yield "width", "neurons + hidden by energy", share, both
@@ -279,8 +218,8 @@ def head_rows():
     yield "heads", "groups", 2, {"none": {}, "least squares": FITTED}
 
 
-# Depth metrics that try every cut.
-TRIED = ("perplexity, one by one", "perplexity, run")
+# Depth metrics that try cuts: what is measured, and how blocks are removed.
+TRIED = ("perplexity, single", "perplexity, contiguous", "kl, contiguous", "perplexity, greedy")
 HIDDEN_REPAIRS = {
     "none": {},
     "rescale": RESCALED,
@@ -303,8 +242,8 @@ def plan_of(setting, kind, option, amount):
         return depth_cut(setting, option, amount)
     if kind == "width":
         return width_cut(setting, option, amount)
-    axis = HEADS if option == "heads" else GROUPS
-    return {axis: CHOICES[axis](setting, amount)}
+    sizes = {HEADS if option == "heads" else GROUPS: amount}
+    return choose_keep(setting.scores, sizes, setting.config, setting.family)
 
 
 def row_of(setting, keep, repairs):
@@ -331,7 +270,8 @@ def run(setting):
         parameters = sum(weight.numel() for weight in meta_model(setting.config).parameters())
         done["dense"] = {"kind": "dense", "option": "dense", "amount": "", "repairs": ""}
         done["dense"] |= {"parameters": parameters, "removed": []} | measure(setting, setting.source)
-    todo = [(*cut, word, repairs) for *cut, choices in rows(setting.args.only) for word, repairs in choices.items()]
+    todo = [(*cut, word, repairs) for *cut, choices in rows() for word, repairs in choices.items()]
+    todo = [row for row in todo if not setting.args.only or (row[0] == "depth") == (setting.args.only == "depth")]
     for kind, option, amount, word, repairs in tqdm(todo, desc="rows"):
         key = f"{kind} | {option} | {amount} | {word}"
         if key not in done:

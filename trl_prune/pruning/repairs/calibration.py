@@ -10,55 +10,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trl_prune.errors import InputError
 from trl_prune.pruning.observation import Batch, Site, observe, watched
+from trl_prune.pruning.repairs.moments import Moments
 
 
 GIB = 2**30
-
-
-@dataclass
-class Moments:
-    """Running sums over positions: count, sum and second moments, float64.
-
-    Products are taken in float32 (float64 where the activations are), one batch at a time, and summed in float64, so
-    that neither the order nor the split of the batches matters beyond float32 rounding.
-
-    Attributes:
-        gram: sum of `x x^T`, `(features, features)`.
-        total: sum of `x`, `(features,)`.
-        count: how many positions.
-    """
-
-    gram: Tensor
-    total: Tensor
-    count: int = 0
-
-    @classmethod
-    def empty(cls, features: int, device: torch.device) -> "Moments":
-        """Return sums over nothing."""
-        zeros = torch.zeros(features + 1, features, dtype=torch.float64, device=device)
-        return cls(zeros[1:], zeros[0])
-
-    def add(self, rows: Tensor) -> None:
-        """Add positions, `(positions, features)`."""
-        rows = rows if rows.dtype == torch.float64 else rows.float()
-        self.gram += rows.mT @ rows
-        self.total += rows.sum(dim=0, dtype=torch.float64)
-        self.count += len(rows)
-
-    def second(self, centred: bool = False) -> Tensor:
-        """Return the mean of `x x^T`, or the covariance.
-
-        Raises:
-            InputError: the activations overflowed.
-        """
-        if not self.total.isfinite().all():
-            raise InputError(
-                "activations on the calibration texts are not finite: load the dense model in bfloat16 or float32"
-            )
-        mean = self.total / self.count
-        return self.gram / self.count - (torch.outer(mean, mean) if centred else 0)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Neurons are read by `down_proj`, heads by `o_proj`, hidden channels by everything behind a norm. With `X` a map's dense
 inputs, `S` the features that stay and `R` those that go, the kept columns become
 
-    argmin_V |X W^T - X_S V^T|^2 + lambda |V - W_S|^2  =  W_S + W_R G_RS (G_SS + lambda I)^-1,   G = X^T X / positions,
+    argmin_V |X W^T - X_S V^T|^2 + lambda |V - W_S|^2  =  W_S + W_R G_RS (G_SS + lambda I)^-1,   G = X^T X,
 
 with `lambda = ridge * mean(diag G_SS)`: OSSCAR's update of the survivors (arXiv 2403.12983), drawn towards the plain
 cut, so that on the calibration texts it is never worse than that. Where the map has a bias, `G` is the covariance and
@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from trl_prune.checkpoints import tensor_files
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import EXPERTS, HEADS, HIDDEN, NEURONS
-from trl_prune.pruning.repairs.calibration import Calibration, Moments
+from trl_prune.pruning.repairs.calibration import Calibration
+from trl_prune.pruning.repairs.dense_weights import DenseWeights
+from trl_prune.pruning.repairs.moments import Moments, ridge_regression
 from trl_prune.pruning.repairs.scratch import Scratch
 from trl_prune.pruning.surgery import Cut
 
@@ -77,24 +78,20 @@ def fit(weight: Tensor, moments: Moments, kept: Tensor, ridge: float, centred: b
         ridge: strength of the pull towards the plain cut, as a share of the inputs' mean square.
         centred: the map has a bias to take up the means.
     """
-    second = moments.second(centred)
-    weight, kept = weight.to(second), kept.to(second.device)
-    gone = torch.ones(len(second), dtype=torch.bool, device=second.device)
-    gone[kept] = False
-    inner, cross = second[kept][:, kept], second[gone][:, kept]
-    lost = weight[:, gone]
+    products = moments.products(centred)
+    weight, kept = weight.to(products), kept.to(products.device)
+    gone = torch.ones(len(products), dtype=torch.bool, device=products.device).index_fill(0, kept, False).nonzero()
+    inner, cross, lost = products[kept[:, None], kept], products[gone, kept], weight[:, gone.squeeze(1)]
     target = lost @ cross
-    pulled = inner.clone()
-    pulled.diagonal().add_(ridge * inner.diagonal().mean().clamp(min=torch.finfo(second.dtype).tiny))
-    change = torch.cholesky_solve(target.mT, torch.linalg.cholesky(pulled)).mT
-    errors = torch.stack([_power(lost, second[gone][:, gone]), _power(change, inner) - 2 * (change * target).sum()])
-    mean = moments.total / moments.count
-    shift = (lost @ mean[gone] - change @ mean[kept]) if centred else torch.zeros_like(weight[:, 0])
-    return Fit(weight[:, kept] + change, shift, errors.cumsum(0) / _power(weight, second))
+    change = ridge_regression(inner, target, ridge)
+    errors = torch.stack([_power(lost, products[gone, gone.mT]), _power(change, inner) - 2 * (change * target).sum()])
+    mean = moments.mean
+    shift = lost @ mean[gone.squeeze(1)] - change @ mean[kept] if centred else torch.zeros_like(weight[:, 0])
+    return Fit(weight[:, kept] + change, shift, errors.cumsum(0) / _power(weight, products))
 
 
-def _power(weight: Tensor, second: Tensor) -> Tensor:
-    return ((weight @ second) * weight).sum()
+def _power(weight: Tensor, products: Tensor) -> Tensor:
+    return ((weight @ products) * weight).sum()
 
 
 def refitted(source: Path, cut: Cut, axes: Iterable[str] = AXES) -> list[str]:
@@ -179,7 +176,7 @@ def _check_options(ridge: float, axes: Sequence[str]) -> None:
             raise InputError(f"least_squares.axes names {axis!r}; allowed: {', '.join(AXES)}")
 
 
-def _fitted(name: str, cut: Cut, dense: "DenseWeights", moments: Moments, ridge: float) -> dict[str, Tensor]:
+def _fitted(name: str, cut: Cut, dense: DenseWeights, moments: Moments, ridge: float) -> dict[str, Tensor]:
     weight, bias = dense.get(name), dense.get(f"{name.removesuffix('weight')}bias")
     dim = input_dim(cut)
     rows = cut.rows(name, weight.shape)
@@ -190,22 +187,3 @@ def _fitted(name: str, cut: Cut, dense: "DenseWeights", moments: Moments, ridge:
     if bias is not None:
         tensors["bias"] = bias[outputs].to(told.shift) + told.shift
     return {key: tensor if key == "errors" else tensor.float() for key, tensor in tensors.items()}
-
-
-class DenseWeights:
-    """A checkpoint's tensors, read one at a time."""
-
-    def __init__(self, source: Path):
-        self.files = tensor_files(source)
-
-    def get(self, name: str) -> Tensor | None:
-        """Return a tensor, or None where the checkpoint has none of that name."""
-        if name not in self.files:
-            return None
-        with safe_open(self.files[name], "pt") as stored:
-            return stored.get_tensor(name)
-
-    def shape(self, name: str) -> list[int]:
-        """Return a tensor's shape without reading it."""
-        with safe_open(self.files[name], "pt") as stored:
-            return stored.get_slice(name).get_shape()

@@ -22,8 +22,9 @@ from trl_prune.checkpoints import tensor_files
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import HIDDEN, LAYERS, NEURONS
 from trl_prune.pruning.observation import Site, decoder_blocks
-from trl_prune.pruning.repairs.calibration import Calibration, Moments
+from trl_prune.pruning.repairs.calibration import Calibration
 from trl_prune.pruning.repairs.least_squares import input_axis, input_dim
+from trl_prune.pruning.repairs.moments import Moments, ridge_regression
 from trl_prune.pruning.repairs.scratch import Scratch
 from trl_prune.pruning.surgery import Cut
 
@@ -101,7 +102,7 @@ def mlp_output(layer: int, source: Path, cut: Cut) -> str:
     return next(name for name in sorted(tensor_files(source)) if cut.layer_of(name) == layer and _writes(cut, name))
 
 
-def build(source: Path, cut: Cut, calibration: Calibration, *, ridge: float = 1e-3) -> LinearMap:
+def build(source: Path, cut: Cut, calibration: Calibration, *, ridge: float = 0.1) -> LinearMap:
     """Fit one map for each removed run on the calibration texts.
 
     Args:
@@ -173,15 +174,13 @@ def fit_map(moments: Moments, ridge: float, gain: float, biased: bool) -> dict[s
         `map`, `(hidden, hidden)`, `shift`, `(hidden,)`, and `errors`: mean squared error of the plain cut and of the
         map, over the run's mean squared displacement.
     """
-    second = moments.second(biased)
-    hidden = len(second) // 2
-    inner, cross, moved = second[:hidden, :hidden], second[hidden:, :hidden], second[hidden:, hidden:].trace()
-    pulled = inner.clone()
-    pulled.diagonal().add_(ridge * inner.diagonal().mean().clamp(min=torch.finfo(second.dtype).tiny))
-    change = torch.cholesky_solve(cross.mT, torch.linalg.cholesky(pulled)).mT
+    products = moments.products(biased)
+    hidden = len(products) // 2
+    inner, cross, moved = products[:hidden, :hidden], products[hidden:, :hidden], products[hidden:, hidden:].trace()
+    change = ridge_regression(inner, cross, ridge)
     gained = ((change @ inner) * change).sum() - 2 * (change * cross).sum()
-    mean = moments.total / moments.count
+    mean = moments.mean
     shift = mean[hidden:] - change @ mean[:hidden] if biased else torch.zeros_like(mean[hidden:])
-    errors = torch.stack([moved, moved + gained]) / moments.second()[hidden:, hidden:].trace()
+    errors = torch.stack([moved, moved + gained]) / moments.products()[hidden:, hidden:].trace()
     told = {"map": torch.eye(hidden, device=change.device) + change / gain, "shift": shift / gain}
     return {key: tensor.float() for key, tensor in told.items()} | {"errors": errors}
