@@ -124,6 +124,14 @@ def test_two_processes_learn_what_one_learns(dense, pruned, tmp_path):
     assert not (tmp_path / "two-job").exists()
 
 
+def test_an_arm_that_others_train_is_left_alone(pruned, tmp_path):
+    refused = pytest.raises(InputError, match="processes of an earlier command still train")
+    with launching.only_one(tmp_path / "model"), refused, launching.only_one(tmp_path / "model"):
+        pass
+    with launching.only_one(tmp_path / "model"):
+        pass
+
+
 @pytest.mark.slow
 def test_processes_that_did_not_start_are_missed(dense, pruned, tmp_path):
     plan = ArmPlan(pruned, tmp_path / "out", ARGS, None, None, "kd", dense)

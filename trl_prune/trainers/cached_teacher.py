@@ -20,6 +20,7 @@ from trl_prune.trainers.stream import Point
 
 
 KEYS = "teacher_keys"
+COLUMNS = ("input_ids", "labels", "seq_lengths")
 MASKED = -100
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class KeyedCollator:
 
 def keys_of(example: Mapping, packed: bool) -> Tensor:
     """Return the keys of a prepared row's sequences, `(sequences, 2)`."""
-    names = ("input_ids", "labels", "seq_lengths") if packed else ("input_ids", "labels")
+    names = COLUMNS if packed else COLUMNS[:2]
     return row_keys({name: example[name] for name in names if name in example})
 
 
@@ -125,7 +126,8 @@ def check_datasets(cache: TeacherCache, datasets: list[object], packed: bool) ->
     """
     for dataset in datasets:
         if isinstance(dataset, Dataset):
-            cache.check_rows(torch.cat([keys_of(row, packed) for row in dataset]))
+            rows = dataset.select_columns([name for name in COLUMNS if name in dataset.column_names])
+            cache.check_rows(torch.cat([keys_of(row, packed) for row in rows]))
 
 
 def check_alignment(cache: TeacherCache, dataset: Dataset, teacher: PreTrainedModel, folder: object) -> None:
