@@ -95,11 +95,16 @@ def _existing(run: Run) -> str:
 
 
 def disk_needed(run: Run) -> int:
-    """Return the bytes a run writes at most: the pruned model, each arm's model, one arm's training checkpoints."""
+    """Return the bytes a run writes at most, a teacher's cache not counted, whose tokens are not known yet.
+
+    These are the pruned model, each arm's model, one baseline's start and one arm's training checkpoints.
+    """
     pruned = run.size(prune.planned_keep(run)).parameters
     model_bytes = int(run.dense_bytes * pruned / run.size().parameters)
-    full = any(arm.peft is None for arm in run.recipe.recover.values())
-    return model_bytes * (1 + len(run.recipe.recover)) + 2 * TRAINING_BYTES * pruned * full
+    arms = run.recipe.recover.values()
+    full = any(arm.peft is None for arm in arms)
+    starts = any(arm.init != "pruned" for arm in arms)
+    return model_bytes * (1 + len(arms) + starts) + 2 * TRAINING_BYTES * pruned * full
 
 
 def do(run: Run, stage: Stage, unit: str) -> None:
