@@ -16,11 +16,11 @@ from trl_prune.errors import InputError
 from trl_prune.losses.targets import HeadTarget, TeacherTarget
 from trl_prune.trainers.kd_config import KDConfig
 from trl_prune.trainers.layer_map import states_to_compare
+from trl_prune.trainers.preparation import COLUMNS
 from trl_prune.trainers.stream import Point
 
 
 KEYS = "teacher_keys"
-COLUMNS = ("input_ids", "labels", "seq_lengths")
 MASKED = -100
 logger = logging.getLogger(__name__)
 
