@@ -31,8 +31,8 @@ from trl_prune.pruning.surgery import LAYERS, prune_checkpoint
 from trl_prune.smollm2 import smollm2
 
 
-REMOVED, ROWS, POSITIONS, SEEDS, STEPS = range(20, 26), 48, 1024, 4, 5
-BATCH = 8
+REMOVED, ROWS, POSITIONS, SEEDS, STEPS = range(20, 26), 32, 1024, 4, 4
+BATCH = 4
 ARGS = {"max_length": 512, "completion_only_loss": False, "use_cpu": True}
 
 

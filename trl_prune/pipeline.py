@@ -100,12 +100,18 @@ def _existing(run: Run) -> str:
 
 
 def disk_needed(run: Run) -> int:
-    """Return the bytes a run writes at most: the pruned model, each arm's, a search's, one training's checkpoints."""
+    """Return the bytes a run writes at most, a teacher's cache not counted, whose tokens are not known yet.
+
+    These are the pruned model, a search's candidates, each arm's model, one baseline's start and one training's
+    checkpoints.
+    """
     pruned = run.size(planned_keep(run)).parameters
     model_bytes = int(run.dense_bytes * pruned / run.size().parameters)
-    arms = [*run.recipe.recover.values(), *([run.recipe.search.train] if run.recipe.search else [])]
-    full = any(arm.peft is None for arm in arms)
-    models = 1 + len(run.recipe.recover) + models_at_once(run)
+    arms = run.recipe.recover.values()
+    trained = [*arms, *([run.recipe.search.train] if run.recipe.search else [])]
+    full = any(arm.peft is None for arm in trained)
+    starts = any(arm.init != "pruned" for arm in arms)
+    models = 1 + len(arms) + starts + models_at_once(run)
     return model_bytes * models + 2 * TRAINING_BYTES * pruned * full
 
 

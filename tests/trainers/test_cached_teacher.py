@@ -59,10 +59,10 @@ def cached(dense, tmp_path, tier, **args):
 @pytest.mark.parametrize(
     ("tier", "args"),
     [
-        (TopK(VOCABULARY), {}),
+        pytest.param(TopK(VOCABULARY), {}, marks=pytest.mark.slow),
         (TopK(VOCABULARY, 2.0), {"temperature": 2.0}),
-        (TopK(VOCABULARY), {"packing": True}),
-        (TopK(VOCABULARY), {"completion_only_loss": False}),
+        pytest.param(TopK(VOCABULARY), {"packing": True}, marks=pytest.mark.slow),
+        pytest.param(TopK(VOCABULARY), {"completion_only_loss": False}, marks=pytest.mark.slow),
         (TopK(VOCABULARY), {"padding_free": True, "max_length": None, "ce_weight": 0.5}),
         (Hidden(), {}),
         (Hidden(), {"temperature": 2.0, "divergence": "reverse_kl", "packing": True}),

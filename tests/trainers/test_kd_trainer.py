@@ -1,7 +1,12 @@
 """Oracles: dense float64 torch for a step, SFTTrainer where nothing is distilled, an unbroken run for a resume."""
 
 import copy
+import json
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -405,3 +410,41 @@ def test_ids_the_teacher_does_not_know(pruned, tmp_path):
     teacher = save_tiny(tmp_path / "small", vocab_size=250, pad_token_id=0, eos_token_id=1)
     with pytest.raises(InputError, match="has token id 258, and the teacher's vocabulary ends at 249"):
         trained(pruned, tmp_path, [{"input_ids": [1, 2, 258, 4]}] * 4, teacher=str(teacher))
+
+
+WORKER = """
+import json, sys
+from datasets import Dataset
+from tests.conftest import ROWS
+from trl_prune import KDConfig, KDTrainer
+
+pruned, out, batch = sys.argv[1:4]
+args = KDConfig(
+    out, per_device_train_batch_size=int(batch), max_steps=3, learning_rate=1e-3, report_to="none", use_cpu=True,
+    bf16=False, logging_steps=1, save_strategy="no", gradient_checkpointing=False, disable_tqdm=True,
+    hidden_loss=["embedding", "block"], layer_map="origins", ce_weight=0.5,
+)
+trainer = KDTrainer(pruned, args, train_dataset=Dataset.from_list(ROWS))
+trainer.train()
+if trainer.accelerator.is_main_process:
+    names = ("loss", "grad_norm", "ce_loss", "kd_loss", "hidden_loss", "hidden_weight")
+    told = [[entry[name] for name in names] for entry in trainer.state.log_history if "loss" in entry]
+    open(out + ".json", "w").write(json.dumps(told))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_log_what_one_logs(pruned, tmp_path):
+    """Every mean is over both processes, and so is the weight that is made of two of them."""
+    worker = tmp_path / "worker.py"
+    worker.write_text(WORKER)
+    told = []
+    for processes in (1, 2):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+        words = [str(worker), str(pruned), str(tmp_path / str(processes)), str(4 // processes)]
+        done = subprocess.run([*command, *words], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        told.append(json.loads((tmp_path / f"{processes}.json").read_text()))
+    for one, two in zip(*told, strict=True):
+        assert two == pytest.approx(one, rel=2e-4, abs=1e-6)

@@ -8,6 +8,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import ROWS
+from trl_prune import cache_teacher
 from trl_prune.checkpoints import dense_root
 from trl_prune.errors import InputError
 from trl_prune.pruning.surgery import LAYERS, prune_checkpoint
@@ -106,10 +107,15 @@ def test_a_plan_reaches_its_processes_whole(dense, pruned, tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(dense, pruned, tmp_path):
-    """Half the batch on each of two processes; really started, by accelerate, on CPUs."""
+    """Half the batch on each of two processes; really started, by accelerate, on CPUs, both reading one cache."""
     rows, launch = Dataset.from_list(ROWS), find_launch(str(config_file(tmp_path)))
-    one = ArmPlan(pruned, tmp_path / "one", ARGS | {"per_device_train_batch_size": 4}, None, None, "kd", dense)
-    two = ArmPlan(pruned, tmp_path / "two", ARGS | {"per_device_train_batch_size": 2}, None, None, "kd", dense)
+    cache = cache_teacher(str(dense), rows, tmp_path / "cache", args=ARGS).folder
+    one = ArmPlan(
+        pruned, tmp_path / "one", ARGS | {"per_device_train_batch_size": 4}, method="kd", teacher_cache=cache
+    )
+    two = ArmPlan(
+        pruned, tmp_path / "two", ARGS | {"per_device_train_batch_size": 2}, method="kd", teacher_cache=cache
+    )
     alone = train_arm(one, rows, tmp_path / "alone")
     together = train_launched(two, rows, tmp_path / "together", launch)
     assert (together.steps, together.tokens) == (alone.steps, alone.tokens)
@@ -122,6 +128,14 @@ def test_two_processes_learn_what_one_learns(dense, pruned, tmp_path):
     apart = sum(float((wanted[name] - told[name]).square().sum()) for name in wanted)
     assert apart < 1e-3 * moved
     assert not (tmp_path / "two-job").exists()
+
+
+def test_an_arm_that_others_train_is_left_alone(pruned, tmp_path):
+    refused = pytest.raises(InputError, match="processes of an earlier command still train")
+    with launching.only_one(tmp_path / "model"), refused, launching.only_one(tmp_path / "model"):
+        pass
+    with launching.only_one(tmp_path / "model"):
+        pass
 
 
 @pytest.mark.slow

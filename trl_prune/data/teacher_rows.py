@@ -22,7 +22,7 @@ CALL_STATE = ("truncation", "padding")
 PreparedRow = Mapping[str, Sequence[int]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SequencePlace:
     """Where a sequence stands in the prepared rows.
 

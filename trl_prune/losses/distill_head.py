@@ -191,6 +191,7 @@ def _run(hidden: Tensor, job: _Job) -> tuple[tuple[Tensor, ...], list[Tensor | N
             whole[rows] = part
         if slope is not None:
             _accumulate(gradients, slope, hidden, job, rows)
+        del slope  # not beside the next chunk's
     return (loss, log_probs, entropy, is_top1, divergence, kl, agrees), gradients
 
 

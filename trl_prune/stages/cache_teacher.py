@@ -21,6 +21,8 @@ from trl_prune.trainers.preparation import preparation_args, prepare_rows
 
 
 CACHE = "cache"
+# Arguments that say where rows are prepared, not how.
+MACHINE = ("use_cpu", "dataset_num_proc")
 
 
 def codec(run: Run) -> Codec:
@@ -44,7 +46,9 @@ def readings(run: Run) -> dict[str, ArmSection]:
 
 def reading(run: Run, arm: ArmSection) -> str:
     """Return the words that decide an arm's prepared rows."""
-    return json.dumps([arm.data, preparation_args(training_args(run, arm))], sort_keys=True, default=str)
+    told = preparation_args(training_args(run, arm))
+    told = {name: value for name, value in told.items() if name not in MACHINE}
+    return json.dumps([arm.data, told], sort_keys=True, default=str)
 
 
 def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001

@@ -16,6 +16,7 @@ from trl_prune.errors import InputError
 from trl_prune.losses.targets import HeadTarget, TeacherTarget
 from trl_prune.trainers.kd_config import KDConfig
 from trl_prune.trainers.layer_map import states_to_compare
+from trl_prune.trainers.preparation import COLUMNS
 from trl_prune.trainers.stream import Point
 
 
@@ -45,7 +46,7 @@ class KeyedCollator:
 
 def keys_of(example: Mapping, packed: bool) -> Tensor:
     """Return the keys of a prepared row's sequences, `(sequences, 2)`."""
-    names = ("input_ids", "labels", "seq_lengths") if packed else ("input_ids", "labels")
+    names = COLUMNS if packed else COLUMNS[:2]
     return row_keys({name: example[name] for name in names if name in example})
 
 
@@ -125,7 +126,8 @@ def check_datasets(cache: TeacherCache, datasets: list[object], packed: bool) ->
     """
     for dataset in datasets:
         if isinstance(dataset, Dataset):
-            cache.check_rows(torch.cat([keys_of(row, packed) for row in dataset]))
+            rows = dataset.select_columns([name for name in COLUMNS if name in dataset.column_names])
+            cache.check_rows(torch.cat([keys_of(row, packed) for row in rows]))
 
 
 def check_alignment(cache: TeacherCache, dataset: Dataset, teacher: PreTrainedModel, folder: object) -> None:

@@ -17,7 +17,12 @@ class KDConfig(SFTConfig):
     temperature 1, without cross-entropy.
     """
 
-    _VALID_DICT_FIELDS = [*SFTConfig._VALID_DICT_FIELDS, "teacher_model_init_kwargs", "layer_map"]
+    _VALID_DICT_FIELDS = [
+        *SFTConfig._VALID_DICT_FIELDS,
+        "teacher_model_init_kwargs",
+        "teacher_correction_args",
+        "layer_map",
+    ]
 
     # Parameters that control the teacher
     teacher_model_init_kwargs: dict | str | None = field(
@@ -30,6 +35,18 @@ class KDConfig(SFTConfig):
     teacher_cache: str | None = field(
         default=None,
         metadata={"help": "Folder written by `trl-prune cache-teacher`; the trainer then holds no teacher."},
+    )
+    teacher_correction: str | None = field(
+        default=None,
+        metadata={
+            "help": "Fine-tune the teacher on the training data first "
+            "([2408.11796](https://huggingface.co/papers/2408.11796)): `full`, `lora` or `norms`, by what is trained. "
+            "The corrected teacher is kept in `output_dir`."
+        },
+    )
+    teacher_correction_args: dict | str | None = field(
+        default=None,
+        metadata={"help": "SFTConfig arguments of that pass (max_steps, learning_rate, ...), over those given here."},
     )
 
     # Parameters that control the loss
@@ -89,6 +106,8 @@ class KDConfig(SFTConfig):
             raise ValueError(f"`top_k` is {self.top_k}; wanted: 1 or more, or None")
         if self.kd_weight == 0 and self.ce_weight == 0:
             raise ValueError("`kd_weight` and `ce_weight` are both 0: there is nothing to learn")
+        if self.teacher_correction not in (None, "full", "lora", "norms"):
+            raise ValueError(f"`teacher_correction` is {self.teacher_correction!r}; allowed: full, lora, norms")
         self._check_hidden()
 
     def _check_hidden(self) -> None:

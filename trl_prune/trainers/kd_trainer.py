@@ -25,6 +25,7 @@ from trl_prune.trainers.origins import carry_provenance, checkpoint_of, provenan
 from trl_prune.trainers.sft_arguments import by_name, own_config
 from trl_prune.trainers.shared_teacher import shared_teacher
 from trl_prune.trainers.student_forward import DistilledOutput, Lesson, detached, distil_in_forward
+from trl_prune.trainers.teacher_correction import corrected
 from trl_prune.trainers.teachers import Teacher, TeacherSource, check_tokenizers, find_teacher, name_bad_rows
 
 
@@ -74,7 +75,10 @@ class KDTrainer(SFTTrainer):
         source = None
         if args.teacher_cache is None or teacher_model is not None:
             source = find_teacher(teacher_model, model, args.teacher_model_init_kwargs)
-        super().__init__(model, args, data_collator, train_dataset, **by_name(rest, more))
+        named = by_name(rest, more)
+        if source is not None and args.teacher_correction is not None and train_dataset is not None:
+            source = corrected(source, args, train_dataset, named)
+        super().__init__(model, args, data_collator, train_dataset, **named)
         check_arguments(self)
         self.provenance_dir = checkpoint_of(model)
         if self.args.teacher_cache is None:

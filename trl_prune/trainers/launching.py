@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import torch
 import yaml
 from datasets import Dataset, load_from_disk
+from filelock import FileLock, Timeout
 
 from trl_prune.checkpoints import atomic_folder, write_json, write_text
 from trl_prune.errors import InputError, first_line
@@ -118,12 +121,30 @@ def check_processes(job: Path) -> None:
         )
 
 
+@contextmanager
+def only_one(target: Path) -> Iterator[None]:
+    """Hold an arm while its first process trains: processes outlive a command that was killed.
+
+    Raises:
+        InputError: others hold it.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    try:
+        with FileLock(target.with_name(f".{target.name}.lock"), timeout=0):
+            yield
+    except Timeout as error:
+        raise InputError(f"processes of an earlier command still train {target}; wait for them or end them") from error
+
+
 def main(job: Path) -> int:
     """Train an arm as one of its processes."""
     plan, target = read_job(job)
     try:
         check_processes(job)
-        trained = train_arm(plan, load_from_disk(str(job / ROWS)), target)
+        with only_one(target):
+            trained = train_arm(plan, load_from_disk(str(job / ROWS)), target)
     except InputError as error:
         write_text(job / FAULT, str(error))
         return 1

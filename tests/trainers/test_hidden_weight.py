@@ -1,0 +1,40 @@
+import pytest
+import torch
+
+from trl_prune.trainers.hidden_weight import LARGEST, HiddenWeight
+
+
+def sums(kd, hidden):
+    return torch.tensor([4.0, 9.0, kd, hidden, 0.0, 0.0])
+
+
+def test_it_is_the_ratio_of_the_step_before():
+    weight = HiddenWeight(None)
+    assert weight.is_unknown
+    weight.observe(sums(2.0, 1.0), kd_weight=1.0)
+    weight.observe(sums(4.0, 3.0), kd_weight=1.0)
+    assert not weight.is_unknown
+    assert weight.value == 0
+    weight.settle()
+    assert weight.value == pytest.approx(6 / 4)
+    weight.settle()
+    assert weight.value == pytest.approx(6 / 4)
+    weight.observe(sums(1.0, 2.0), kd_weight=0.5)
+    weight.settle()
+    assert weight.value == pytest.approx(0.25)
+
+
+def test_states_that_agree_do_not_blow_it_up():
+    for hidden in (0.0, 1e-9):
+        weight = HiddenWeight(None)
+        weight.observe(sums(1.0, hidden), kd_weight=1.0)
+        weight.settle()
+        assert weight.value == LARGEST
+
+
+def test_a_constant_stays():
+    weight = HiddenWeight(0.3)
+    weight.observe(sums(1.0, 1.0), kd_weight=1.0)
+    weight.settle()
+    assert weight.value == 0.3
+    assert not weight.is_unknown

@@ -1,0 +1,65 @@
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM
+
+from tests.conftest import ROWS, save_tiny
+from tests.trainers.test_kd_trainer import config, logged
+from trl_prune import KDTrainer
+from trl_prune.errors import InputError
+from trl_prune.trainers.teacher_correction import FOLDER
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("student") / "model", seed=1)
+
+
+def distilled(student, dense, tmp_path, how, **more):
+    told = {"teacher_correction": how, "teacher_correction_args": {"max_steps": 6, "learning_rate": 1e-2}}
+    args = config(tmp_path, hidden_loss="none", **(told | more))
+    data = Dataset.from_list(ROWS)
+    return KDTrainer(str(student), args, train_dataset=data, eval_dataset=data, teacher_model=str(dense))
+
+
+def changed(dense, folder):
+    before, after = (AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (dense, folder))
+    assert before.keys() == after.keys()
+    return {name for name, weight in before.items() if not torch.equal(weight, after[name])}
+
+
+def data_loss(model, trainer):
+    batch = trainer.data_collator([trainer.train_dataset[row] for row in range(len(ROWS))])
+    with torch.no_grad():
+        return model(**batch).loss.item()
+
+
+@pytest.mark.parametrize("how", ["full", "lora", "norms"])
+def test_the_teacher_is_fitted_to_the_data_and_kept_as_a_plain_checkpoint(how, student, dense, tmp_path):
+    trainer = distilled(student, dense, tmp_path, how)
+    folder = tmp_path / "out" / FOLDER
+    names = changed(dense, folder)
+    assert names
+    if how == "norms":
+        assert all("norm" in name for name in names)
+    fresh = AutoModelForCausalLM.from_pretrained(dense)
+    assert data_loss(trainer.teacher.model, trainer) < data_loss(fresh, trainer)
+    assert not any(weight.requires_grad for weight in trainer.teacher.model.parameters())
+    trainer.train()
+    assert logged(trainer, "kd_loss")[0][0] > 0
+
+
+def test_a_second_start_finds_it(student, dense, tmp_path, monkeypatch):
+    distilled(student, dense, tmp_path, "norms")
+    stamp = (tmp_path / "out" / FOLDER / "config.json").stat().st_mtime_ns
+    distilled(student, dense, tmp_path, "norms")
+    assert (tmp_path / "out" / FOLDER / "config.json").stat().st_mtime_ns == stamp
+    distilled(student, dense, tmp_path, "norms", seed=3)
+    assert (tmp_path / "out" / FOLDER / "config.json").stat().st_mtime_ns != stamp
+
+
+def test_a_teacher_in_memory_is_not_changed(student, dense, tmp_path):
+    teacher = AutoModelForCausalLM.from_pretrained(dense)
+    args = config(tmp_path, teacher_correction="full")
+    with pytest.raises(InputError, match="teacher_correction wants `teacher_model` as a folder"):
+        KDTrainer(str(student), args, train_dataset=Dataset.from_list(ROWS), teacher_model=teacher)

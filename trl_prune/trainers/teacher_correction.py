@@ -1,0 +1,104 @@
+"""Fit the teacher to the distillation data before it teaches (teacher correction, arXiv 2408.11796).
+
+A teacher that never saw the data guides worse on it. A short pass of ordinary fine-tuning mends that; the corrected
+teacher is kept beside the run, so that a resumed run finds it.
+"""
+
+import hashlib
+import json
+from dataclasses import fields
+from pathlib import Path
+
+from accelerate.utils import is_peft_model
+from datasets import Dataset
+from peft import LoraConfig
+from torch import nn
+from transformers import PreTrainedModel
+from trl import SFTConfig, SFTTrainer
+
+from trl_prune.checkpoints import atomic_folder, copy_companions, fingerprint, load_config, write_json
+from trl_prune.errors import InputError
+from trl_prune.trainers.kd_config import KDConfig
+from trl_prune.trainers.teachers import TeacherSource
+
+
+FOLDER = "corrected_teacher"
+MARK = "correction.json"
+LORA = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+
+
+def corrected(source: TeacherSource, args: KDConfig, dataset: object, named: dict) -> TeacherSource:
+    """Return the teacher, fine-tuned on the dataset as SFTTrainer would, or as an earlier start left it.
+
+    Args:
+        source: the teacher; its folder is only read.
+        args: the distillation's; `teacher_correction` says what is trained, `teacher_correction_args` overrides.
+        dataset: the rows, as SFTTrainer takes them.
+        named: SFTTrainer's arguments that say how rows become tokens.
+
+    Raises:
+        InputError: the teacher was given in memory, where a corrected one would need a copy.
+    """
+    if source.folder is None:
+        raise InputError("teacher_correction wants `teacher_model` as a folder or hub id, not a model in memory")
+    target = Path(args.output_dir) / FOLDER
+    mark = _mark(source.folder, args, dataset)
+    if _is_done(target, mark):
+        return TeacherSource(target, init_kwargs=source.init_kwargs)
+    preparing = {name: named[name] for name in ("processing_class", "formatting_func") if name in named}
+    peft = LoraConfig(**LORA) if args.teacher_correction == "lora" else None
+    model = _trainable(str(source.folder), args.teacher_correction, args)
+    trainer = SFTTrainer(model, _arguments(args), train_dataset=dataset, peft_config=peft, **preparing)
+    trainer.train()
+    _save(trainer, source.folder, target, mark)
+    return TeacherSource(target, init_kwargs=source.init_kwargs)
+
+
+def _arguments(args: KDConfig) -> SFTConfig:
+    told = {entry.name: getattr(args, entry.name) for entry in fields(SFTConfig) if entry.init}
+    kept = {"output_dir": str(Path(args.output_dir) / "correction"), "save_strategy": "no", "eval_strategy": "no"}
+    return SFTConfig(**(told | kept | (args.teacher_correction_args or {})))
+
+
+def _trainable(folder: str, how: str, args: KDConfig) -> str | PreTrainedModel:
+    if how != "norms":
+        return folder
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").to(args.device).requires_grad_(False)
+    norms = [module for module in model.modules() if _is_norm(module)]
+    for norm in norms:
+        norm.requires_grad_(True)
+    return model
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return "Norm" in type(module).__name__
+
+
+def _mark(folder: Path, args: KDConfig, dataset: object) -> dict:
+    """Return what the corrected teacher depends on."""
+    rows = ""
+    if isinstance(dataset, Dataset) and len(dataset):
+        ends = [dataset.column_names, len(dataset), dataset[0], dataset[len(dataset) - 1]]
+        rows = hashlib.sha256(json.dumps(ends, default=str).encode()).hexdigest()[:16]
+    how = {"how": args.teacher_correction, "args": args.teacher_correction_args or {}}
+    return how | {"teacher": fingerprint(folder), "rows": rows, "seed": args.seed}
+
+
+def _is_done(target: Path, mark: dict) -> bool:
+    path = target / MARK
+    return path.is_file() and json.loads(path.read_text()) == json.loads(json.dumps(mark))
+
+
+def _save(trainer: SFTTrainer, source: Path, target: Path, mark: dict) -> None:
+    """Write the corrected teacher as a plain checkpoint in its own dtype; one process does."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if is_peft_model(model):
+        model = model.merge_and_unload()
+    if trainer.args.should_save:
+        with atomic_folder(target) as part:
+            copy_companions(source, part)
+            model.to(load_config(source).dtype).save_pretrained(part)
+            write_json(part / MARK, mark)
+    trainer.accelerator.wait_for_everyone()
