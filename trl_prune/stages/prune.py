@@ -38,6 +38,9 @@ def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
     metrics = {
         "removed": removed,
         "kept": kept_sizes(cut.keep),
+        "cut": {
+            axis: [cut.sizes[axis], size] for axis, size in kept_sizes(cut.keep).items() if size != cut.sizes[axis]
+        },
         "repairs": [repair.record for repair in repairs],
         "dense": vars(run.size()),
         "pruned": vars(run.size(keep)),
