@@ -233,7 +233,7 @@ def _kept_heads(scores: Scores, sizes: Mapping[str, int], by: Ranking) -> Keep:
     if each == 1:
         return {HEADS: highest(unit_scores(scores, HEADS, by), _only_size(sizes))}
     groups = sizes.get(GROUPS, total)
-    left = _heads_a_group(sizes.get(HEADS, groups * each), groups, each)
+    left = heads_a_group(sizes.get(HEADS, groups * each), groups, each)
     kept = highest(unit_scores(scores, GROUPS, by), groups)
     inside = highest(unit_scores(scores, HEADS, by).unflatten(-1, (total, each)), left)
     heads = [
@@ -251,7 +251,17 @@ def _only_size(sizes: Mapping[str, int]) -> int:
     return told[0]
 
 
-def _heads_a_group(heads: int, groups: int, each: int) -> int:
+def heads_a_group(heads: int, groups: int, each: int) -> int:
+    """Return how many heads of each KV group stay.
+
+    Args:
+        heads: how many stay in all.
+        groups: how many KV groups stay.
+        each: how many heads a group has.
+
+    Raises:
+        InputError: they do not spread evenly.
+    """
     left, rest = divmod(heads, groups)
     if rest or not 1 <= left <= each:
         allowed = ", ".join(str(groups * count) for count in range(1, each + 1))

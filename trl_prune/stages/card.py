@@ -56,7 +56,7 @@ def card_text(
         ignore_metadata_errors=True,
         **licence,
     )
-    rows = "\n".join(f"| {row} | {dense:,.4g} | {pruned:,.4g} |" for row, (dense, pruned) in sizes.items())
+    rows = "\n".join(f"| {row} | {dense:,.0f} | {pruned:,.0f} |" for row, (dense, pruned) in sizes.items())
     link = f"https://huggingface.co/{name}" if on_hub else name
     return TEXT.format(metadata=metadata.to_yaml(), name=name, link=link, rows=rows, told=told)
 

@@ -20,7 +20,7 @@ from trl_prune.pruning.importance import layers_skipped
 from trl_prune.pruning.iterative import prune_in_rounds, size_schedule
 from trl_prune.pruning.keep import Keep, check_axis
 from trl_prune.pruning.scores import Scores
-from trl_prune.pruning.selection import REMOVALS, Loss, Ranking, choose_keep, remembered
+from trl_prune.pruning.selection import REMOVALS, Loss, Ranking, choose_keep, heads_a_group, remembered
 from trl_prune.pruning.surgery import prune_checkpoint
 from trl_prune.pruning.targets import shrunk_sizes
 from trl_prune.stages.candidates import found_keep
@@ -77,6 +77,8 @@ def wanted_sizes(run: Run) -> dict[str, int]:
                 most = costs.sizes[axis]
                 raise InputError(f"prune.target.{key} is {size}; allowed: 1..{most} (the model has {most})")
         sizes = sizes_of(target.sizes, costs) or costs.sizes | target.sizes
+        heads, groups = sizes[HEADS], sizes.get(GROUPS, 1)
+        heads_a_group(heads, groups, costs.sizes[HEADS] // costs.sizes.get(GROUPS, 1))
     return {axis: size for axis, size in sizes.items() if size != costs.sizes[axis]}
 
 

@@ -1,0 +1,77 @@
+"""What a recipe's prune section asks for, in sizes."""
+
+import pytest
+
+from tests.test_pipeline import recipe
+from trl_prune.context import Run
+from trl_prune.errors import InputError
+from trl_prune.stages.choosing import lost_to_rounding, planned_keep, wanted_sizes
+
+
+def run_of(tmp_path, **prune):
+    return Run(recipe(tmp_path, prune=prune, recover={}, rewrite=None))
+
+
+@pytest.mark.parametrize(
+    ("target", "sizes"),
+    [
+        ({"layers": 3}, {"num_hidden_layers": 3}),
+        ({"layers": 4}, {}),
+        ({"num_key_value_heads": 1}, {"num_attention_heads": 2, "num_key_value_heads": 1}),
+        ({"share": 1.0}, {}),
+        ({"parameters": 10**9}, {}),
+    ],
+)
+def test_sizes_that_are_asked_for(tmp_path, target, sizes):
+    assert wanted_sizes(run_of(tmp_path, target=target)) == sizes
+
+
+@pytest.mark.parametrize("kind", ["parameters", "bytes", "memory"])
+def test_budgets_leave_no_more_than_they_say(tmp_path, kind):
+    costs = run_of(tmp_path, target={"layers": 4}).costs
+    dense = list(range(4))
+    most = {
+        "parameters": costs.count(costs.sizes, dense),
+        "bytes": costs.disk_bytes(costs.sizes, dense),
+        "memory": costs.disk_bytes(costs.sizes, dense) + costs.cache_bytes(costs.sizes, dense, 2, 100),
+    }[kind]
+    target = {kind: int(0.7 * most), "axes": ["num_hidden_layers"]} | (
+        {"batch": 2, "context": 100} if kind == "memory" else {}
+    )
+    sizes = costs.sizes | wanted_sizes(run_of(tmp_path, target=target))
+    left = {
+        "parameters": costs.count(sizes, range(sizes["num_hidden_layers"])),
+        "bytes": costs.disk_bytes(sizes, range(sizes["num_hidden_layers"])),
+        "memory": costs.disk_bytes(sizes, range(sizes["num_hidden_layers"]))
+        + costs.cache_bytes(sizes, range(sizes["num_hidden_layers"]), 2, 100),
+    }[kind]
+    assert left <= 0.7 * most
+    assert sizes["num_hidden_layers"] < 4
+
+
+def test_what_rounding_takes_is_said(tmp_path):
+    target = {"share": 0.86, "axes": ["intermediate_size"]}
+    run = run_of(tmp_path, target=target)
+    told = lost_to_rounding(run)
+    exact = wanted_sizes(run_of(tmp_path, target=target, round_sizes=False))["intermediate_size"]
+    rounded = wanted_sizes(run)["intermediate_size"]
+    assert told == (f"rounded to multiples: intermediate_size {exact} -> {rounded}" if exact != rounded else "")
+    assert rounded % 2 == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ({"hidden_size": 64}, "prune.target.hidden_size is 64; allowed: 1..32"),
+        ({"num_experts": 2}, "num_experts"),
+        ({"hidden_size": 18}, "multiple of num_attention_heads; 18 is none of 4"),
+        ({"num_attention_heads": 3}, "num_attention_heads is to be 3 in 2 KV groups of up to 2; allowed: 2, 4"),
+        ({"parameters": 10}, "the budget is 10, and the least of num_hidden_layers leaves"),
+    ],
+)
+def test_targets_that_cannot_be_are_told(tmp_path, target, told):
+    from trl_prune.pruning.surgery import Cut
+
+    run = run_of(tmp_path, target=target)
+    with pytest.raises(InputError, match=told):
+        Cut.of(run.config, planned_keep(run))
