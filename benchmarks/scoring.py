@@ -24,7 +24,7 @@ from trl_prune.pruning.scores import score
 from trl_prune.smollm2 import smollm2
 
 
-TEXTS, BATCH, ROUNDS = 16, 8, 5
+TEXTS, BATCH, ROUNDS = 8, 8, 3
 
 
 def backbone(model, batches):
