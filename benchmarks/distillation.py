@@ -44,10 +44,11 @@ def floor(hidden, weight, teacher_hidden, teacher_weight, _):
 
 def ours(hidden, weight, teacher_hidden, teacher_weight, labels):
     """Our head, which tells cross-entropy, entropy and accuracy as well."""
-    from trl_prune.losses.distill_head import Head, Objective, distill
+    from trl_prune.lm_head import LMHead
+    from trl_prune.losses.distill_head import Objective, distill
     from trl_prune.losses.targets import HeadTarget
 
-    told = distill(hidden, Head(weight), labels, HeadTarget(teacher_hidden, teacher_weight), Objective())
+    told = distill(hidden, LMHead(weight), labels, HeadTarget(teacher_hidden, teacher_weight), Objective())
     return *torch.autograd.grad(told.loss, (hidden, weight)), told.loss
 
 

@@ -28,7 +28,6 @@ from trl_prune.pruning.repairs.calibration import Calibration
 from trl_prune.pruning.repairs.moments import Moments
 from trl_prune.pruning.scores import Scores, score
 from trl_prune.pruning.selection import REMOVALS, SELECTIONS, Ranking, choose_keep, remembered
-from trl_prune.pruning.sizes import round_sizes
 from trl_prune.pruning.surgery import Cut, meta_model, prune_checkpoint
 from trl_prune.smollm2 import smollm2
 
@@ -164,8 +163,6 @@ def sizes_at(setting, axes, share):
         units = {axis: setting.sizes[HEADS] if axis == HIDDEN else 1 for axis in free}
         sizes = fixed | {axis: round(middle * setting.sizes[axis] / unit) * unit for axis, unit in units.items()}
         low, high = (middle, high) if setting.count(sizes) < target else (low, middle)
-    if setting.args.round:
-        sizes = round_sizes(sizes, setting.sizes, setting.count).sizes
     return sizes
 
 
@@ -343,7 +340,6 @@ def main():
     parser.add_argument("--evaluation_tokens", type=int, default=16_384)
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--only", choices=("depth", "width"), help="half of the table")
-    parser.add_argument("--round", action="store_true", help="round sizes to multiples that hardware likes")
     with torch.inference_mode():
         setting = Setting(parser.parse_args())
         told = run(setting)

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
 from datasets import Dataset
 
 from trl_prune import KDConfig, KDTrainer
@@ -41,6 +42,7 @@ def main(student: str | None = None, output: str = "kd-out", teacher: str | None
             max_steps=10 if student is None else -1,
             logging_steps=2,
             report_to="none",
+            use_cpu=not torch.cuda.is_available(),
         ),
         train_dataset=rows,
         teacher_model=teacher,

@@ -1,6 +1,6 @@
-"""Score, prune and measure with the functions behind the verbs.
+"""Score, prune along several axes and measure, with the functions behind the verbs.
 
-usage: python examples/prune_by_score.py MODEL rows.jsonl OUTPUT LAYERS
+usage: python examples/prune_by_score.py MODEL rows.jsonl OUTPUT
 """
 
 import sys
@@ -8,13 +8,19 @@ import sys
 from trl_prune import evaluate, prune, score
 
 
-def main(model: str, rows: str, output: str, layers: str) -> None:
-    """Cut a model to a number of blocks, each by the two one-pass scores, and say what is left of its probes."""
+CUTS = {
+    "fewer-blocks": lambda sizes: {"num_hidden_layers": sizes["num_hidden_layers"] * 4 // 5},
+    "fewer-neurons": lambda sizes: {"intermediate_size": sizes["intermediate_size"] * 3 // 4},
+}
+
+
+def main(model: str, rows: str, output: str) -> None:
+    """Cut a model in two ways by one pass of scores, and say what is left of its probes."""
     scores = score(model, rows, samples=128)
-    for by in ("angular_distance", "block_influence"):
-        folder = prune(model, f"{output}-{by}", int(layers), scores, by)
+    for name, sizes in CUTS.items():
+        folder = prune(model, f"{output}-{name}", sizes=sizes(scores.sizes), scores=scores)
         told = evaluate(str(folder), items=20)
-        print(by, folder, sum(task.mean for task in told.values()) / len(told))
+        print(name, folder, sum(task.mean for task in told.values()) / len(told))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from torch import Tensor
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
 from trl_prune.errors import InputError
+from trl_prune.lm_head import LMHead
 from trl_prune.losses import distill_head
-from trl_prune.losses.distill_head import Head, Objective, distill
+from trl_prune.losses.distill_head import Objective, distill
 from trl_prune.losses.targets import HeadTarget, SparseTarget
 
 
@@ -20,10 +21,10 @@ def random(*shape: int, seed: int = 0, scale: float = 1.0, dtype: torch.dtype = 
     return (scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)).to(dtype)
 
 
-def student(bias: bool = True, **more: object) -> tuple[Tensor, Head]:
+def student(bias: bool = True, **more: object) -> tuple[Tensor, LMHead]:
     hidden = random(N, WIDTH, seed=1).requires_grad_()
     weight = random(VOCAB, WIDTH, seed=2).requires_grad_()
-    return hidden, Head(weight, random(VOCAB, seed=3).requires_grad_() if bias else None, **more)
+    return hidden, LMHead(weight, random(VOCAB, seed=3).requires_grad_() if bias else None, **more)
 
 
 def teacher(vocab: int = VOCAB, **more: object) -> HeadTarget:
@@ -39,7 +40,7 @@ def small_chunks(monkeypatch):
     monkeypatch.setitem(distill_head.TILE_BYTES, "cpu", 0)
 
 
-def dense_logits(hidden: Tensor, head: Head | HeadTarget) -> Tensor:
+def dense_logits(hidden: Tensor, head: LMHead | HeadTarget) -> Tensor:
     bias = 0 if head.bias is None else head.bias.double()
     logits = (hidden.double() @ head.weight.double().T + bias) * head.scale
     return logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)
@@ -66,7 +67,7 @@ def dense_divergence(z: Tensor, t: Tensor, objective: Objective) -> Tensor:
     return values * objective.divergence_scale
 
 
-def dense_loss(hidden: Tensor, head: Head, target: HeadTarget | None, objective: Objective) -> Tensor:
+def dense_loss(hidden: Tensor, head: LMHead, target: HeadTarget | None, objective: Objective) -> Tensor:
     z = dense_logits(hidden, head)
     log_probs = z.log_softmax(-1).gather(1, LABELS[:, None])[:, 0]
     weights = log_probs.exp().detach() if objective.dynamic_fine_tuning else 1
@@ -76,7 +77,7 @@ def dense_loss(hidden: Tensor, head: Head, target: HeadTarget | None, objective:
     return loss
 
 
-def check(hidden: Tensor, head: Head, target: HeadTarget | None, objective: Objective) -> None:
+def check(hidden: Tensor, head: LMHead, target: HeadTarget | None, objective: Objective) -> None:
     leaves = [leaf for leaf in (hidden, head.weight, head.bias) if leaf is not None]
     wanted = dense_loss(hidden, head, target, objective)
     told = distill(hidden, head, LABELS, target, objective)
@@ -190,7 +191,7 @@ def test_a_model_agrees_with_itself(name):
 
 def test_a_frozen_head_gets_no_gradient():
     hidden, head = student()
-    frozen = Head(head.weight.detach(), head.bias.detach())
+    frozen = LMHead(head.weight.detach(), head.bias.detach())
     (ours,) = torch.autograd.grad(distill(hidden, frozen, LABELS, teacher(), Objective()).loss, hidden)
     (wanted,) = torch.autograd.grad(distill(hidden, head, LABELS, teacher(), Objective()).loss, hidden)
     assert torch.equal(ours, wanted)
@@ -271,7 +272,7 @@ def test_autocast_computes_in_its_dtype_and_returns_each_gradient_in_its_own():
         assert (ours - theirs).norm() < 0.02 * theirs.norm()
     lower = hidden.detach().bfloat16().requires_grad_()
     weight = head.weight.detach().bfloat16().requires_grad_()
-    told = distill(lower, Head(weight), LABELS, teacher(), Objective())
+    told = distill(lower, LMHead(weight), LABELS, teacher(), Objective())
     told.loss.backward()
     assert lower.grad.dtype == weight.grad.dtype == torch.bfloat16
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from trl_prune.errors import InputError
+from trl_prune.lm_head import LMHead
 from trl_prune.losses.divergences import WHOLE_VOCABULARY, Pair, divergence_of, forward_kl, row_dot
 from trl_prune.losses.targets import HeadTarget, SparseTarget, TeacherTarget
 
@@ -22,23 +23,6 @@ from trl_prune.losses.targets import HeadTarget, SparseTarget, TeacherTarget
 TILE_BYTES = {"cpu": 24 << 20, "cuda": 256 << 20}
 MIN_ROWS = 16
 TINY = torch.finfo(torch.float32).tiny
-
-
-@dataclass(frozen=True)
-class Head:
-    """An LM head: `logits = softcap * tanh(scale * (hidden @ weight.T + bias) / softcap)`.
-
-    Attributes:
-        weight: `(vocab_size, hidden_size)`.
-        bias: `(vocab_size,)`.
-        scale: factor on the logits.
-        softcap: bound of the logits, None where they are not bounded.
-    """
-
-    weight: Tensor
-    bias: Tensor | None = None
-    scale: float = 1.0
-    softcap: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +80,7 @@ class HeadOutput(NamedTuple):
 
 
 def distill(
-    hidden: Tensor, head: Head, labels: Tensor, target: TeacherTarget | None, objective: Objective
+    hidden: Tensor, head: LMHead, labels: Tensor, target: TeacherTarget | None, objective: Objective
 ) -> HeadOutput:
     """Return the objective over N positions and what SFT logs beside it.
 
@@ -139,7 +123,7 @@ def check_target(target: TeacherTarget | None, objective: Objective) -> None:
 
 
 class _Job(NamedTuple):
-    head: Head
+    head: LMHead
     labels: Tensor
     target: TeacherTarget | None
     objective: Objective
@@ -227,7 +211,7 @@ def _accumulate(gradients: list[Tensor | None], slope: Tensor, hidden: Tensor, j
         of_weight += slope.t() @ hidden[rows]
 
 
-def head_logits(hidden: Tensor, head: Head | HeadTarget, vocab: int | None = None) -> Tensor:
+def head_logits(hidden: Tensor, head: LMHead | HeadTarget, vocab: int | None = None) -> Tensor:
     """Return the float32 logits of the first `vocab` ids, `(n, vocab)`."""
     weight = head.weight[:vocab]
     bias = None if head.bias is None else head.bias[:vocab].to(weight.dtype)
@@ -281,7 +265,7 @@ def _add_cross_entropy(slope: Tensor | None, student: _Distribution, labels: Ten
     return ours if slope is None else slope.add_(ours)
 
 
-def _through_head(slope: Tensor, student: _Distribution, head: Head) -> Tensor:
+def _through_head(slope: Tensor, student: _Distribution, head: LMHead) -> Tensor:
     """Take a gradient with respect to logits back through softcap and scale; log-probabilities are overwritten."""
     if head.softcap is not None:
         bounded = student.log_probs.add_(student.log_z[:, None]).div_(head.softcap)

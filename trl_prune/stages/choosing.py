@@ -68,7 +68,7 @@ def wanted_sizes(run: Run) -> dict[str, int]:
     """
     target, costs = run.recipe.prune.target, run.costs
     if target.budgets:
-        sizes = shrunk_sizes(costs, budget_of(run, target), target.axes, run.recipe.prune.round_sizes)
+        sizes = budgeted_sizes(run, run.recipe.prune.round_sizes)
     else:
         for axis, size in target.sizes.items():
             check_axis(axis, costs.sizes, run.config, costs.family)
@@ -78,6 +78,22 @@ def wanted_sizes(run: Run) -> dict[str, int]:
                 raise InputError(f"prune.target.{key} is {size}; allowed: 1..{most} (the model has {most})")
         sizes = sizes_of(target.sizes, costs) or costs.sizes | target.sizes
     return {axis: size for axis, size in sizes.items() if size != costs.sizes[axis]}
+
+
+def budgeted_sizes(run: Run, rounded: bool) -> dict[str, int]:
+    """Return the sizes of all axes within the target's budget."""
+    target = run.recipe.prune.target
+    return shrunk_sizes(run.costs, budget_of(run, target), target.axes, rounded)
+
+
+def lost_to_rounding(run: Run) -> str:
+    """Say what rounding to multiples took from the budget, or nothing where it took nothing."""
+    section = run.recipe.prune
+    if section.target is None or not section.target.budgets or not section.round_sizes:
+        return ""
+    rounded, exact = budgeted_sizes(run, True), budgeted_sizes(run, False)
+    told = [f"{axis} {exact[axis]} -> {size}" for axis, size in rounded.items() if size != exact[axis]]
+    return f"rounded to multiples: {', '.join(told)}" if told else ""
 
 
 def budget_of(run: Run, target: Target) -> Budget:

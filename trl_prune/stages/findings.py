@@ -93,6 +93,18 @@ class Findings:
         return result.metrics["removed"] if result else []
 
     @property
+    def cut(self) -> str:
+        """What went, by axis, by what, and what was repaired."""
+        result = self.folder.result("prune")
+        if result is None:
+            return ""
+        axes = [f"{axis} {dense} → {kept}" for axis, (dense, kept) in result.metrics["cut"].items()]
+        removed = [f"removed blocks {self.removed}"] if self.removed else []
+        by = "by hand" if self.run.recipe.prune.keep else f"blocks by {self.run.recipe.prune.by}"
+        repairs = [f"repaired: {record['repair']}" for record in result.metrics["repairs"]]
+        return "; ".join([", ".join(axes) or "nothing went", *removed, by, *repairs])
+
+    @property
     def sizes(self) -> dict[str, Size]:
         """The sizes of the dense and the pruned model."""
         result = self.folder.result("prune")

@@ -15,7 +15,7 @@ from trl_prune.pruning.repairs import check_repairs
 from trl_prune.pruning.surgery import Cut, prune_checkpoint
 from trl_prune.pruning.verification import verify_logits
 from trl_prune.stages.card import write_card
-from trl_prune.stages.choosing import chosen_keep, planned_keep
+from trl_prune.stages.choosing import chosen_keep, lost_to_rounding, planned_keep
 from trl_prune.stages.repairing import fitted_repairs, wanted_repairs
 from trl_prune.stages.score import inputs as score_inputs
 from trl_prune.stages.stage import Stage
@@ -38,6 +38,9 @@ def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
     metrics = {
         "removed": removed,
         "kept": kept_sizes(cut.keep),
+        "cut": {
+            axis: [cut.sizes[axis], size] for axis, size in kept_sizes(cut.keep).items() if size != cut.sizes[axis]
+        },
         "repairs": [repair.record for repair in repairs],
         "dense": vars(run.size()),
         "pruned": vars(run.size(keep)),
@@ -120,7 +123,8 @@ def plan(run: Run, unit: str) -> str:  # noqa: ARG001
         f"{axis} {cut.sizes[axis]} -> {size}" for axis, size in kept_sizes(cut.keep).items() if size != cut.sizes[axis]
     )
     repairs = ", ".join(wanted_repairs(run, cut)) or "none"
-    return f"{axes or 'nothing goes'}, {_chosen_by(run, cut)}; repairs: {repairs}; {sizes}"
+    told = [f"{axes or 'nothing goes'}, {_chosen_by(run, cut)}", lost_to_rounding(run), f"repairs: {repairs}", sizes]
+    return "; ".join(part for part in told if part)
 
 
 def _chosen_by(run: Run, cut: Cut) -> str:
