@@ -60,7 +60,8 @@ def _agreement(before: Scores, after: Scores) -> dict[str, float | int | None]:
     one, other = zip(*((before[name], after[name]) for name in after), strict=True)
     told = {"kendall": None, "spearman": None}
     if len(set(one)) > 1 and len(set(other)) > 1:  # a constant ranking correlates with nothing
-        told = {"kendall": float(kendalltau(one, other).statistic), "spearman": float(spearmanr(one, other).statistic)}
+        measures = {"kendall": kendalltau, "spearman": spearmanr}
+        told = {name: round(float(measure(one, other).statistic), 9) for name, measure in measures.items()}
     return {"candidates": len(one)} | told
 
 

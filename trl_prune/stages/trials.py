@@ -28,6 +28,8 @@ from trl_prune.stages.repairing import fitted_repairs
 MODEL = "model"
 # Texts at a time where a loss is measured; no part of what decides it.
 BATCH_SIZE = 8
+# Beneath the user's arguments: a rung's share of warm-up, as each starts with empty moments.
+WARMUP = 0.1
 # Added to the recipe's seed, so that held-out rows are not those that the same seed draws for calibration.
 HELD_OUT_SEED = 1
 
@@ -105,7 +107,7 @@ class Trials:
         section = self.run.recipe.search
         tokens = section.rungs[rung - 1] - (section.rungs[rung - 2] if rung > 1 else 0)
         # Each rung sees rows in another order: the same seed would show the first rows again.
-        args = {"seed": self.run.recipe.seed + rung - 1} | section.train.args
+        args = {"seed": self.run.recipe.seed + rung - 1, "warmup_steps": WARMUP} | section.train.args
         arm = section.train.model_copy(update={"tokens": tokens, "args": args})
         train(self.run, arm_plan(self.run, arm, student, self.scratch / name), self.rows[1], target)
         shutil.rmtree(student)
