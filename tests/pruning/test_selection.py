@@ -145,7 +145,7 @@ def test_every_axis_of_every_family_is_chosen_alone_and_together(family):
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "qwen3_moe", "olmo2"])
 def test_heads_are_the_best_of_each_group_and_groups_take_theirs_along(family):
-    told, config = scored(family, num_attention_heads=8, head_dim=8)
+    told, config = scored(family, num_attention_heads=8, head_dim=8, hidden_size=48)
     row = FAMILIES[family]
     best = told.heads()
     keep = choose_keep(told, {HEADS: 4}, config, row)
@@ -162,7 +162,7 @@ def test_heads_are_the_best_of_each_group_and_groups_take_theirs_along(family):
 
 
 def test_where_each_head_has_its_own_kv_head_they_go_together():
-    told, config = scored("llama", num_key_value_heads=4)
+    told, config = scored("llama", num_key_value_heads=4, hidden_size=48)
     keep = choose_keep(told, {GROUPS: 3}, config, FAMILIES["llama"])
     assert keep[HEADS] == keep[GROUPS] == highest(told.heads(), 3)
     with pytest.raises(InputError, match="each head has its own KV head"):

@@ -20,6 +20,7 @@ def test_kd_trainer_conforms(check, tmp_path):
     CHECKS[check](build, tmp_path)
 
 
+@pytest.mark.slow
 def test_two_processes_conform(tmp_path):
     check_processes("tests.trainers.test_conformance:build", tmp_path)
 

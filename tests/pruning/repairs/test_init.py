@@ -12,17 +12,17 @@ from trl_prune.pruning.repairs import REPAIRS, fitting_repairs, options_of
 
 def test_unknown_repair(patient):
     with pytest.raises(InputError, match="'heal' is no repair; allowed: head_merge, least_squares, linear_map, norm"):
-        patient().repairs({HIDDEN: [0, 1]}, {"heal": {}})
+        patient().repairs({HIDDEN: [0, 1, 2, 3]}, {"heal": {}})
 
 
 def test_unknown_option(patient):
     with pytest.raises(InputError, match="norm_rescale has no option 'by'; allowed: energy"):
-        patient().repairs({HIDDEN: [0, 1]}, {"norm_rescale": {"by": 2}})
+        patient().repairs({HIDDEN: [0, 1, 2, 3]}, {"norm_rescale": {"by": 2}})
 
 
 def test_unknown_energy(patient):
     with pytest.raises(InputError, match="norm_rescale.energy is 'all'; allowed: none, measured"):
-        patient().repairs({HIDDEN: [0, 1]}, {"norm_rescale": {"energy": "all"}})
+        patient().repairs({HIDDEN: [0, 1, 2, 3]}, {"norm_rescale": {"energy": "all"}})
 
 
 def test_merged_heads_are_not_fitted_as_well(patient):
@@ -49,7 +49,7 @@ def test_options_are_the_builders_own():
 @pytest.mark.parametrize(
     ("keep", "names"),
     [
-        ({HIDDEN: [0, 1]}, ["least_squares", "norm_rescale"]),
+        ({HIDDEN: [0, 1, 2, 3]}, ["least_squares", "norm_rescale"]),
         ({NEURONS: [[0, 1]] * 4}, ["least_squares"]),
         ({HEADS: [[0, 2]] * 4}, ["head_merge", "least_squares"]),
         ({LAYERS: [0, 1, 3]}, ["linear_map"]),

@@ -144,4 +144,4 @@ def test_the_first_block_is_refused(patient):
 
 def test_width_only_is_refused(patient):
     with pytest.raises(InputError, match="the plan keeps every block"):
-        patient().repairs({HIDDEN: [0, 1]}, {"linear_map": {}})
+        patient().repairs({HIDDEN: [0, 1, 2, 3]}, {"linear_map": {}})
