@@ -94,7 +94,7 @@ class Setting:
     def _scores(self):
         path = self.output / "scores.safetensors"
         if not path.is_file():
-            score(self.dense, tqdm(self.texts, desc="score"), self.family).save(path)
+            score(self.dense, tqdm(self.texts, desc="score")).save(path)
         return Scores.load(path)
 
     def count(self, sizes):

@@ -130,3 +130,8 @@ def test_mean_loss_is_the_models_own():
     assert mean_loss(model, [one]) == pytest.approx(model(**one, labels=labels).loss.item(), abs=1e-5)
     split = mean_loss(model, [batch((length,)) for length in LENGTHS])
     assert split == pytest.approx(mean_loss(model, [one]), abs=1e-5)
+
+
+def test_positions_of_another_word_are_refused():
+    with pytest.raises(InputError, match="tokens is 'llama'; allowed: all, last"):
+        wanted_positions(torch.ones(1, 2), "llama")

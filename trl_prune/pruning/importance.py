@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from trl_prune.errors import InputError
 from trl_prune.pruning.observation import Batch, decoder_blocks, observe, stream_sites, watched
 
 
@@ -114,7 +115,13 @@ def _rows(states: Tensor, places: Tensor) -> Tensor:
 
 
 def wanted_positions(attention_mask: Tensor, tokens: str) -> Tensor:
-    """Return the mask of the positions that count, `(batch, tokens)`: every token, or each row's last."""
+    """Return the mask of the positions that count, `(batch, tokens)`: every token, or each row's last.
+
+    Raises:
+        InputError: `tokens` is neither `all` nor `last`.
+    """
+    if tokens not in ("all", "last"):
+        raise InputError(f"tokens is {tokens!r}; allowed: all, last")
     mask = attention_mask.bool()
     if tokens == "all":
         return mask
