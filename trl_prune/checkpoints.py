@@ -293,10 +293,19 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     os.replace(part, target)
 
 
-def load_model(folder: Path, dtype: str, device: str | None = None) -> "PreTrainedModel":
-    """Return a checkpoint's causal LM in eval mode, on the accelerator where there is one."""
+def load_model(folder: Path, dtype: str, device: str | None = None, spread: bool = False) -> "PreTrainedModel":
+    """Return a checkpoint's causal LM in eval mode, on the accelerator where there is one.
+
+    Args:
+        folder: the checkpoint.
+        dtype: of its weights in memory, or `auto` for what is stored.
+        device: where it goes.
+        spread: put what does not fit the accelerators into CPU memory, and the rest on disk (accelerate's `auto`).
+    """
     from transformers import AutoModelForCausalLM
 
+    if spread:
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map="auto").eval()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     return model.to(device or best_device()).eval()
 

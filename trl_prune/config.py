@@ -64,6 +64,8 @@ class ScoreSection(Section):
     """Longest calibration text, in tokens."""
     batch_size: Count = 8
     """Calibration texts at a time."""
+    device_map: Literal["auto"] | None = None
+    """`auto` spreads a model that is larger than the accelerator over all of them, CPU memory and disk."""
     dataset: DatasetSection | None = None
     """Calibration texts; the recipe's own training rows where left out."""
 

@@ -198,6 +198,10 @@ class Run:
         """Return a model of the recipe, in eval mode, in the run's arithmetic."""
         return load_model(self.model_dir(name), self.dtype, self.device)
 
+    def load_for_scoring(self, folder: Path) -> PreTrainedModel:
+        """Return a model to be scored, spread over devices and memory where the recipe says so."""
+        return load_model(folder, self.dtype, self.device, self.recipe.score.device_map == "auto")
+
     def seed_everything(self) -> None:
         """Seed the draws of a stage, so that a stage run alone draws what it draws in a whole run."""
         random.seed(self.recipe.seed)

@@ -7,6 +7,7 @@ import torch
 
 from tests.conftest import tiny_model
 from tests.pruning.batches import LENGTHS, batch
+from trl_prune.errors import InputError
 from trl_prune.pruning.families import FAMILIES
 from trl_prune.pruning.importance import (
     LayerScores,

@@ -75,3 +75,17 @@ def test_targets_that_cannot_be_are_told(tmp_path, target, told):
     run = run_of(tmp_path, target=target)
     with pytest.raises(InputError, match=told):
         Cut.of(run.config, planned_keep(run))
+
+
+def test_a_spread_model_is_scored_alike(tmp_path):
+    from trl_prune.stages.score import score_model
+
+    told = []
+    for device_map in (None, "auto"):
+        run = run_of(tmp_path, target={"layers": 3})
+        run.recipe = run.recipe.model_copy(
+            update={"score": run.recipe.score.model_copy(update={"device_map": device_map})}
+        )
+        told.append(score_model(run, run.load_for_scoring(run.dense_dir), tmp_path / "partial"))
+    assert told[0].layers.block_influence().tolist() == told[1].layers.block_influence().tolist()
+    assert told[0].heads().tolist() == told[1].heads().tolist()

@@ -9,7 +9,7 @@ from trl_prune.checkpoints import Provenance, read_provenance, write_text
 from trl_prune.pruning.keep import kept_sizes
 
 
-CARD = "README.md"
+CARD, PICTURE = "README.md", "importance.png"
 TEXT = """---
 {metadata}
 ---
@@ -72,5 +72,6 @@ def _told(folder: Path, chosen_by: str) -> str:
     sizes = kept_sizes(provenance.keep)
     lines = [f"Kept: {', '.join(f'{axis} {size}' for axis, size in sizes.items())}. {chosen_by}"]
     lines += [f"Repaired: {edit.get('repair', edit)}." for edit in provenance.edits]
-    pictures = sorted(path.name for path in folder.glob("importance*.png"))
-    return "\n\n".join([*lines, *(f"![{name}]({name})" for name in pictures)])
+    if (folder / PICTURE).is_file():
+        lines.append(f"![What every unit's score was, and where the cut went]({PICTURE})")
+    return "\n\n".join(lines)

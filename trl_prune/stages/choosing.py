@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from trl_prune.checkpoints import load_config, load_model, read_provenance
+from trl_prune.checkpoints import load_config, read_provenance
 from trl_prune.config import Target
 from trl_prune.context import Run
 from trl_prune.errors import InputError
@@ -23,7 +23,7 @@ from trl_prune.pruning.scores import Scores
 from trl_prune.pruning.selection import REMOVALS, Loss, Ranking, choose_keep, heads_a_group, remembered
 from trl_prune.pruning.surgery import prune_checkpoint
 from trl_prune.pruning.targets import shrunk_sizes
-from trl_prune.stages.candidates import found_keep
+from trl_prune.stages.candidates import found_keep, scores_of
 from trl_prune.stages.evaluate import manner
 from trl_prune.stages.score import PARTIAL, SCORES, calibration, score_model
 
@@ -49,8 +49,7 @@ def chosen_keep(run: Run, folder: Path) -> Keep:
     removed = removed_by_effect(run, sizes[LAYERS], folder) if section.measured and LAYERS in sizes else None
     if removed is not None and sizes.keys() == {LAYERS}:
         return {LAYERS: [layer for layer in range(run.config.num_hidden_layers) if layer not in removed]}
-    scores = Scores.load(run.folder.output("score", "scores"))
-    return choose_keep(scores, sizes, run.config, run.costs.family, ranking(run, removed))
+    return choose_keep(scores_of(run), sizes, run.config, run.costs.family, ranking(run, removed))
 
 
 def ranking(run: Run, removed: list[int] | None = None) -> Ranking:
@@ -121,7 +120,7 @@ def removed_by_effect(run: Run, layers: int, folder: Path) -> list[int]:
     how, total = run.recipe.prune.how, run.config.num_hidden_layers
     count = total - layers
     trials = {"single": total, "contiguous": layers + 1, "greedy": sum(total - done for done in range(count))}
-    known = remembered(measured_loss(run, run.load("dense")), folder / EFFECTS)
+    known = remembered(measured_loss(run, run.load_for_scoring(run.dense_dir)), folder / EFFECTS)
     with tqdm(total=trials[how], desc=f"prune by {run.recipe.prune.by}", unit="trial") as bar:
 
         def loss(removed: list[int]) -> float:
@@ -163,7 +162,7 @@ def _scored(run: Run) -> Callable[[Path], Scores]:
         if path is None:
             return Scores.load(run.folder.output("score", "scores"))
         if not path.is_file():
-            score_model(run, load_model(source, run.dtype, run.device), source / PARTIAL).save(path)
+            score_model(run, run.load_for_scoring(source), source / PARTIAL).save(path)
         return Scores.load(path)
 
     return scored

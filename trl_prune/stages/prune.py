@@ -14,10 +14,12 @@ from trl_prune.pruning.passthrough import passthrough_recipe
 from trl_prune.pruning.repairs import check_repairs
 from trl_prune.pruning.surgery import Cut, prune_checkpoint
 from trl_prune.pruning.verification import verify_logits
-from trl_prune.stages.card import write_card
-from trl_prune.stages.choosing import chosen_keep, lost_to_rounding, planned_keep
+from trl_prune.stages.candidates import scores_of
+from trl_prune.stages.card import PICTURE, write_card
+from trl_prune.stages.choosing import chosen_keep, lost_to_rounding, planned_keep, ranking
 from trl_prune.stages.repairing import fitted_repairs, wanted_repairs
 from trl_prune.stages.score import inputs as score_inputs
+from trl_prune.stages.score_plots import draw_scores
 from trl_prune.stages.stage import Stage
 
 
@@ -45,6 +47,8 @@ def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
         "dense": vars(run.size()),
         "pruned": vars(run.size(keep)),
     }
+    if run.folder.result("score") is not None:
+        draw_scores(scores_of(run), cut.keep, ranking(run), folder / "model" / PICTURE)
     write_card(folder / "model", run.dense_dir, _sizes(metrics), f"Chosen by {run.recipe.prune.by}.")
     outputs = {"model": "model", "keep": CHOSEN} | _passthrough(run, cut, folder)
     return Outcome(outputs, metrics, {"seconds": time.perf_counter() - start})

@@ -32,7 +32,7 @@ def calibration(run: Run) -> list[dict[str, torch.Tensor]]:
 def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
     """Score the dense model's units, going on from what an interrupted pass saved."""
     start = time.perf_counter()
-    scores = score_model(run, run.load("dense"), folder / PARTIAL)
+    scores = score_model(run, run.load_for_scoring(run.dense_dir), folder / PARTIAL)
     scores.save(folder / SCORES)
     (folder / PARTIAL).unlink(missing_ok=True)
     influence = scores.layers.block_influence().tolist()
