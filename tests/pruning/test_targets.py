@@ -8,7 +8,7 @@ from tests.conftest import tiny_model
 from trl_prune.errors import InputError
 from trl_prune.pruning.budget import Budget, Costs
 from trl_prune.pruning.families import EXPERTS, GROUPS, HEADS, HIDDEN, LAYERS, NEURONS
-from trl_prune.pruning.grid import first_units, hidden_step
+from trl_prune.pruning.grid import first_units, hidden_step, step_of
 from trl_prune.pruning.surgery import meta_model
 from trl_prune.pruning.targets import shrunk_sizes
 
@@ -41,6 +41,10 @@ def test_sizes_are_inside_the_budget_and_the_next_larger_are_not(data):
     except InputError:
         return
     assert counted(costs, sizes) <= budget.high
+    for axis in axes & {NEURONS, EXPERTS, LAYERS}:  # nothing else hangs on these
+        step = 1 if axis == LAYERS or not rounded else step_of(axis, costs)
+        if sizes[axis] + step <= costs.sizes[axis]:
+            assert counted(costs, sizes | {axis: sizes[axis] + step}) > budget.high
     larger = shrunk_sizes(costs, Budget("parameters", 0, dense), sorted(axes), rounded)
     assert larger == costs.sizes
     untouched = costs.sizes.keys() - axes - {HEADS, GROUPS, HIDDEN}
