@@ -5,7 +5,10 @@ import pytest
 from tests.test_pipeline import recipe
 from trl_prune.context import Run
 from trl_prune.errors import InputError
+from trl_prune.pruning.surgery import Cut
 from trl_prune.stages.choosing import lost_to_rounding, planned_keep, wanted_sizes
+from trl_prune.stages.repairing import calibration_tokens, left_out, wanted_repairs
+from trl_prune.stages.score import score_model
 
 
 def run_of(tmp_path, **prune):
@@ -70,16 +73,12 @@ def test_what_rounding_takes_is_said(tmp_path):
     ],
 )
 def test_targets_that_cannot_be_are_told(tmp_path, target, told):
-    from trl_prune.pruning.surgery import Cut
-
     run = run_of(tmp_path, target=target)
     with pytest.raises(InputError, match=told):
         Cut.of(run.config, planned_keep(run))
 
 
 def test_a_spread_model_is_scored_alike(tmp_path):
-    from trl_prune.stages.score import score_model
-
     told = []
     for device_map in (None, "auto"):
         run = run_of(tmp_path, target={"layers": 3})
@@ -89,3 +88,18 @@ def test_a_spread_model_is_scored_alike(tmp_path):
         told.append(score_model(run, run.load_for_scoring(run.dense_dir), tmp_path / "partial"))
     assert told[0].layers.block_influence().tolist() == told[1].layers.block_influence().tolist()
     assert told[0].heads().tolist() == told[1].heads().tolist()
+
+
+def test_repairs_want_texts_enough(tmp_path):
+    depth, width = run_of(tmp_path, target={"layers": 3}), run_of(tmp_path, target={"intermediate_size": 40})
+    tokens = calibration_tokens(depth)
+    assert tokens >= 320
+    assert list(wanted_repairs(depth, Cut.of(depth.config, planned_keep(depth)))) == ["linear_map"]
+    cut = Cut.of(width.config, planned_keep(width))
+    few = run_of(tmp_path, target={"intermediate_size": 40})
+    few.recipe = few.recipe.model_copy(update={"score": few.recipe.score.model_copy(update={"samples": 2})})
+    assert list(wanted_repairs(width, cut)) == ["least_squares"]
+    assert wanted_repairs(few, cut) == {}
+    assert left_out(few, cut) == (
+        f"no least_squares: {calibration_tokens(few)} calibration tokens, 480 wanted (`score.samples`)"
+    )

@@ -1,6 +1,7 @@
 """prune: the dense checkpoint becomes a smaller one."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from trl_prune.pruning.verification import verify_logits
 from trl_prune.stages.candidates import scores_of
 from trl_prune.stages.card import PICTURE, write_card
 from trl_prune.stages.choosing import chosen_keep, lost_to_rounding, planned_keep, ranking
-from trl_prune.stages.repairing import fitted_repairs, wanted_repairs
+from trl_prune.stages.repairing import fitted_repairs, left_out, reads_texts, wanted_repairs
 from trl_prune.stages.score import inputs as score_inputs
 from trl_prune.stages.score_plots import draw_scores
 from trl_prune.stages.stage import Stage
@@ -34,6 +35,7 @@ def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
     cut = Cut.of(run.config, keep)
     repairs = fitted_repairs(run, cut, folder / REPAIRS)
     prune_checkpoint(run.dense_dir, folder / "model", keep, run.root, repairs)
+    shutil.rmtree(folder / REPAIRS, ignore_errors=True)
     if run.recipe.prune.check_logits:
         verify_logits(run.dense_dir, folder / "model", keep, exact=not repairs)
     removed = [layer for layer in range(run.config.num_hidden_layers) if layer not in cut.keep[LAYERS]]
@@ -109,7 +111,7 @@ def _reads_texts(run: Run) -> bool:
     """Return whether calibration texts go through the dense model in this stage."""
     section = run.recipe.prune
     repairs = wanted_repairs(run, Cut.of(run.config, planned_keep(run)))
-    return section.measured or section.rounds > 1 or bool(repairs.keys() - {"norm_rescale", "head_merge"})
+    return section.measured or section.rounds > 1 or reads_texts(repairs)
 
 
 def plan(run: Run, unit: str) -> str:  # noqa: ARG001
@@ -127,7 +129,14 @@ def plan(run: Run, unit: str) -> str:  # noqa: ARG001
         f"{axis} {cut.sizes[axis]} -> {size}" for axis, size in kept_sizes(cut.keep).items() if size != cut.sizes[axis]
     )
     repairs = ", ".join(wanted_repairs(run, cut)) or "none"
-    told = [f"{axes or 'nothing goes'}, {_chosen_by(run, cut)}", lost_to_rounding(run), f"repairs: {repairs}", sizes]
+    without = left_out(run, cut)
+    told = [
+        f"{axes or 'nothing goes'}, {_chosen_by(run, cut)}",
+        lost_to_rounding(run),
+        f"repairs: {repairs}",
+        without,
+        sizes,
+    ]
     return "; ".join(part for part in told if part)
 
 

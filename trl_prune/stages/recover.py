@@ -91,8 +91,9 @@ def student(run: Run, arm: ArmSection, folder: Path) -> Path:
 def write_randomly_pruned(run: Run, target: Path) -> None:
     """Cut the dense model to the pruned one's sizes without looking at its units, and repair it as that one."""
     sizes = run.folder.needed("prune").metrics["kept"]
-    cut = Cut.of(run.config, random_keep(sizes, run.config, run.recipe.seed))
-    prune_checkpoint(run.dense_dir, target, cut.keep, run.root, fitted_repairs(run, cut, target.parent / "repairs"))
+    cut, scratch = Cut.of(run.config, random_keep(sizes, run.config, run.recipe.seed)), target.parent / "repairs"
+    prune_checkpoint(run.dense_dir, target, cut.keep, run.root, fitted_repairs(run, cut, scratch))
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def flops(run: Run, name: str, told: Trained) -> dict[str, float]:
