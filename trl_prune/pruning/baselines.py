@@ -55,6 +55,6 @@ def write_untrained(student: Path, target: Path, seed: int) -> None:
         copy_companions(student, part)
         model.save_pretrained(part)
         if provenance is not None:
-            edits = [*provenance.edits, {"edit": RANDOM_WEIGHTS, "seed": seed}]
+            edits = [{"edit": RANDOM_WEIGHTS, "seed": seed}]  # of whatever was repaired nothing is left
             told = replace(provenance, parent=str(student), edits=edits, versions=library_versions())
             write_provenance(told, part)
