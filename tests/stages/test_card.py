@@ -38,3 +38,4 @@ def test_a_cut_of_a_folder_names_no_hub_model(tmp_path):
     told = metadata_load(carded(tmp_path, str(tmp_path / "source")))
     assert "base_model" not in told
     assert "license" not in told
+    assert str(tmp_path) not in (tmp_path / "pruned" / "README.md").read_text()

@@ -16,8 +16,8 @@ TEXT = """---
 
 # {name}, pruned
 
-Cut from [{name}]({link}) with [trl-prune](https://pypi.org/project/trl-prune/); an ordinary checkpoint of the same
-architecture, which loads without any code of its own.
+Cut from {source} with trl-prune; an ordinary checkpoint of the same architecture, which loads without any code of its
+own.
 
 | | dense | pruned |
 |---|---|---|
@@ -46,8 +46,9 @@ def card_text(
     provenance: Provenance, licence: dict[str, str], sizes: Mapping[str, tuple[float, float]], told: str
 ) -> str:
     """Return the card."""
-    name = str(provenance.dense["path"])
-    on_hub = not Path(name).is_absolute()
+    path = str(provenance.dense["path"])
+    on_hub = not Path(path).is_absolute()
+    name = path if on_hub else Path(path).name  # where it lies on the machine that cut it is nobody's business
     metadata = ModelCardData(
         base_model=name if on_hub else None,
         library_name="transformers",
@@ -57,8 +58,8 @@ def card_text(
         **licence,
     )
     rows = "\n".join(f"| {row} | {dense:,.0f} | {pruned:,.0f} |" for row, (dense, pruned) in sizes.items())
-    link = f"https://huggingface.co/{name}" if on_hub else name
-    return TEXT.format(metadata=metadata.to_yaml(), name=name, link=link, rows=rows, told=told)
+    source = f"[{name}](https://huggingface.co/{name})" if on_hub else name
+    return TEXT.format(metadata=metadata.to_yaml(), name=name, source=source, rows=rows, told=told)
 
 
 def _licence(source: Path) -> dict[str, str]:

@@ -51,7 +51,7 @@ def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
     }
     if run.folder.result("score") is not None:
         draw_scores(scores_of(run), cut.keep, ranking(run), folder / "model" / PICTURE)
-    write_card(folder / "model", run.dense_dir, _sizes(metrics), f"Chosen by {run.recipe.prune.by}.")
+    write_card(folder / "model", run.dense_dir, _sizes(metrics), f"Chosen: {_chosen_by(run, cut)}.")
     outputs = {"model": "model", "keep": CHOSEN} | _passthrough(run, cut, folder)
     return Outcome(outputs, metrics, {"seconds": time.perf_counter() - start})
 

@@ -44,15 +44,17 @@ def _blocks(panel: plt.Axes, scores: Scores, kept: list[int]) -> None:
     influence = scores.layers.block_influence().tolist()
     colours = [STAYS if layer in kept else GONE for layer in range(len(influence))]
     panel.bar(range(len(influence)), influence, color=colours)
-    panel.set(title="blocks (red: removed)", xlabel="block", ylabel="block influence", yscale="log")
+    panel.set(xlabel="block", ylabel="block influence", yscale="log")
+    panel.set_title("blocks (red: removed)", fontsize=9)
 
 
 def _units(panel: plt.Axes, importance: torch.Tensor, axis: str, kept: int) -> None:
-    """Draw every block's units from best to worst, as shares of its best."""
+    """Draw every block's units from best to worst, in multiples of the block's median."""
     shares = importance.sort(dim=-1, descending=True).values
-    shares = (shares / shares[:, :1].clamp(min=torch.finfo(shares.dtype).tiny)).clamp(min=1e-4)
+    shares = shares / shares.median(dim=-1, keepdim=True).values.clamp(min=torch.finfo(shares.dtype).tiny)
     places = range(1, shares.shape[1] + 1)
     for block in shares.tolist():
         panel.plot(places, block, color=STAYS, alpha=1.0 if axis == HIDDEN else 0.3, linewidth=0.8)
     panel.axvspan(kept + 0.5, shares.shape[1] + 0.5, color=GONE, alpha=0.15)
-    panel.set(title=f"{axis} (shaded: removed)", xlabel="rank", ylabel="share of the best", yscale="log")
+    panel.set(xlabel="rank", ylabel="score / median", yscale="log")
+    panel.set_title(f"{axis} (shaded: removed)", fontsize=9)
