@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import yaml
 
 from tests.test_pipeline import recipe_values
 from trl_prune.checkpoints import read_provenance
@@ -47,3 +48,21 @@ def test_a_root_that_is_gone_is_told(first, tmp_path):
     shutil.rmtree(tmp_path / "dense")
     with pytest.raises(InputError, match="names its root, which teaches: .*dense"):
         _ = Run(recipe).teacher_dir
+
+
+def test_rounds_count_in_the_runs_own_model(first, tmp_path):
+    """The first run keeps two of four blocks; the rounds of the second cut those two, and the provenance the root's."""
+    prune = {"target": {"layers": 1, "intermediate_size": 16}, "rounds": 2, "repairs": {}}
+    values = values_of(tmp_path, "second", model=str(first.model_dir("pruned")), prune=prune, rewrite=None)
+    second = run_recipe(parse_recipe(values, "test"), ["score", "prune"])
+    keep = json.loads(second.folder.output("prune", "keep").read_text())
+    told, before = read_provenance(second.model_dir("pruned")), read_provenance(first.model_dir("pruned"))
+    assert keep[LAYERS][0] in (0, 1)
+    assert told.keep[LAYERS] == [before.keep[LAYERS][keep[LAYERS][0]]]
+    assert {len(neurons) for neurons in told.keep["intermediate_size"]} == {16}
+    recipe_text = yaml.safe_load(
+        run_recipe(parse_recipe(values | {"prune": {"target": {"layers": 1}}}, "test"), ["score", "prune"])
+        .folder.output("prune", "passthrough")
+        .read_text()
+    )
+    assert recipe_text["slices"][0]["sources"][0]["model"] == str(first.model_dir("pruned"))

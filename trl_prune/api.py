@@ -28,10 +28,12 @@ from trl_prune.evaluation.harness import Manner, evaluate_unit, find_tasks
 from trl_prune.evaluation.recovery import TaskScore
 from trl_prune.pipeline import run_recipe
 from trl_prune.pruning.families import family_of
+from trl_prune.pruning.repairs import fitting_repairs, repairs_for
+from trl_prune.pruning.repairs.calibration import Calibration
 from trl_prune.pruning.scores import Scores
 from trl_prune.pruning.scores import score as score_units
-from trl_prune.pruning.selection import PAPERS, Ranking, choose_keep
-from trl_prune.pruning.surgery import prune_checkpoint
+from trl_prune.pruning.selection import MEASURED_BEST, Ranking, choose_keep
+from trl_prune.pruning.surgery import Cut, prune_checkpoint
 from trl_prune.trainers.preparation import PREPARATION, prepare_rows
 
 
@@ -111,9 +113,12 @@ def prune(  # noqa: PLR0913
     keep: Mapping[str, list] | None = None,
     sizes: Mapping[str, int] | None = None,
     scores: Scores | None = None,
-    by: Ranking = PAPERS,
+    by: Ranking = MEASURED_BEST,
 ) -> Path:
     """Write a smaller checkpoint and return its folder.
+
+    After a cut of hidden channels norms are rescaled, which needs no texts. Repairs that are fitted on texts, and the
+    model card, come with a recipe's `prune`.
 
     Args:
         model: a path or a hub id.
@@ -121,7 +126,7 @@ def prune(  # noqa: PLR0913
         keep: which units of each axis stay, as in `{"num_hidden_layers": [0, 1, 5]}`; or else `sizes`:
         sizes: how many units of each axis stay, as in `{"intermediate_size": 1024}`, chosen by `scores`.
         scores: what `score` returned.
-        by: how units are ranked; the papers' way where left out.
+        by: how units are ranked; where left out, as recipes rank them.
 
     Raises:
         InputError: a model type without a row, or a cut that does not fit the model.
@@ -131,7 +136,10 @@ def prune(  # noqa: PLR0913
         raise InputError(f"output {str(target)!r} is there already and is not overwritten; name a new folder")
     folder = locate(str(model))
     plan = keep if keep is not None else _chosen(load_config(folder), sizes, scores, by)
-    prune_checkpoint(folder, target, plan, dense_root(folder, str(model)))
+    cut = Cut.of(load_config(folder), plan)
+    rescaled = {"norm_rescale": {}} if "norm_rescale" in fitting_repairs(folder, cut) else {}
+    repairs = repairs_for(rescaled, folder, cut, Calibration(lambda: load_model(folder, "auto"), [], target.parent))
+    prune_checkpoint(folder, target, plan, dense_root(folder, str(model)), repairs)
     return target
 
 

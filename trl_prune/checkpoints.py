@@ -249,7 +249,7 @@ def copy_companions(source: Path, target: Path) -> None:
 
 def companions(folder: Path) -> list[Path]:
     """Return the files of a checkpoint that are not weights, config, card or provenance."""
-    skipped = {"config.json", "README.md", PROVENANCE, "training_args.bin"}
+    skipped = {"config.json", "README.md", "importance.png", PROVENANCE, "training_args.bin"}
     return [
         path
         for path in sorted(folder.iterdir())

@@ -11,6 +11,8 @@ import sys
 import warnings
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from trl_prune.errors import InputError
 
 
@@ -88,8 +90,9 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"trl-prune: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except (OSError, SafetensorError) as error:
+        # safetensors has an error of its own, which tells the system's number in words.
+        if getattr(error, "errno", None) != errno.ENOSPC and f"os error {errno.ENOSPC}" not in str(error):
             raise
         print("trl-prune: the disk is full; free some, and the same command goes on from here", file=sys.stderr)
         return 2

@@ -21,6 +21,8 @@ STAGES: dict[str, Stage] = {
 }
 # Adam's two moments and the float32 master weights of a training checkpoint, in bytes a parameter.
 TRAINING_BYTES = 12
+# What repairs keep of each fitted weight until the checkpoint is written, in bytes.
+FITTED_BYTES = 4
 logger = logging.getLogger("trl_prune")
 
 
@@ -102,8 +104,8 @@ def _existing(run: Run) -> str:
 def disk_needed(run: Run) -> int:
     """Return the bytes a run writes at most, a teacher's cache not counted, whose tokens are not known yet.
 
-    These are the pruned model, a search's candidates, each arm's model, one baseline's start and one training's
-    checkpoints.
+    These are the pruned model and those of its rounds, what its repairs fitted, a search's candidates, each arm's
+    model, one baseline's start and one training's checkpoints.
     """
     pruned = run.size(planned_keep(run)).parameters
     model_bytes = int(run.dense_bytes * pruned / run.size().parameters)
@@ -111,8 +113,9 @@ def disk_needed(run: Run) -> int:
     trained = [*arms, *([run.recipe.search.train] if run.recipe.search else [])]
     full = any(arm.peft is None for arm in trained)
     starts = any(arm.init != "pruned" for arm in arms)
-    models = 1 + len(arms) + starts + models_at_once(run)
-    return model_bytes * models + 2 * TRAINING_BYTES * pruned * full
+    models = len(arms) + starts + models_at_once(run) + run.recipe.prune.rounds
+    fits = FITTED_BYTES * pruned * (run.recipe.prune.repairs != {})
+    return model_bytes * models + fits + 2 * TRAINING_BYTES * pruned * full
 
 
 def do(run: Run, stage: Stage, unit: str) -> None:

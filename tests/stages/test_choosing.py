@@ -5,8 +5,11 @@ import pytest
 from tests.test_pipeline import recipe
 from trl_prune.context import Run
 from trl_prune.errors import InputError
+from trl_prune.pipeline import run_recipe
+from trl_prune.pruning.grid import first_units
+from trl_prune.pruning.keep import complete_keep
 from trl_prune.pruning.surgery import Cut
-from trl_prune.stages.choosing import lost_to_rounding, planned_keep, wanted_sizes
+from trl_prune.stages.choosing import lost_to_rounding, planned_keep, round_sizes, wanted_sizes
 from trl_prune.stages.repairing import calibration_tokens, left_out, wanted_repairs
 from trl_prune.stages.score import score_model
 
@@ -103,3 +106,35 @@ def test_repairs_want_texts_enough(tmp_path):
     assert left_out(few, cut) == (
         f"no least_squares: {calibration_tokens(few)} calibration tokens, 480 wanted (`score.samples`)"
     )
+
+
+@pytest.mark.parametrize(
+    "target",
+    [{"num_key_value_heads": 1}, {"hidden_size": 20}, {"num_attention_heads": 2, "hidden_size": 24, "layers": 3}],
+)
+def test_rounds_go_by_sizes_that_can_be(tmp_path, target):
+    run = run_of(tmp_path, target=target, rounds=2)
+    sizes = wanted_sizes(run)
+    steps = round_sizes(run, sizes)
+    assert steps[-1] == sizes
+    for step in steps:
+        complete_keep(first_units(run.costs.sizes | step, run.costs), run.config, run.costs.family)
+
+
+def test_a_target_that_keeps_everything_is_told(tmp_path):
+    for target in ({"layers": 4}, {"share": 1.0}):
+        with pytest.raises(InputError, match="keeps every unit"):
+            planned_keep(run_of(tmp_path, target=target))
+
+
+def test_a_task_that_is_not_there_is_told_before_anything(tmp_path):
+    with pytest.raises(InputError, match="prune.by names the task 'no_such_task'"):
+        run_recipe(
+            recipe(tmp_path, prune={"by": "task:no_such_task", "target": {"layers": 3}}, recover={}, rewrite=None)
+        )
+    assert not (tmp_path / "run" / "score").exists()
+
+
+def test_heads_are_cut_to_a_budget_by_numbers_that_divide_the_channels(tmp_path):
+    run = run_of(tmp_path, target={"share": 0.8, "axes": ["num_attention_heads", "intermediate_size"]})
+    assert wanted_sizes(run)["num_attention_heads"] == 2

@@ -31,6 +31,7 @@ def shrunk_sizes(costs: Costs, budget: Budget, axes: Sequence[str], rounded: boo
     steps = {axis: _step(axis, costs, rounded) for axis in axes}
     shares = {count * step / costs.sizes[axis] for axis, step in steps.items() for count in _counts(axis, step, costs)}
     factors = sorted({1.0, *shares}, reverse=True)
+    factors = [factor for factor in factors if sizes_of(_choice(factor, steps, costs), costs) is not None]
     place = bisect_left(
         factors, True, key=lambda factor: _cost(_choice(factor, steps, costs), costs, budget) <= budget.high
     )

@@ -19,7 +19,7 @@ TEXT = """---
 Cut from {source} with trl-prune; an ordinary checkpoint of the same architecture, which loads without any code of its
 own.
 
-| | dense | pruned |
+| | before this cut | after |
 |---|---|---|
 {rows}
 

@@ -2,29 +2,30 @@
 
 import shutil
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from trl_prune.checkpoints import load_config, read_provenance
+from trl_prune.checkpoints import load_config
 from trl_prune.config import Target
 from trl_prune.context import Run
 from trl_prune.errors import InputError
-from trl_prune.evaluation.harness import evaluate_unit, find_tasks
+from trl_prune.evaluation.harness import Harness, find_tasks
 from trl_prune.pruning.budget import Budget
 from trl_prune.pruning.effects import MEASURES
-from trl_prune.pruning.families import GROUPS, HEADS, LAYERS
+from trl_prune.pruning.families import GROUPS, HEADS, HIDDEN, LAYERS
 from trl_prune.pruning.grid import first_units, sizes_of
 from trl_prune.pruning.importance import layers_skipped
 from trl_prune.pruning.iterative import prune_in_rounds, size_schedule
-from trl_prune.pruning.keep import Keep, check_axis
+from trl_prune.pruning.keep import Keep, check_axis, compose_keep
 from trl_prune.pruning.scores import Scores
 from trl_prune.pruning.selection import REMOVALS, Loss, Ranking, choose_keep, heads_a_group, remembered
 from trl_prune.pruning.surgery import prune_checkpoint
 from trl_prune.pruning.targets import shrunk_sizes
 from trl_prune.stages.candidates import found_keep, scores_of
-from trl_prune.stages.evaluate import manner
+from trl_prune.stages.evaluate import mean_score
 from trl_prune.stages.score import PARTIAL, SCORES, calibration, score_model
 
 
@@ -112,7 +113,10 @@ def planned_keep(run: Run) -> Keep:
         return section.keep.plan
     if section.by == "search":
         return found_keep(run)
-    return first_units(run.costs.sizes | wanted_sizes(run), run.costs)
+    sizes = wanted_sizes(run)
+    if not sizes:
+        raise InputError("prune.target keeps every unit of the model; name a smaller size or budget")
+    return first_units(run.costs.sizes | sizes, run.costs)
 
 
 def removed_by_effect(run: Run, layers: int, folder: Path) -> list[int]:
@@ -132,28 +136,66 @@ def removed_by_effect(run: Run, layers: int, folder: Path) -> list[int]:
 
 def measured_loss(run: Run, model: PreTrainedModel) -> Loss:
     """Return what the recipe measures of the model without some blocks; lower is better."""
-    by = run.recipe.prune.by
-    if by in MEASURES:
-        return MEASURES[by](model, calibration(run))
-    harness = find_tasks([by.removeprefix("task:")], run.recipe.evaluate.include_path)
+    if run.recipe.prune.by in MEASURES:
+        return MEASURES[run.recipe.prune.by](model, calibration(run))
+    harness = effect_task(run)
 
     def loss(removed: list[int]) -> float:
         with layers_skipped(model, removed):
-            told = [evaluate_unit(model, run.tokenizer, harness, unit, manner(run))[0] for unit in harness.units]
-        return -sum(score.mean for score in told) / len(told)
+            return -mean_score(run, model, harness)
 
     return loss
 
 
+def effect_task(run: Run) -> Harness:
+    """Return the lm-eval task by which blocks are chosen.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    name = run.recipe.prune.by.removeprefix("task:")
+    try:
+        return find_tasks([name], run.recipe.evaluate.include_path)
+    except InputError as error:
+        raise InputError(f"prune.by names the task {name!r}, which is not there: {error}") from error
+
+
 def keep_in_rounds(run: Run, sizes: dict[str, int], folder: Path) -> Keep:
-    """Return the units that stay when the model is scored anew before each of several smaller cuts."""
+    """Return the units that stay when the model is scored anew before each of several smaller cuts.
+
+    The last round is a plan only, counted as all of it in the run's own model, and the stage writes its checkpoint.
+    """
     folder.mkdir(exist_ok=True)
-    groups = run.costs.sizes.get(GROUPS, 1)
-    schedule = size_schedule(run.costs.sizes, sizes, run.recipe.prune.rounds, {HEADS: groups})
-    last = prune_in_rounds(run.dense_dir, schedule, _scored(run), _pruned(run, folder))
-    keep = read_provenance(last).keep
+    cuts: list[Keep] = []
+    prune_in_rounds(run.dense_dir, round_sizes(run, sizes), _scored(run), _pruned(run, folder, cuts))
     shutil.rmtree(folder)
-    return keep
+    return reduce(lambda before, now: compose_keep(before, now, run.config.num_hidden_layers), cuts)
+
+
+def round_sizes(run: Run, sizes: dict[str, int]) -> list[dict[str, int]]:
+    """Return the sizes of all cut axes after each round; axes that hang on others follow them.
+
+    Raises:
+        InputError: a step on the way cannot be expressed.
+    """
+    costs = run.costs
+    free = dict(sizes)
+    for axis, leader in ((GROUPS, HEADS), (HIDDEN, HEADS)):
+        tied = costs.sizes.get(GROUPS) == costs.sizes[HEADS] if axis == GROUPS else not costs.family.head_dim_free
+        if tied and leader in free:
+            free.pop(axis, None)
+    if GROUPS in free:
+        free.pop(HEADS, None)
+    groups = costs.sizes.get(GROUPS, 1)
+    multiples = {HEADS: 1 if groups == costs.sizes[HEADS] else groups}
+    multiples |= {HIDDEN: costs.sizes[HEADS]} if costs.heads_divide_hidden else {}
+    steps = size_schedule(costs.sizes, free, run.recipe.prune.rounds, multiples)
+    whole = [sizes_of(step, costs) for step in steps[:-1]]
+    if None in whole:
+        raise InputError(
+            f"prune.rounds: the sizes on the way cannot be expressed ({steps[whole.index(None)]}); cut at once"
+        )
+    return [{axis: step[axis] for axis in sizes} for step in whole] + [sizes]
 
 
 def _scored(run: Run) -> Callable[[Path], Scores]:
@@ -168,14 +210,12 @@ def _scored(run: Run) -> Callable[[Path], Scores]:
     return scored
 
 
-def _pruned(run: Run, folder: Path) -> Callable[[Path, Scores, dict[str, int]], Path]:
+def _pruned(run: Run, folder: Path, cuts: list[Keep]) -> Callable[[Path, Scores, dict[str, int]], Path]:
     def pruned(source: Path, scores: Scores, sizes: dict[str, int]) -> Path:
-        target = folder / "-".join(f"{axis}{size}" for axis, size in sizes.items())
-        if not target.exists():
-            config = load_config(source)
-            prune_checkpoint(
-                source, target, choose_keep(scores, sizes, config, run.costs.family, ranking(run)), run.root
-            )
+        cuts.append(choose_keep(scores, sizes, load_config(source), run.costs.family, ranking(run)))
+        target = folder / str(len(cuts))
+        if len(cuts) < run.recipe.prune.rounds and not target.exists():
+            prune_checkpoint(source, target, cuts[-1], run.root)
         return target
 
     return pruned

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
 from trl_prune.artifacts import Outcome
 from trl_prune.checkpoints import write_json
@@ -72,6 +73,12 @@ def harness_of(run: Run) -> Harness:
 def units(recipe: Recipe) -> list[str]:
     """Return the models to measure."""
     return recipe.evaluated
+
+
+def mean_score(run: Run, model: PreTrainedModel, harness: Harness) -> float:
+    """Return a model's mean score over a harness's tasks, measured as the recipe says."""
+    told = [evaluate_unit(model, run.tokenizer, harness, unit, manner(run))[0] for unit in harness.units]
+    return sum(score.mean for score in told) / len(told)
 
 
 def inputs(run: Run, unit: str) -> dict[str, str]:

@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 
 from trl_prune.artifacts import Outcome
-from trl_prune.checkpoints import write_json, write_text
+from trl_prune.checkpoints import read_provenance, write_json, write_text
 from trl_prune.context import Run
 from trl_prune.errors import InputError
+from trl_prune.evaluation.harness import content_hash
 from trl_prune.pruning.families import LAYERS
 from trl_prune.pruning.keep import Keep, kept_sizes
 from trl_prune.pruning.passthrough import passthrough_recipe
@@ -17,7 +18,16 @@ from trl_prune.pruning.surgery import Cut, prune_checkpoint
 from trl_prune.pruning.verification import verify_logits
 from trl_prune.stages.candidates import scores_of
 from trl_prune.stages.card import PICTURE, write_card
-from trl_prune.stages.choosing import chosen_keep, lost_to_rounding, planned_keep, ranking
+from trl_prune.stages.choosing import (
+    chosen_keep,
+    effect_task,
+    lost_to_rounding,
+    planned_keep,
+    ranking,
+    round_sizes,
+    wanted_sizes,
+)
+from trl_prune.stages.evaluate import manner
 from trl_prune.stages.repairing import fitted_repairs, left_out, reads_texts, wanted_repairs
 from trl_prune.stages.score import inputs as score_inputs
 from trl_prune.stages.score_plots import draw_scores
@@ -70,7 +80,8 @@ def _passthrough(run: Run, cut: Cut, folder: Path) -> dict[str, str]:
     """Write the same cut as a mergekit recipe, where mergekit can make it."""
     if cut.is_width:
         return {}
-    name = str(run.dense_dir.resolve()) if Path(run.root["path"]).is_absolute() else str(run.root["path"])
+    is_root = read_provenance(run.dense_dir) is None and not Path(run.root["path"]).is_absolute()
+    name = str(run.root["path"]) if is_root else str(run.dense_dir.resolve())
     dtype = str(run.config.dtype or "float32").removeprefix("torch.")
     write_text(folder / PASSTHROUGH, passthrough_recipe(name, cut.keep[LAYERS], dtype))
     return {"passthrough": PASSTHROUGH}
@@ -79,6 +90,10 @@ def _passthrough(run: Run, cut: Cut, folder: Path) -> dict[str, str]:
 def check(run: Run) -> None:
     """Check that the cut and the repairs fit the model."""
     cut = Cut.of(run.config, planned_keep(run))
+    if run.recipe.prune.by.startswith("task:"):
+        effect_task(run)
+    if run.recipe.prune.rounds > 1:
+        round_sizes(run, wanted_sizes(run))
     if run.recipe.prune.repairs != "auto":
         try:
             check_repairs(run.recipe.prune.repairs, run.dense_dir, cut)
@@ -96,6 +111,8 @@ def inputs(run: Run, unit: str) -> dict[str, str]:  # noqa: ARG001
         named["score"] = run.folder.result_hash("score")
     if _reads_texts(run):
         named |= score_inputs(run, "")
+    if section.by.startswith("task:"):
+        named["task"] = content_hash(effect_task(run))
     return named
 
 
@@ -104,6 +121,8 @@ def settings(run: Run, unit: str) -> dict:  # noqa: ARG001
     told = {"prune": run.recipe.prune.model_dump(mode="json"), "seed": run.recipe.seed}
     if _reads_texts(run):
         told |= {"score": run.recipe.score.model_dump(mode="json"), "dtype": run.dtype}
+    if run.recipe.prune.by.startswith("task:"):
+        told["evaluate"] = vars(manner(run))
     return told
 
 

@@ -92,7 +92,7 @@ def write_randomly_pruned(run: Run, target: Path) -> None:
     """Cut the dense model to the pruned one's sizes without looking at its units, and repair it as that one."""
     sizes = run.folder.needed("prune").metrics["kept"]
     cut, scratch = Cut.of(run.config, random_keep(sizes, run.config, run.recipe.seed)), target.parent / "repairs"
-    prune_checkpoint(run.dense_dir, target, cut.keep, run.root, fitted_repairs(run, cut, scratch))
+    prune_checkpoint(run.dense_dir, target, cut.keep, run.root, fitted_repairs(run, cut, scratch, lenient=True))
     shutil.rmtree(scratch, ignore_errors=True)
 
 

@@ -67,15 +67,17 @@ def calibration_tokens(run: Run) -> int:
     return sum(int(batch["attention_mask"].sum()) for batch in calibration(run))
 
 
-def fitted_repairs(run: Run, cut: Cut, scratch: Path) -> list[Repair]:
+def fitted_repairs(run: Run, cut: Cut, scratch: Path, lenient: bool = False) -> list[Repair]:
     """Fit the repairs, on the recipe's calibration texts where they need any.
 
     Args:
         run: the recipe at work.
         cut: the plan.
         scratch: a folder for what was fitted, from which an interrupted fit goes on.
+        lenient: leave out repairs of the recipe that do not fit this cut.
     """
-    wanted = wanted_repairs(run, cut)
+    fitting = fitting_repairs(run.dense_dir, cut) if lenient else None
+    wanted = {name: told for name, told in wanted_repairs(run, cut).items() if fitting is None or name in fitting}
     if not wanted:
         return []
     texts = Calibration(

@@ -14,13 +14,13 @@ from datasets import Dataset
 from trl_prune.checkpoints import load_model, write_json
 from trl_prune.context import Run
 from trl_prune.data.formatting import calibration_batches, held_out, sample
-from trl_prune.evaluation.harness import Harness, evaluate_unit, find_tasks
+from trl_prune.evaluation.harness import Harness, find_tasks
 from trl_prune.pruning.grid import Candidate
 from trl_prune.pruning.importance import mean_loss
 from trl_prune.pruning.keep import Keep
 from trl_prune.pruning.search import ranked
 from trl_prune.pruning.surgery import Cut, prune_checkpoint
-from trl_prune.stages.evaluate import manner
+from trl_prune.stages.evaluate import mean_score
 from trl_prune.stages.recover import arm_plan, train
 from trl_prune.stages.repairing import fitted_repairs
 
@@ -94,8 +94,9 @@ class Trials:
         target = self.scratch / name / MODEL
         if not target.is_dir():
             cut = Cut.of(self.run.config, self.keep_of(self.candidates[name]))
-            repairs = fitted_repairs(self.run, cut, self.scratch / name / "repairs")
-            prune_checkpoint(self.run.dense_dir, target, cut.keep, self.run.root, repairs)
+            fits = self.scratch / name / "repairs"
+            prune_checkpoint(self.run.dense_dir, target, cut.keep, self.run.root, fitted_repairs(self.run, cut, fits))
+            shutil.rmtree(fits, ignore_errors=True)
         return target
 
     def trained(self, name: str, rung: int) -> Path:
@@ -109,7 +110,7 @@ class Trials:
         # Each rung sees rows in another order: the same seed would show the first rows again.
         args = {"seed": self.run.recipe.seed + rung - 1, "warmup_steps": WARMUP} | section.train.args
         arm = section.train.model_copy(update={"tokens": tokens, "args": args})
-        train(self.run, arm_plan(self.run, arm, student, self.scratch / name), self.rows[1], target)
+        train(self.run, arm_plan(self.run, arm, student, self.scratch / name / f"rung-{rung}"), self.rows[1], target)
         shutil.rmtree(student)
         return target
 
@@ -118,11 +119,7 @@ class Trials:
         loaded = load_model(model, self.run.dtype, self.run.device)
         if self.run.recipe.search.score == "loss":
             return mean_loss(loaded, self.batches)
-        harness = task_harness(self.run)
-        told = [
-            evaluate_unit(loaded, self.run.tokenizer, harness, unit, manner(self.run))[0] for unit in harness.units
-        ]
-        return -sum(score.mean for score in told) / len(told)
+        return -mean_score(self.run, loaded, task_harness(self.run))
 
     @cached_property
     def rows(self) -> tuple[Dataset, Dataset]:

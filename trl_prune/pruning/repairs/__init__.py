@@ -40,13 +40,21 @@ def check_repairs(wanted: Mapping[str, Mapping[str, object]], source: Path, cut:
     for name, options in wanted.items():
         if name not in REPAIRS:
             raise InputError(f"{name!r} is no repair; allowed: {', '.join(REPAIRS)}")
-        known = options_of(name)
-        for option in options:
-            if option not in known:
-                raise InputError(f"{name} has no option {option!r}; allowed: {', '.join(known)}")
+        _check_options(name, options)
         REPAIRS[name].check(source, cut)
     if {"head_merge", "least_squares"} <= wanted.keys() and "num_attention_heads" in cut.keep:
         raise InputError("head_merge changes the heads that least_squares fits o_proj to; choose one of the two")
+
+
+def _check_options(name: str, options: Mapping[str, object]) -> None:
+    known = options_of(name)
+    for option, value in options.items():
+        if option not in known:
+            raise InputError(f"{name} has no option {option!r}; allowed: {', '.join(known)}")
+        kinds = {float: (int, float), str: str, tuple: (list, tuple)}[type(known[option])]
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            wanted = {float: "a number", str: "a word", tuple: "a list"}[type(known[option])]
+            raise InputError(f"{name}.{option} is {value!r}; wanted: {wanted}")
 
 
 def options_of(name: str) -> dict[str, object]:

@@ -92,7 +92,7 @@ class Calibration:
         Args:
             sizes: the length of each map's input, by its weight's name.
         """
-        for names in _groups(sizes, self.memory_bytes):
+        for names in groups_within(sizes, self.memory_bytes):
             seen: dict[str, Moments] = {}
 
             def add(site: Site, rows: Tensor, seen: dict[str, Moments] = seen) -> None:
@@ -131,7 +131,13 @@ class Calibration:
         return Site(name, 0, self.module(name), "output")
 
 
-def _groups(sizes: Mapping[str, int], memory_bytes: int) -> list[list[str]]:
+def groups_within(sizes: Mapping[str, int], memory_bytes: int) -> list[list[str]]:
+    """Return names in groups whose sums of products, float64, fit the memory together; one at least in each.
+
+    Args:
+        sizes: how many features each name has.
+        memory_bytes: what a group's sums may take.
+    """
     groups: list[list[str]] = []
     room = 0
     for name, size in sizes.items():

@@ -22,7 +22,7 @@ from trl_prune.checkpoints import tensor_files
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import HIDDEN, LAYERS, NEURONS
 from trl_prune.pruning.observation import Site, decoder_blocks
-from trl_prune.pruning.repairs.calibration import Calibration
+from trl_prune.pruning.repairs.calibration import Calibration, groups_within
 from trl_prune.pruning.repairs.least_squares import input_axis, input_dim
 from trl_prune.pruning.repairs.moments import Moments, ridge_regression
 from trl_prune.pruning.repairs.scratch import Scratch
@@ -121,8 +121,10 @@ def build(source: Path, cut: Cut, calibration: Calibration, *, ridge: float = 0.
     runs = {mlp_output(start - 1, source, cut): (start, after) for start, after in removed_runs(cut)}
     pending = {name: run for name, run in runs.items() if name not in scratch}
     biases = {name for name in runs if f"{name.removesuffix('weight')}bias" in tensor_files(source)}
-    for name, moments in _joint_moments(pending, cut, calibration) if pending else ():
-        scratch.save(name, fit_map(moments, ridge, _gain(cut), name in biases))
+    features = 2 * len(cut.keep.get(HIDDEN) or range(cut.sizes[HIDDEN]))
+    for names in groups_within(dict.fromkeys(pending, features), calibration.memory_bytes):
+        for name, moments in _joint_moments({name: pending[name] for name in names}, cut, calibration):
+            scratch.save(name, fit_map(moments, ridge, _gain(cut), name in biases))
     errors = [scratch.load(name, "errors").tolist() for name in runs]
     record["maps"] = [
         {"before": start, "after": after - 1, "error": dict(zip(("cut", "fitted"), pair, strict=True))}
