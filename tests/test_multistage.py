@@ -51,7 +51,7 @@ def test_a_root_that_is_gone_is_told(first, tmp_path):
 
 
 def test_rounds_count_in_the_runs_own_model(first, tmp_path):
-    """The first run keeps two of four blocks; the rounds of the second cut those two, and the provenance the root's."""
+    """The first run keeps two of four blocks; the second's rounds cut those two, and its provenance is the root's."""
     prune = {"target": {"layers": 1, "intermediate_size": 16}, "rounds": 2, "repairs": {}}
     values = values_of(tmp_path, "second", model=str(first.model_dir("pruned")), prune=prune, rewrite=None)
     second = run_recipe(parse_recipe(values, "test"), ["score", "prune"])
