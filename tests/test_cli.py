@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from safetensors import SafetensorError
 
 from tests.test_pipeline import recipe_values
 from trl_prune.cli import STAGE_VERBS, main
@@ -187,3 +188,22 @@ def test_output_in_use(tmp_path, capsys):
     with RunFolder(tmp_path / "run").held(str(tmp_path / "dense")):
         assert "in use by another" in refused(capsys, "run", path)
     shutil.rmtree(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_told_whoever_notices(error, tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise error
+
+    monkeypatch.setattr("trl_prune.pruning.shards.save_file", full)
+    path = write(
+        tmp_path, lambda values: values.update(prune={"keep": {"num_hidden_layers": [0, 1, 3]}, "repairs": {}})
+    )
+    assert "the disk is full; free some, and the same command goes on from here" in refused(capsys, "prune", path)
+    assert not (tmp_path / "run" / "prune" / "model").exists()

@@ -7,7 +7,7 @@ import pytest
 from trl_prune.checkpoints import file_hash, read_provenance
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import HEADS, HIDDEN, LAYERS, NEURONS
-from trl_prune.pruning.repairs import REPAIRS, fitting_repairs, options_of
+from trl_prune.pruning.repairs import REPAIRS, check_repairs, fitting_repairs, options_of
 
 
 def test_unknown_repair(patient):
@@ -20,21 +20,27 @@ def test_unknown_option(patient):
         patient().repairs({HIDDEN: [0, 1, 2, 3]}, {"norm_rescale": {"by": 2}})
 
 
-def test_unknown_energy(patient):
-    with pytest.raises(InputError, match="norm_rescale.energy is 'all'; allowed: none, measured"):
-        patient().repairs({HIDDEN: [0, 1, 2, 3]}, {"norm_rescale": {"energy": "all"}})
-
-
 def test_merged_heads_are_not_fitted_as_well(patient):
     with pytest.raises(InputError, match="choose one of the two"):
         patient().repairs({HEADS: [[0, 2]] * 4}, {"head_merge": {}, "least_squares": {}})
 
 
-def test_refusals_come_before_the_model_is_loaded(patient):
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"least_squares": {}, "linear_map": {}}, "the plan keeps every block"),
+        ({"least_squares": {"ridge": 0.0}}, "least_squares.ridge is 0.0; wanted: a number above 0"),
+        ({"least_squares": {"axes": [HIDDEN]}}, "least_squares repairs cuts of hidden_size; the plan cuts"),
+        ({"least_squares": {"axes": ["heads"]}}, "least_squares.axes names 'heads'; allowed"),
+        ({"least_squares": {"axes": []}}, "least_squares repairs cuts of no axis"),
+        ({"linear_map": {"ridge": -1}}, "linear_map.ridge is -1; wanted: a number above 0"),
+        ({"norm_rescale": {"energy": "all"}}, "norm_rescale.energy is 'all'; allowed: none, measured"),
+    ],
+)
+def test_wrong_repairs_are_refused_before_anything_heavy(wanted, message, patient):
     dense = patient()
-    dense.calibration.load = lambda: pytest.fail("the model was loaded")
-    with pytest.raises(InputError):
-        dense.repairs({NEURONS: [[0, 1]] * 4}, {"least_squares": {}, "linear_map": {}})
+    with pytest.raises(InputError, match=message):
+        check_repairs(wanted, dense.dense_dir, dense.cut({NEURONS: [[0, 1]] * 4}))
 
 
 def test_options_are_the_builders_own():

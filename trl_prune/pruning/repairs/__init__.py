@@ -16,9 +16,9 @@ from trl_prune.pruning.surgery import Cut, Repair
 
 
 class Kind(NamedTuple):
-    """A kind of repair: `check` says early whether it fits a cut, `build` fits it, its options by keyword."""
+    """A kind of repair: `check` says early whether it fits a cut, `build` fits it, both with its options by keyword."""
 
-    check: Callable[[Path, Cut], None]
+    check: Callable[..., None]
     build: Callable[..., Repair]
 
 
@@ -41,7 +41,7 @@ def check_repairs(wanted: Mapping[str, Mapping[str, object]], source: Path, cut:
         if name not in REPAIRS:
             raise InputError(f"{name!r} is no repair; allowed: {', '.join(REPAIRS)}")
         _check_options(name, options)
-        REPAIRS[name].check(source, cut)
+        REPAIRS[name].check(source, cut, **options_of(name) | options)
     if {"head_merge", "least_squares"} <= wanted.keys() and "num_attention_heads" in cut.keep:
         raise InputError("head_merge changes the heads that least_squares fits o_proj to; choose one of the two")
 
@@ -87,11 +87,11 @@ def repairs_for(
 def fitting_repairs(source: Path, cut: Cut) -> list[str]:
     """Return the repairs that fit a cut."""
 
-    def fits(kind: Kind) -> bool:
+    def fits(name: str) -> bool:
         try:
-            kind.check(source, cut)
+            REPAIRS[name].check(source, cut, **options_of(name))
         except InputError:
             return False
         return True
 
-    return [name for name, kind in REPAIRS.items() if fits(kind)]
+    return [name for name in REPAIRS if fits(name)]

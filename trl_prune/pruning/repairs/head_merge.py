@@ -75,7 +75,7 @@ def partners(scores: Tensor, kept: Sequence[int], group: int) -> list[int]:
     return [partner[head] for head in kept]
 
 
-def check(source: Path, cut: Cut) -> None:  # noqa: ARG001
+def check(source: Path, cut: Cut, *, scale: float) -> None:  # noqa: ARG001
     """Check that heads go, and no more of a group than stay.
 
     Raises:

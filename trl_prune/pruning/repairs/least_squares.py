@@ -129,14 +129,21 @@ def input_dim(cut: Cut) -> int:
     return 0 if cut.family.transposed else 1
 
 
-def check(source: Path, cut: Cut) -> None:
-    """Check that the plan removes something that a linear map reads.
+def check(source: Path, cut: Cut, *, ridge: float, axes: Sequence[str]) -> None:
+    """Check the options, and that the plan removes something of these axes that a linear map reads.
 
     Raises:
-        InputError: it does not.
+        InputError: an option is out of range, or it does not.
     """
-    if not refitted(source, cut):
-        raise InputError(f"least_squares repairs cuts of {', '.join(AXES)}; the plan cuts {', '.join(cut.keep)}")
+    if not ridge > 0:
+        raise InputError(f"least_squares.ridge is {ridge}; wanted: a number above 0")
+    for axis in axes:
+        if axis not in AXES:
+            raise InputError(f"least_squares.axes names {axis!r}; allowed: {', '.join(AXES)}")
+    if not refitted(source, cut, axes):
+        raise InputError(
+            f"least_squares repairs cuts of {', '.join(axes) or 'no axis'}; the plan cuts {', '.join(cut.keep)}"
+        )
 
 
 def build(
@@ -150,11 +157,7 @@ def build(
         calibration: model and texts.
         ridge: strength of the pull towards the plain cut, as a share of the inputs' mean square.
         axes: the axes whose readers are fitted; those that the plan does not cut have none.
-
-    Raises:
-        InputError: `ridge` is not above 0, or an axis has no readers to fit.
     """
-    _check_options(ridge, axes)
     record: dict = {"repair": "least_squares", "ridge": ridge, "axes": list(axes), "tokens": calibration.tokens}
     scratch = Scratch(calibration.scratch, [record, cut.keep])
     names, dense = refitted(source, cut, axes), DenseWeights(source)
@@ -166,14 +169,6 @@ def build(
     errors = torch.stack([scratch.load(name, "errors") for name in names]).mean(dim=0).tolist()
     record["error"] = dict(zip(("cut", "fitted"), errors, strict=True))
     return LeastSquares(scratch, set(names), record)
-
-
-def _check_options(ridge: float, axes: Sequence[str]) -> None:
-    if not ridge > 0:
-        raise InputError(f"least_squares.ridge is {ridge}; wanted: a number above 0")
-    for axis in axes:
-        if axis not in AXES:
-            raise InputError(f"least_squares.axes names {axis!r}; allowed: {', '.join(AXES)}")
 
 
 def _fitted(name: str, cut: Cut, dense: DenseWeights, moments: Moments, ridge: float) -> dict[str, Tensor]:

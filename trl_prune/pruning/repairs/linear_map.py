@@ -65,12 +65,14 @@ def removed_runs(cut: Cut) -> list[tuple[int, int]]:
     return [(before + 1, after) for before, after in pairwise(kept) if after > before + 1]
 
 
-def check(source: Path, cut: Cut) -> None:
+def check(source: Path, cut: Cut, *, ridge: float) -> None:
     """Check that there is an MLP output before each removed run that a map can be folded into.
 
     Raises:
-        InputError: no blocks go, the first one goes, experts or a norm stand between.
+        InputError: `ridge` is not above 0, no blocks go, the first one goes, experts or a norm stand between.
     """
+    if not ridge > 0:
+        raise InputError(f"linear_map.ridge is {ridge}; wanted: a number above 0")
     runs = removed_runs(cut)
     if not runs:
         raise InputError("linear_map repairs cuts of num_hidden_layers; the plan keeps every block")
@@ -110,12 +112,7 @@ def build(source: Path, cut: Cut, calibration: Calibration, *, ridge: float = 0.
         cut: the plan at work.
         calibration: model and texts.
         ridge: strength of the pull towards no map, as a share of the MLP output's mean square.
-
-    Raises:
-        InputError: `ridge` is not above 0.
     """
-    if not ridge > 0:
-        raise InputError(f"linear_map.ridge is {ridge}; wanted: a number above 0")
     record: dict = {"repair": "linear_map", "ridge": ridge, "tokens": calibration.tokens}
     scratch = Scratch(calibration.scratch, [record, cut.keep[LAYERS], cut.keep.get(HIDDEN)])
     runs = {mlp_output(start - 1, source, cut): (start, after) for start, after in removed_runs(cut)}

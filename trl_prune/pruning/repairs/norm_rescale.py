@@ -68,12 +68,14 @@ def spanning_norms(names: Iterable[str], cut: Cut) -> dict[str, str]:
     return {name: axis for name, axis in spans.items() if cut.name(name) is not None}
 
 
-def check(source: Path, cut: Cut) -> None:
+def check(source: Path, cut: Cut, *, energy: str) -> None:
     """Check that there are norms to rescale.
 
     Raises:
-        InputError: the plan cuts no channels that a norm spans, or the norms have no weights.
+        InputError: another word for `energy`, the plan cuts no channels that a norm spans, or the norms have no weights.
     """
+    if energy not in ENERGIES:
+        raise InputError(f"norm_rescale.energy is {energy!r}; allowed: {', '.join(ENERGIES)}")
     if not spanning_norms(tensor_files(source), cut):
         why = "its norms have no weights" if HIDDEN in cut.keep else "the plan cuts no channels that a norm spans"
         raise InputError(f"norm_rescale cannot repair this cut of {cut.config.model_type}: {why}")
@@ -88,12 +90,7 @@ def build(source: Path, cut: Cut, calibration: Calibration, *, energy: str = "no
         calibration: texts, for measuring.
         energy: what the removed channels carried: `none` (weights grow by `sqrt(d / d')`), or `measured` on the texts,
             norm by norm.
-
-    Raises:
-        InputError: another word for `energy`.
     """
-    if energy not in ENERGIES:
-        raise InputError(f"norm_rescale.energy is {energy!r}; allowed: {', '.join(ENERGIES)}")
     spans = spanning_norms(tensor_files(source), cut)
     factors = {name: (cut.sizes[axis] / _kept(cut, axis)) ** 0.5 for name, axis in spans.items()}
     record: dict = {"repair": "norm_rescale", "energy": energy}
