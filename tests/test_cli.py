@@ -198,7 +198,7 @@ def test_output_in_use(tmp_path, capsys):
     ],
 )
 def test_a_full_disk_is_told_whoever_notices(error, tmp_path, capsys, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise error
 
     monkeypatch.setattr("trl_prune.pruning.shards.save_file", full)

@@ -16,7 +16,7 @@ from trl_prune.pruning.surgery import Cut, Repair
 
 
 class Kind(NamedTuple):
-    """A kind of repair: `check` says early whether it fits a cut, `build` fits it, both with its options by keyword."""
+    """A kind of repair: `check` says early if it fits a cut, `build` fits it; both take its options by keyword."""
 
     check: Callable[..., None]
     build: Callable[..., Repair]

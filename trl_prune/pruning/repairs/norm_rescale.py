@@ -72,7 +72,7 @@ def check(source: Path, cut: Cut, *, energy: str) -> None:
     """Check that there are norms to rescale.
 
     Raises:
-        InputError: another word for `energy`, the plan cuts no channels that a norm spans, or the norms have no weights.
+        InputError: another word for `energy`, no channels go that a norm spans, or the norms have no weights.
     """
     if energy not in ENERGIES:
         raise InputError(f"norm_rescale.energy is {energy!r}; allowed: {', '.join(ENERGIES)}")
