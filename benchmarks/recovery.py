@@ -122,8 +122,9 @@ def recipe(part: str, output: Path, tasks: list[str], tokens: list[int]) -> dict
     wanted = {"seed0": list(arms), "seed1": ["sft", "kd", "kd_rewritten"], "width": ["kd"]}[part]
     recover = {
         f"{name}_{count // 1000}k": arms[name] | {"tokens": count, "args": args | arms[name].get("args", {})}
+        for count in sorted(tokens, reverse=True)
         for name in wanted
-        for count in (tokens if name != "kd_hidden" else tokens[-1:])
+        if name != "kd_hidden" or count == max(tokens)
     }
     depth = {"target": {"layers": 24}}
     width = {"target": {"share": 0.7, "axes": ["hidden_size", "intermediate_size"]}}
