@@ -45,7 +45,8 @@ def floor(hidden, weight, teacher_hidden, teacher_weight, _):
 def ours(hidden, weight, teacher_hidden, teacher_weight, labels):
     """Our head, which tells cross-entropy, entropy and accuracy as well."""
     from trl_prune.lm_head import LMHead
-    from trl_prune.losses.distill_head import Objective, distill
+    from trl_prune.losses.distill_head import distill
+    from trl_prune.losses.head_block import Objective
     from trl_prune.losses.targets import HeadTarget
 
     told = distill(hidden, LMHead(weight), labels, HeadTarget(teacher_hidden, teacher_weight), Objective())

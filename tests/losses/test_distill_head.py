@@ -10,7 +10,8 @@ from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 from trl_prune.errors import InputError
 from trl_prune.lm_head import LMHead
 from trl_prune.losses import distill_head
-from trl_prune.losses.distill_head import Objective, distill
+from trl_prune.losses.distill_head import distill
+from trl_prune.losses.head_block import Objective
 from trl_prune.losses.targets import HeadTarget, SparseTarget
 
 
@@ -38,6 +39,7 @@ LABELS = torch.randint(0, VOCAB, (N,), generator=torch.Generator().manual_seed(6
 def small_chunks(monkeypatch):
     monkeypatch.setattr(distill_head, "MIN_ROWS", 5)
     monkeypatch.setitem(distill_head.TILE_BYTES, "cpu", 0)
+    monkeypatch.setitem(distill_head.BLOCK_BYTES, "cpu", 2 * 4 * VOCAB)
 
 
 def dense_logits(hidden: Tensor, head: LMHead | HeadTarget) -> Tensor:
@@ -131,10 +133,11 @@ def test_cross_entropy_alone():
     st.floats(0, 2),
     st.booleans(),
     st.integers(1, 60),
+    st.integers(0, 60),
 )
 @settings(max_examples=25, deadline=None)
-def test_any_mixture_at_any_chunk_size(name, temperature, ce_weight, squared, rows):
-    distill_head.MIN_ROWS = rows
+def test_any_mixture_in_any_tiles_and_blocks(name, temperature, ce_weight, squared, rows, block):
+    distill_head.MIN_ROWS, distill_head.BLOCK_BYTES["cpu"] = rows, 4 * VOCAB * block
     check(*student(), teacher(), Objective(name, 0.4, temperature, squared, None, 0.8, ce_weight))
 
 

@@ -5,7 +5,7 @@ import torch
 from datasets import Dataset
 
 from trl_prune import KDConfig, KDTrainer
-from trl_prune.losses import distill_head
+from trl_prune.losses import distill_head, head_block
 from trl_prune.trainers.conformance import CHECKS, Case, ConformanceError, check_processes
 
 
@@ -94,18 +94,14 @@ def test_planted_errors_are_found_and_named(check, planted, told, tmp_path):
 
 def test_a_padded_vocabulary_that_keeps_its_mass_is_found(tmp_path, monkeypatch):
     """The teacher is normalised over its padding, and cut afterwards."""
-    right = distill_head._normalised
-    whole = distill_head.head_logits
-
-    def padded_logits(hidden, head, vocab=None):
-        return whole(hidden, head)
+    right = head_block._normalised
 
     def cut(logits):
         told = right(logits)
         return told._replace(probs=told.probs[:, :64].contiguous(), log_probs=told.log_probs[:, :64].contiguous())
 
-    monkeypatch.setattr(distill_head, "head_logits", padded_logits)
-    monkeypatch.setattr(distill_head, "_normalised", cut)
+    monkeypatch.setattr(distill_head, "_shared", lambda job: len(job.target.weight))
+    monkeypatch.setattr(head_block, "_normalised", cut)
     with pytest.raises(ConformanceError, match="a padded teacher is not that over the shared ids"):
         CHECKS["vocabulary"](build, tmp_path)
 

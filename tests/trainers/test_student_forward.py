@@ -5,7 +5,7 @@ import torch
 from trl.trainer.utils import add_fused_lm_head
 
 from tests.conftest import tiny_model
-from trl_prune.losses.distill_head import Objective
+from trl_prune.losses.head_block import Objective
 from trl_prune.losses.targets import HeadTarget
 from trl_prune.trainers.student_forward import Lesson, detached, distil_in_forward
 

@@ -1,12 +1,13 @@
-"""The LM head of a student that is distilled: one pass over chunks of tokens, gradients in the forward.
+"""The LM head of a student that is distilled: one pass over tiles of tokens, gradients in the forward.
 
-A chunk's logits give the cross-entropy, the statistics that SFT logs, the divergence and the gradient of them all
-together, and are gone before the next chunk: four products with the heads per token (student, teacher, two for the
-gradients; three where the student's head is frozen), and no `[tokens, vocab]` tensor.
+A tile's logits give the cross-entropy, the statistics that SFT logs, the divergence and the gradient of them all
+together, and are gone before the next tile: four products with the heads per token (student, teacher, two for the
+gradients; three where the student's head is frozen), and no `[tokens, vocab]` tensor. Products want large tiles;
+what is done to each logit wants to stay in the cache, so it goes through a tile block by block (`head_block`).
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -14,69 +15,17 @@ from torch import Tensor
 
 from trl_prune.errors import InputError
 from trl_prune.lm_head import LMHead
-from trl_prune.losses.divergences import WHOLE_VOCABULARY, Pair, divergence_of, forward_kl, row_dot
+from trl_prune.losses.divergences import WHOLE_VOCABULARY, divergence_of
+from trl_prune.losses.head_block import HeadOutput, Objective, Task, compare_block
 from trl_prune.losses.targets import HeadTarget, SparseTarget, TeacherTarget
 
 
-# Bytes of one chunk's float32 logits; four such tensors live at a time. Large enough that a chunk's matrix products
-# run at full speed, small enough for memory not to matter (benchmarks/README.md).
-TILE_BYTES = {"cpu": 24 << 20, "cuda": 256 << 20}
+# Bytes of a tile's float32 logits; the student's and the teacher's live at a time. Large enough that the products run
+# at full speed, small enough for memory not to matter (benchmarks/README.md).
+TILE_BYTES = {"cpu": 48 << 20, "cuda": 256 << 20}
+# Bytes of a block's float32 logits, which come with three more tensors of their size.
+BLOCK_BYTES = {"cpu": 1 << 20, "cuda": 256 << 20}
 MIN_ROWS = 16
-TINY = torch.finfo(torch.float32).tiny
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What is minimised at each position: `ce_weight * cross-entropy + kd_weight * divergence`.
-
-    Attributes:
-        divergence: a key of `DIVERGENCES`.
-        jsd_beta: the teacher's share in the mixture of `jsd`.
-        temperature: divides both models' logits in the divergence.
-        temperature_squared: whether the divergence is multiplied by the temperature's square, so that its gradient
-            keeps its size (arXiv 1503.02531, section 2).
-        top_k: compare the teacher's k likeliest ids and the mass of all others; the whole vocabulary where None.
-        kd_weight: weight of the divergence.
-        ce_weight: weight of the cross-entropy; at 0 its gradient is not computed.
-        dynamic_fine_tuning: whether the cross-entropy of a token is weighted by its probability (arXiv 2508.05629).
-    """
-
-    divergence: str = "forward_kl"
-    jsd_beta: float = 0.5
-    temperature: float = 1.0
-    temperature_squared: bool = True
-    top_k: int | None = None
-    kd_weight: float = 1.0
-    ce_weight: float = 0.0
-    dynamic_fine_tuning: bool = False
-
-    @property
-    def divergence_scale(self) -> float:
-        """The factor on the divergence."""
-        return self.temperature**2 if self.temperature_squared else 1.0
-
-
-class HeadOutput(NamedTuple):
-    """What a pass gives; all but `loss` are without gradient and `(N,)`.
-
-    Attributes:
-        loss: the objective, summed over the positions.
-        log_probs: log-probability of each label.
-        entropy: entropy of the student's distribution.
-        is_top1: whether the label is the student's likeliest id.
-        divergence: the divergence, with the temperature's square where asked for; 0 where there is no target.
-        kl: KL(teacher || student) at the temperature of the divergence; told where no gradient is wanted, or where it
-            is the divergence.
-        agrees: whether both models find the same id likeliest; told where no gradient is wanted.
-    """
-
-    loss: Tensor
-    log_probs: Tensor
-    entropy: Tensor
-    is_top1: Tensor
-    divergence: Tensor
-    kl: Tensor
-    agrees: Tensor
 
 
 def distill(
@@ -167,23 +116,60 @@ def _run(hidden: Tensor, job: _Job) -> tuple[tuple[Tensor, ...], list[Tensor | N
     log_probs, entropy, divergence, kl = floats
     is_top1, agrees = flags
     loss = torch.zeros((), device=device)
-    gradients = _empty_gradients(hidden, job)
-    for rows in _chunks(count, job):
-        told, slope = _chunk(hidden[rows], job, rows)
-        loss += told.loss
-        for whole, part in zip((log_probs, entropy, is_top1, divergence, kl, agrees), told[1:], strict=True):
-            whole[rows] = part
-        if slope is not None:
-            _accumulate(gradients, slope, hidden, job, rows)
-        del slope  # not beside the next chunk's
+    gradients, task = _empty_gradients(hidden, job), Task(job.objective, job.head, any(job.wanted))
+    ours, theirs = _tiles(count, job)
+    for tile in _parts(slice(0, count), _rows_in(TILE_BYTES, job)):
+        student, teacher = ours[: tile.stop - tile.start], theirs[: tile.stop - tile.start]
+        head_logits(hidden[tile], job.head, student)
+        _teach(job.target, tile, teacher)
+        for block in _parts(tile, _rows_in(BLOCK_BYTES, job)):
+            inside = slice(block.start - tile.start, block.stop - tile.start)
+            heard = teacher[inside] if isinstance(job.target, HeadTarget) else _rows_of(job.target, block)
+            told, slope = compare_block(task, student[inside], heard, job.labels[block])
+            loss += told.loss
+            for whole, part in zip((log_probs, entropy, is_top1, divergence, kl, agrees), told[1:], strict=True):
+                whole[block] = part
+            if slope is not None:
+                student[inside] = slope
+        if task.learns:
+            _accumulate(gradients, student, hidden, job, tile)
     return (loss, log_probs, entropy, is_top1, divergence, kl, agrees), gradients
 
 
-def _chunks(count: int, job: _Job) -> Iterator[slice]:
+def _rows_in(sizes: dict[str, int], job: _Job) -> int:
+    """Return how many rows of logits are of a size on the job's device."""
     vocab = max(len(job.head.weight), len(job.target.weight) if isinstance(job.target, HeadTarget) else 0)
-    tile = TILE_BYTES.get(job.head.weight.device.type, TILE_BYTES["cuda"])
-    rows = max(MIN_ROWS, tile // (4 * vocab))
-    return (slice(start, min(start + rows, count)) for start in range(0, count, rows))
+    size = sizes.get(job.head.weight.device.type, sizes["cuda"])
+    return max(MIN_ROWS if sizes is TILE_BYTES else 1, size // (4 * vocab))
+
+
+def _parts(rows: slice, each: int) -> Iterator[slice]:
+    return (slice(start, min(start + each, rows.stop)) for start in range(rows.start, rows.stop, each))
+
+
+def _tiles(count: int, job: _Job) -> tuple[Tensor, Tensor]:
+    """Return room for the logits of student and teacher, which every tile uses anew."""
+    rows = min(count, _rows_in(TILE_BYTES, job))
+    device = job.head.weight.device
+    return tuple(torch.empty(rows, columns, device=device) for columns in (len(job.head.weight), _shared(job)))
+
+
+def _teach(target: TeacherTarget | None, rows: slice, out: Tensor) -> None:
+    """Write the logits of a teacher that is told by its head."""
+    if isinstance(target, HeadTarget):
+        head_logits(target.hidden[rows].to(target.weight.dtype), target, out)
+
+
+def _shared(job: _Job) -> int:
+    """Return how many ids a teacher that is told by its head shares with the student."""
+    return min(len(job.head.weight), len(job.target.weight)) if isinstance(job.target, HeadTarget) else 0
+
+
+def _rows_of(target: SparseTarget | None, rows: slice) -> SparseTarget | None:
+    if target is None:
+        return None
+    tail = None if target.tail is None else target.tail[rows]
+    return replace(target, ids=target.ids[rows], probs=target.probs[rows], tail=tail)
 
 
 def _empty_gradients(hidden: Tensor, job: _Job) -> list[Tensor | None]:
@@ -192,13 +178,16 @@ def _empty_gradients(hidden: Tensor, job: _Job) -> list[Tensor | None]:
     new = {"device": hidden.device, "dtype": torch.float32}
     return [
         torch.empty_like(hidden) if of_hidden else None,
-        torch.zeros(vocab, width, **new) if of_weight else None,
+        (torch.empty if len(hidden) else torch.zeros)(vocab, width, **new) if of_weight else None,
         torch.zeros(vocab, **new) if of_bias else None,
     ]
 
 
 def _accumulate(gradients: list[Tensor | None], slope: Tensor, hidden: Tensor, job: _Job, rows: slice) -> None:
-    """Add what a chunk's `d loss / d (hidden @ weight.T + bias)` says of hidden states, weight and bias."""
+    """Add what a tile's `d loss / d (hidden @ weight.T + bias)` says of hidden states, weight and bias.
+
+    The first tile finds nothing in the weight's gradient but what memory held: writing zeros first costs a pass.
+    """
     of_hidden, of_weight, of_bias = gradients
     if of_bias is not None:
         of_bias += slope.sum(0)
@@ -206,163 +195,23 @@ def _accumulate(gradients: list[Tensor | None], slope: Tensor, hidden: Tensor, j
     if of_hidden is not None:
         torch.mm(slope, job.head.weight, out=of_hidden[rows])
     if of_weight is not None and job.dtype == torch.float32:
-        of_weight.addmm_(slope.t(), hidden[rows])
+        of_weight.addmm_(slope.t(), hidden[rows], beta=0 if rows.start == 0 else 1)
+    elif of_weight is not None and rows.start == 0:
+        of_weight.copy_(slope.t() @ hidden[rows])
     elif of_weight is not None:
         of_weight += slope.t() @ hidden[rows]
 
 
-def head_logits(hidden: Tensor, head: LMHead | HeadTarget, vocab: int | None = None) -> Tensor:
-    """Return the float32 logits of the first `vocab` ids, `(n, vocab)`."""
-    weight = head.weight[:vocab]
-    bias = None if head.bias is None else head.bias[:vocab].to(weight.dtype)
-    logits = torch.nn.functional.linear(hidden, weight, bias).float()
+def head_logits(hidden: Tensor, head: LMHead | HeadTarget, out: Tensor) -> None:
+    """Write the logits of the first ids, as many as `out` has columns, into `(n, columns)` float32."""
+    weight = head.weight[: out.shape[1]]
+    if weight.dtype == out.dtype:
+        torch.mm(hidden, weight.t(), out=out)
+    else:
+        out.copy_(hidden @ weight.t())
+    if head.bias is not None:
+        out.add_(head.bias[: out.shape[1]])
     if head.scale != 1:
-        logits.mul_(head.scale)
+        out.mul_(head.scale)
     if head.softcap is not None:
-        logits.div_(head.softcap).tanh_().mul_(head.softcap)
-    return logits
-
-
-class _Distribution(NamedTuple):
-    probs: Tensor
-    log_probs: Tensor
-    log_z: Tensor
-
-
-def _normalised(logits: Tensor) -> _Distribution:
-    """Return the distribution of logits, which are overwritten by their log-probabilities.
-
-    The log-partition comes out of the largest logit and the largest probability: no second pass of exponentials.
-    """
-    probs = torch.softmax(logits, 1)
-    log_z = logits.amax(1) - probs.amax(1).log_()
-    return _Distribution(probs, logits.sub_(log_z[:, None]), log_z)
-
-
-def _chunk(hidden: Tensor, job: _Job, rows: slice) -> tuple[HeadOutput, Tensor | None]:
-    """Return a chunk's values, and the loss's gradient with respect to `hidden @ weight.T + bias`."""
-    labels, objective = job.labels[rows], job.objective
-    student = _normalised(head_logits(hidden, job.head))
-    log_probs = student.log_probs.gather(1, labels[:, None])[:, 0]
-    entropy = -row_dot(student.probs, student.log_probs)
-    weights = log_probs.exp() if objective.dynamic_fine_tuning else torch.ones_like(log_probs)
-    weights *= objective.ce_weight
-    is_top1 = log_probs >= student.log_probs.amax(1)
-    told = _compare(student, job, rows)
-    loss = objective.kd_weight * told.values.sum() - (weights * log_probs).sum()
-    output = HeadOutput(loss, log_probs, entropy, is_top1, told.values, told.kl, told.agrees)
-    if not any(job.wanted):
-        return output, None
-    slope = told.slope
-    if objective.ce_weight or slope is None:
-        slope = _add_cross_entropy(slope, student, labels, weights)
-    return output, _through_head(slope, student, job.head)
-
-
-def _add_cross_entropy(slope: Tensor | None, student: _Distribution, labels: Tensor, weights: Tensor) -> Tensor:
-    """Add `weights * (probs - onehot)`; the student's probabilities are overwritten."""
-    ours = student.probs.mul_(weights[:, None]).scatter_add_(1, labels[:, None], -weights[:, None])
-    return ours if slope is None else slope.add_(ours)
-
-
-def _through_head(slope: Tensor, student: _Distribution, head: LMHead) -> Tensor:
-    """Take a gradient with respect to logits back through softcap and scale; log-probabilities are overwritten."""
-    if head.softcap is not None:
-        bounded = student.log_probs.add_(student.log_z[:, None]).div_(head.softcap)
-        slope.sub_(bounded.square_().mul_(slope))
-    return slope.mul_(head.scale) if head.scale != 1 else slope
-
-
-class _Compared(NamedTuple):
-    values: Tensor
-    kl: Tensor
-    agrees: Tensor
-    slope: Tensor | None
-
-
-def _compare(student: _Distribution, job: _Job, rows: slice) -> _Compared:
-    """Return the divergence and its part of the gradient with respect to the student's logits."""
-    if job.target is None:
-        nothing = torch.zeros_like(student.log_z)
-        return _Compared(nothing, nothing, nothing > 0, None)
-    objective, target, size = job.objective, _rows_of(job.target, rows), student.probs.shape[1]
-    shared = min(size, len(target.weight)) if isinstance(target, HeadTarget) else size
-    warm = _warmed(student, objective.temperature, shared)
-    against = _against_head if isinstance(target, HeadTarget) else _against_sparse
-    told = against(warm, target, job)
-    slope = told.slope.mul_(objective.kd_weight * objective.divergence_scale / objective.temperature)
-    if shared < size:  # ids the teacher does not have are none of its business
-        slope = torch.nn.functional.pad(slope, (0, size - shared))
-    return told._replace(values=told.values * objective.divergence_scale, slope=slope)
-
-
-def _rows_of(target: TeacherTarget, rows: slice) -> TeacherTarget:
-    if isinstance(target, HeadTarget):
-        return replace(target, hidden=target.hidden[rows])
-    tail = None if target.tail is None else target.tail[rows]
-    return replace(target, ids=target.ids[rows], probs=target.probs[rows], tail=tail)
-
-
-def _warmed(student: _Distribution, temperature: float, shared: int) -> _Distribution:
-    """Return the student's distribution over the shared ids at a temperature."""
-    if temperature == 1 and shared == student.probs.shape[1]:
-        return student
-    logits = (student.log_probs[:, :shared] + student.log_z[:, None]).div_(temperature)
-    return _normalised(logits)
-
-
-def _against_head(student: _Distribution, target: HeadTarget, job: _Job) -> _Compared:
-    vocab = student.probs.shape[1]
-    logits = head_logits(target.hidden.to(target.weight.dtype), target, vocab)
-    if job.objective.temperature != 1:
-        logits.div_(job.objective.temperature)
-    teacher = _normalised(logits)
-    if job.objective.top_k is not None and job.objective.top_k < vocab:
-        return _against_sparse(student, _likeliest(teacher, job.objective), job)
-    agrees = _agrees(student, lambda: teacher.probs.argmax(1), job)
-    shift = student.log_z - teacher.log_z
-    return _diverged(Pair(student.probs, student.log_probs, teacher.probs, teacher.log_probs, shift), agrees, job)
-
-
-def _agrees(student: _Distribution, top: Callable[[], Tensor], job: _Job) -> Tensor:
-    """Return where both find the same id likeliest; in training nobody asks, and it costs a pass."""
-    if any(job.wanted):
-        return torch.zeros_like(student.log_z, dtype=torch.bool)
-    return student.probs.argmax(1) == top()
-
-
-def _diverged(pair: Pair, agrees: Tensor, job: _Job) -> _Compared:
-    name, known = job.objective.divergence, torch.zeros_like(pair.shift)
-    if name != "forward_kl" and not any(job.wanted):  # told in evaluation whatever is trained
-        known, _ = forward_kl(replace(pair, q=pair.q.clone(), log_q=pair.log_q.clone()))
-    values, slope = divergence_of(name, job.objective.jsd_beta)(pair)
-    return _Compared(values, values if name == "forward_kl" else known, agrees, slope)
-
-
-def _likeliest(teacher: _Distribution, objective: Objective) -> SparseTarget:
-    probs, ids = teacher.probs.topk(objective.top_k)
-    tail = (1 - probs.sum(1)).clamp_min_(0)
-    return SparseTarget(ids, probs, tail, objective.temperature)
-
-
-def _against_sparse(student: _Distribution, target: SparseTarget, job: _Job) -> _Compared:
-    agrees = _agrees(student, lambda: target.ids.gather(1, target.probs.argmax(1, keepdim=True))[:, 0], job)
-    log_p = student.log_probs.gather(1, target.ids)
-    if target.tail is None:
-        return _against_sample(student, log_p, target)._replace(agrees=agrees)
-    rest = student.probs.scatter(1, target.ids, 0)
-    tail = rest.sum(1, keepdim=True).clamp_min_(TINY)
-    log_p = torch.cat([log_p, tail.log()], 1)
-    q = torch.cat([target.probs, target.tail[:, None]], 1)
-    pair = Pair(log_p.exp(), log_p, q, q.clamp_min(TINY).log(), torch.zeros_like(student.log_z))
-    told = _diverged(pair, agrees, job)
-    # The tail's logit is the log-sum of its ids' logits, so its gradient spreads over them by their share of it.
-    slope = rest.mul_(told.slope[:, -1:] / tail).scatter_(1, target.ids, told.slope[:, :-1])
-    return told._replace(slope=slope)
-
-
-def _against_sample(student: _Distribution, log_p: Tensor, target: SparseTarget) -> _Compared:
-    q = target.probs
-    values = (torch.xlogy(q, q) - q * log_p).sum(1)
-    slope = (student.probs * q.sum(1, keepdim=True)).scatter_add_(1, target.ids, -q)
-    return _Compared(values, values, torch.zeros_like(values, dtype=torch.bool), slope)
+        out.div_(head.softcap).tanh_().mul_(head.softcap)

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from trl import SFTConfig
 
-from trl_prune.losses.distill_head import Objective, check_target
+from trl_prune.losses.distill_head import check_target
+from trl_prune.losses.head_block import Objective
 from trl_prune.losses.hidden_states import HIDDEN_LOSSES, STATES
 
 

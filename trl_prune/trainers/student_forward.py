@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
 from trl_prune.lm_head import LMHead, lm_head
-from trl_prune.losses.distill_head import HeadOutput, Objective, distill
+from trl_prune.losses.distill_head import distill
+from trl_prune.losses.head_block import HeadOutput, Objective
 from trl_prune.losses.targets import TeacherTarget
 from trl_prune.trainers.stream import Point, reading
 from trl_prune.trainers.trl_names import FusedCausalLMOutput, gathered_head
