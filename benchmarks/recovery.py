@@ -4,8 +4,9 @@
 
 SmolLM2-135M-Instruct loses 6 of its 30 blocks and trains on the given tokens of four kinds of rows in DATA/train; what
 came back is measured on the first 200 items of each file in DATA/eval, of which four kinds had no training rows. Every
-part is an ordinary run folder: the same command goes on where it stopped. Without --part it prints the table and draws
-the score against tokens from whatever parts are there.
+part is an ordinary run folder: the same command goes on where it stopped. seed1 differs from seed0 in its training seed
+alone, so seed0's score, prune and rewrite folders may be copied into it. Without --part the command prints the table and
+draws the score against tokens from whatever parts are there.
 
 DATA holds JSON Lines: {"question", "choices", "answer": index} and, for gsm8k, {"question", "answer"}.
 """
@@ -27,7 +28,7 @@ import matplotlib.pyplot as plt
 
 TRAINED = ("arc_easy", "arc_challenge", "openbookqa", "gsm8k")
 HELD_OUT = ("boolq_closedbook", "social_iqa", "piqa", "winogrande")
-ROWS_A_KIND, ITEMS = 300, 200
+ROWS_A_KIND, ITEMS = 150, 200
 CHOICE = {
     "output_type": "multiple_choice",
     "doc_to_text": "{{question}}",
@@ -112,6 +113,7 @@ def blank_filled(item: dict) -> dict:
 def recipe(part: str, output: Path, tasks: list[str], tokens: list[int]) -> dict:
     """Return the recipe of a part."""
     args = {"per_device_train_batch_size": 8, "max_length": 512, "learning_rate": 2e-4, "warmup_steps": 5}
+    args["seed"] = int(part == "seed1")
     distill = {"method": "kd", "data": "references"}
     arms = {
         "sft": {"data": "references"},
@@ -132,12 +134,11 @@ def recipe(part: str, output: Path, tasks: list[str], tokens: list[int]) -> dict
         "model": "quickstart",
         "dataset": {"path": str(output / "rows.jsonl")},
         "output": str(output / part),
-        "seed": 1 if part == "seed1" else 0,
         "score": {"samples": 128},
         "prune": width if part == "width" else depth,
         "rewrite": {"max_new_tokens": 128} if "kd_rewritten" in wanted else None,
         "recover": recover,
-        "evaluate": {"tasks": tasks, "include_path": [str(output / "tasks")], "questions": []},
+        "evaluate": {"tasks": tasks, "include_path": [str(output / "tasks")], "questions": [], "batch_size": 64},
     }
 
 
