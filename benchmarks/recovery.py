@@ -4,9 +4,9 @@
 
 SmolLM2-135M-Instruct loses 6 of its 30 blocks and trains on the given tokens of four kinds of rows in DATA/train; what
 came back is measured on the first 200 items of each file in DATA/eval, of which four kinds had no training rows. Every
-part is an ordinary run folder: the same command goes on where it stopped. seed1 differs from seed0 in its training seed
-alone, so seed0's score, prune and rewrite folders may be copied into it. Without --part the command prints the table and
-draws the score against tokens from whatever parts are there.
+part is an ordinary run folder: the same command goes on where it stopped. seed1 differs from seed0 in its training
+seed alone, so seed0's score, prune and rewrite folders may be copied into it. Without --part the command prints the
+table and draws the score against tokens from whatever parts are there.
 
 DATA holds JSON Lines: {"question", "choices", "answer": index} and, for gsm8k, {"question", "answer"}.
 """
@@ -113,7 +113,7 @@ def blank_filled(item: dict) -> dict:
 def recipe(part: str, output: Path, tasks: list[str], tokens: list[int]) -> dict:
     """Return the recipe of a part."""
     args = {"per_device_train_batch_size": 8, "max_length": 512, "learning_rate": 2e-4, "warmup_steps": 5}
-    args["seed"] = int(part == "seed1")
+    args |= {"seed": int(part == "seed1"), "gradient_checkpointing": False}
     distill = {"method": "kd", "data": "references"}
     arms = {
         "sft": {"data": "references"},

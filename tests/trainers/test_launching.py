@@ -1,20 +1,15 @@
-import json
+"""How processes start, and what is said where they cannot."""
+
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from datasets import Dataset
-from transformers import AutoModelForCausalLM
 
-from tests.conftest import ROWS
-from trl_prune import cache_teacher
-from trl_prune.checkpoints import dense_root
 from trl_prune.errors import InputError
-from trl_prune.pruning.surgery import LAYERS, prune_checkpoint
 from trl_prune.trainers import launching
-from trl_prune.trainers.arms import ArmPlan, Trained, train_arm
-from trl_prune.trainers.launching import Launch, find_launch, launch_command, read_job, train_launched
+from trl_prune.trainers.launching import FAULT, Launch, as_process, find_launch, launch_command, run_processes
 
 
 # On CPUs too: accelerate has MPI start what it calls MULTI_CPU. The arms' own `use_cpu` decides where they run.
@@ -27,23 +22,6 @@ TWO_CPUS = {
     "main_process_port": 0,
     "mixed_precision": "no",
 }
-ARGS = {
-    "use_cpu": True,
-    "bf16": False,
-    "logging_steps": 2,
-    "save_steps": 2,
-    "num_train_epochs": 1,
-    "gradient_checkpointing": False,
-    "learning_rate": 1e-3,
-    "max_length": 96,
-    "hidden_loss": "none",
-}
-
-
-@pytest.fixture
-def pruned(dense, tmp_path):
-    prune_checkpoint(dense, tmp_path / "pruned", {LAYERS: [0, 3]}, dense_root(dense, str(dense)))
-    return tmp_path / "pruned"
 
 
 def config_file(folder, values=TWO_CPUS):
@@ -80,74 +58,50 @@ def test_a_name_that_nobody_ships_is_refused():
 
 def test_the_command_is_accelerates(tmp_path):
     start = [sys.executable, "-m", "accelerate.commands.launch"]
-    end = ["--module", "trl_prune.trainers.launching", "job"]
-    told = launch_command(Launch(2, tmp_path / "a.yaml"), "job")
+    end = ["--module", "a.module", "job", "2"]
+    told = launch_command(Launch(2, tmp_path / "a.yaml"), "a.module", Path("job"))
     assert told == [*start, "--config_file", str(tmp_path / "a.yaml"), *end]
-    told = launch_command(Launch(4), "job")
+    told = launch_command(Launch(4), "a.module", Path("job"))
     assert told[: len(start)] == start
-    assert told[-len(end) :] == end
+    assert told[-4:] == ["--module", "a.module", "job", "4"]
     assert told[told.index("--num_processes") + 1] == "4"
     assert "--multi_gpu" in told
 
 
-def test_a_plan_reaches_its_processes_whole(dense, pruned, tmp_path, monkeypatch):
-    plan = ArmPlan(pruned, tmp_path / "out", ARGS, {"r": 2}, 100, "kd", dense)
-    seen = []
-
+def ended(monkeypatch, code=0, fault=None):
     def processes(command, check):
-        seen.append(read_job(tmp_path / "out-job"))
-        (tmp_path / "out-job" / "trained.json").write_text(json.dumps(vars(Trained([], 1, 1, 1, None))))
-        return type("Done", (), {"returncode": 0})
+        if fault:
+            (Path(command[-2]) / FAULT).write_text(fault)
+        return type("Done", (), {"returncode": code})
 
     monkeypatch.setattr(launching.subprocess, "run", processes)
-    assert train_launched(plan, Dataset.from_list(ROWS), tmp_path / "model", Launch(2)) == Trained([], 1, 1, 1, None)
-    assert seen == [(plan, tmp_path / "model")]
-    assert not (tmp_path / "out-job").exists()
 
 
-@pytest.mark.slow
-def test_two_processes_learn_what_one_learns(dense, pruned, tmp_path):
-    """Half the batch on each of two processes; really started, by accelerate, on CPUs, both reading one cache."""
-    rows, launch = Dataset.from_list(ROWS), find_launch(str(config_file(tmp_path)))
-    cache = cache_teacher(str(dense), rows, tmp_path / "cache", args=ARGS).folder
-    one = ArmPlan(
-        pruned, tmp_path / "one", ARGS | {"per_device_train_batch_size": 4}, method="kd", teacher_cache=cache
-    )
-    two = ArmPlan(
-        pruned, tmp_path / "two", ARGS | {"per_device_train_batch_size": 2}, method="kd", teacher_cache=cache
-    )
-    alone = train_arm(one, rows, tmp_path / "alone")
-    together = train_launched(two, rows, tmp_path / "together", launch)
-    assert (together.steps, together.tokens) == (alone.steps, alone.tokens)
-    assert together.final_loss == pytest.approx(alone.final_loss, rel=1e-3)
-    wanted, told = (
-        AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("alone", "together")
-    )
-    start = AutoModelForCausalLM.from_pretrained(pruned).state_dict()
-    moved = sum(float((wanted[name] - start[name]).square().sum()) for name in wanted)
-    apart = sum(float((wanted[name] - told[name]).square().sum()) for name in wanted)
-    assert apart < 1e-3 * moved
-    assert not (tmp_path / "two-job").exists()
+def test_faults_of_processes_are_told_here(tmp_path, monkeypatch):
+    ended(monkeypatch, 1, "the rows are wrong")
+    with pytest.raises(InputError, match="the rows are wrong"):
+        run_processes(Launch(2), "a.module", tmp_path)
+    ended(monkeypatch, 3)
+    with pytest.raises(RuntimeError, match="the 2 processes of .* ended with code 3"):
+        run_processes(Launch(2), "a.module", tmp_path)
+    ended(monkeypatch)
+    run_processes(Launch(2), "a.module", tmp_path)
+    assert not (tmp_path / FAULT).exists()
 
 
-def test_an_arm_that_others_train_is_left_alone(pruned, tmp_path):
-    refused = pytest.raises(InputError, match="processes of an earlier command still train")
-    with launching.only_one(tmp_path / "model"), refused, launching.only_one(tmp_path / "model"):
-        pass
-    with launching.only_one(tmp_path / "model"):
-        pass
+def test_a_process_writes_its_fault_down(tmp_path, monkeypatch):
+    def refuse(job):
+        raise InputError(f"{job.name} is wrong")
+
+    monkeypatch.setattr(sys, "argv", ["module", str(tmp_path / "job"), "1"])
+    (tmp_path / "job").mkdir()
+    assert as_process(refuse) == 1
+    assert (tmp_path / "job" / FAULT).read_text() == "job is wrong"
+    assert as_process(lambda job: None) == 0
 
 
-@pytest.mark.slow
-def test_processes_that_did_not_start_are_missed(dense, pruned, tmp_path):
-    plan = ArmPlan(pruned, tmp_path / "out", ARGS, None, None, "kd", dense)
-    path = config_file(tmp_path, TWO_CPUS | {"distributed_type": "MULTI_CPU", "use_cpu": True})
-    with pytest.raises(InputError, match="started 1 processes where --accelerate_config says 2"):
-        train_launched(plan, Dataset.from_list(ROWS), tmp_path / "model", find_launch(str(path)))
-
-
-@pytest.mark.slow
-def test_what_a_process_says_about_the_input_is_said_here(dense, pruned, tmp_path):
-    plan = ArmPlan(pruned, tmp_path / "out", ARGS, None, None, "kd", dense, tmp_path / "no-cache")
-    with pytest.raises(InputError, match="is no teacher cache"):
-        train_launched(plan, Dataset.from_list(ROWS), tmp_path / "model", find_launch(str(config_file(tmp_path))))
+def test_processes_that_did_not_start_are_missed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["module", str(tmp_path), "2"])
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert as_process(lambda job: pytest.fail("it worked")) == 1
+    assert "started 1 processes where --accelerate_config says 2" in (tmp_path / FAULT).read_text()

@@ -19,7 +19,7 @@ from trl_prune.data.generation import (
     prompt_ids,
     read_answers,
 )
-from trl_prune.data.rewriting import ANSWER_TYPES, answer_type_of, rewriting_request, settle
+from trl_prune.data.rewriting import ANSWER_TYPES, Request, answer_type_of, rewriting_request, settle
 from trl_prune.errors import InputError
 
 
@@ -90,22 +90,34 @@ def rewrite_rows(
         InputError: a row names an unknown answer type.
     """
     check_answer_types(dataset)
-    requests = [rewriting_request(row) for row in dataset]
-    asked = [index for index, request in enumerate(requests) if request is not None]
-    prompts = [prompt_ids(teacher.tokenizer, requests[index].turns, requests[index].prefill) for index in asked]
-    folder = cache_dir / generation_key(prompts, sampling, teacher.fingerprint)
-    batches = list(enumerate(plan_batches(prompts, sampling.batch_size)))[share.rank :: share.processes]
-    writer = _Writer(teacher, sampling)
-    for _ in generate_resumably(prompts, share.progress(batches), folder, writer):
-        pass
+    requests = asked(dataset)
+    folder = write_answers(requests, teacher, sampling, cache_dir, share)
     share.wait()
-    answers = dict(zip(asked, read_answers(folder, len(asked)), strict=True))
+    answers = dict(zip(requests, read_answers(folder, len(requests)), strict=True))
     return Dataset.from_list(
-        [_settled(dataset[index], requests[index], answers.get(index)) for index in range(len(dataset))]
+        [_settled(dataset[index], requests.get(index), answers.get(index)) for index in range(len(dataset))]
     )
 
 
-def _settled(row: dict, request: object, answer: Answer | None) -> dict:
+def asked(dataset: Dataset) -> dict[int, Request]:
+    """Return what the dense model is asked to write, by row; rows that are left as they are have no request."""
+    requests = ((index, rewriting_request(row)) for index, row in enumerate(dataset))
+    return {index: request for index, request in requests if request is not None}
+
+
+def write_answers(
+    requests: dict[int, Request], teacher: Teacher, sampling: Sampling, cache_dir: Path, share: Share
+) -> Path:
+    """Generate one process's share of the answers, or what of it is missing, and return the folder of all."""
+    prompts = [prompt_ids(teacher.tokenizer, request.turns, request.prefill) for request in requests.values()]
+    folder = cache_dir / generation_key(prompts, sampling, teacher.fingerprint)
+    batches = list(enumerate(plan_batches(prompts, sampling.batch_size)))[share.rank :: share.processes]
+    for _ in generate_resumably(prompts, share.progress(batches), folder, _Writer(teacher, sampling)):
+        pass
+    return folder
+
+
+def _settled(row: dict, request: Request | None, answer: Answer | None) -> dict:
     if answer is None:
         return settle(row, None, True)
     return settle(row, request.prefill + answer.text, answer.finished)

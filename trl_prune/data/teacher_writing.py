@@ -89,6 +89,17 @@ def write_cache(folder: Path, work: Work, share: Share = ALONE) -> TeacherCache:
     Raises:
         InputError: no row teaches anything, the folder holds another cache, or the model's logits are not its head's.
     """
+    write_shards(folder, work, share)
+    share.wait()
+    return TeacherCache.open(folder)
+
+
+def write_shards(folder: Path, work: Work, share: Share) -> None:
+    """Write one process's share of a cache, and what of the whole the first process writes.
+
+    Raises:
+        InputError: as `write_cache`.
+    """
     places = places_of(work.rows)
     if not places:
         raise InputError("no row has a token to learn, so there is nothing for the teacher to say")
@@ -105,8 +116,6 @@ def write_cache(folder: Path, work: Work, share: Share = ALONE) -> TeacherCache:
             speaker.introduce(folder, shards, plan)
         for number in share.progress(wanted):
             write_shard(shard_path(folder, number), speaker.shard(shards[number]), plan)
-    share.wait()
-    return TeacherCache.open(folder)
 
 
 def planned_shards(places: list[SequencePlace], shard_tokens: int) -> list[list[SequencePlace]]:

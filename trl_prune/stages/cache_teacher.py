@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 from torch.utils.data import ConcatDataset
-from tqdm.auto import tqdm
 
 from trl_prune.artifacts import Outcome
 from trl_prune.checkpoints import load_tokenizer
@@ -13,9 +12,10 @@ from trl_prune.config import ArmSection
 from trl_prune.context import Run
 from trl_prune.data.self_distillation import Share, Teacher
 from trl_prune.data.teacher_codecs import CODECS, Codec, Sampled, TopK, settings_of
-from trl_prune.data.teacher_writing import Work, write_cache
+from trl_prune.data.teacher_writing import Work, write_cache, write_shards
 from trl_prune.errors import InputError
 from trl_prune.stages.arm_data import arm_rows, rows_hash, training_args
+from trl_prune.stages.sharing import alone, share_out
 from trl_prune.stages.stage import Stage
 from trl_prune.trainers.preparation import preparation_args, prepare_rows
 
@@ -51,16 +51,25 @@ def reading(run: Run, arm: ArmSection) -> str:
     return json.dumps([arm.data, told], sort_keys=True, default=str)
 
 
-def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
-    """Write the cache, leaving the shards that an interrupted pass wrote."""
-    start = time.perf_counter()
+def wanted(run: Run) -> Work:
+    """Return what is to be written."""
     tokenizer = load_tokenizer(run.teacher_dir)  # the run's own is not to learn an arm's end or padding token
     arms = readings(run).values()
     prepared = [prepare_rows(arm_rows(run, arm), training_args(run, arm), tokenizer) for arm in arms]
     teacher = Teacher(run.load_teacher, tokenizer, run.teacher_fingerprint)
-    job = Work(ConcatDataset(prepared), teacher, codec(run), run.recipe.cache_teacher.batch_size)
-    share = Share(progress=lambda shards: tqdm(shards, desc="cache teacher", unit="shard"))
-    facts = write_cache(folder / CACHE, job, share).facts
+    return Work(ConcatDataset(prepared), teacher, codec(run), run.recipe.cache_teacher.batch_size)
+
+
+def divide(run: Run, folder: Path, share: Share) -> None:
+    """Write one process's share of the shards."""
+    write_shards(folder / CACHE, wanted(run), share)
+
+
+def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
+    """Write the cache, leaving the shards that an interrupted pass wrote."""
+    start = time.perf_counter()
+    share_out(run, "cache_teacher", folder)
+    facts = write_cache(folder / CACHE, wanted(run), alone("cache teacher", "shard")).facts
     size = sum(path.stat().st_size for path in (folder / CACHE).glob("shard-*"))
     metrics = {
         "tier": run.recipe.cache_teacher.tier,

@@ -19,7 +19,7 @@ from trl_prune.stages.arm_data import arm_rows, rows_hash, training_args
 from trl_prune.stages.repairing import fitted_repairs
 from trl_prune.stages.stage import Stage
 from trl_prune.trainers.arms import ArmPlan, Trained, check_arm, train_arm
-from trl_prune.trainers.launching import train_launched
+from trl_prune.trainers.launched_arm import train_launched
 
 
 CHECKPOINTS, START, MODEL, LOG = "checkpoints", "start", "model", "log_history.json"

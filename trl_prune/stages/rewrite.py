@@ -4,15 +4,15 @@ import time
 from pathlib import Path
 
 from datasets import Dataset
-from tqdm.auto import tqdm
 
 from trl_prune.artifacts import Outcome
 from trl_prune.checkpoints import load_config
 from trl_prune.context import Run
 from trl_prune.data.generation import Sampling
 from trl_prune.data.rewriting import acceptance
-from trl_prune.data.self_distillation import Share, Teacher, check_answer_types, rewrite_rows
+from trl_prune.data.self_distillation import Share, Teacher, asked, check_answer_types, rewrite_rows, write_answers
 from trl_prune.errors import InputError
+from trl_prune.stages.sharing import alone, share_out
 from trl_prune.stages.stage import Stage
 
 
@@ -26,12 +26,21 @@ def sampling(run: Run) -> Sampling:
     return Sampling(section.max_new_tokens, section.batch_size, section.temperature, run.recipe.seed)
 
 
+def teacher(run: Run) -> Teacher:
+    """Return who writes."""
+    return Teacher(run.load_teacher, run.tokenizer, run.teacher_fingerprint)
+
+
+def divide(run: Run, folder: Path, share: Share) -> None:
+    """Generate one process's share of the batches."""
+    write_answers(asked(run.dataset), teacher(run), sampling(run), folder / BATCHES, share)
+
+
 def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
     """Rewrite the training rows, leaving those batches an interrupted pass wrote."""
     start = time.perf_counter()
-    teacher = Teacher(run.load_teacher, run.tokenizer, run.teacher_fingerprint)
-    share = Share(progress=lambda batches: tqdm(batches, desc="rewrite", unit="batch"))
-    rows = rewrite_rows(run.dataset, teacher, sampling(run), folder / BATCHES, share)
+    share_out(run, "rewrite", folder)
+    rows = rewrite_rows(run.dataset, teacher(run), sampling(run), folder / BATCHES, alone("rewrite", "batch"))
     _write_rows(rows, folder / ROWS)
     return Outcome({"rows": ROWS}, {"acceptance": acceptance(list(rows))}, {"seconds": time.perf_counter() - start})
 

@@ -1,27 +1,21 @@
-"""An arm trained by several processes: `accelerate launch` starts them, files carry the plan there and back."""
+"""Work done by several processes: `accelerate launch` starts them, a folder carries the job there and faults back."""
 
-import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 import torch
 import yaml
-from datasets import Dataset, load_from_disk
-from filelock import FileLock, Timeout
 
-from trl_prune.checkpoints import atomic_folder, write_json, write_text
+from trl_prune.checkpoints import write_text
 from trl_prune.errors import InputError, first_line
-from trl_prune.trainers.arms import ArmPlan, Trained, train_arm
 
 
-JOB, ROWS, RESULT, FAULT = "plan.json", "rows", "trained.json", "fault.txt"
+FAULT = "fault.txt"
 
 
 @dataclass(frozen=True)
@@ -38,7 +32,7 @@ class Launch:
 
 
 def find_launch(config: str | None) -> Launch | None:
-    """Return how arms start: as a config says, on all GPUs where there are several, or here (None).
+    """Return how processes start: as a config says, on all GPUs where there are several, or here (None).
 
     Args:
         config: accelerate's config file, or the name of one that TRL ships (`multi_gpu`, `fsdp2`, `zero3`, ...).
@@ -66,91 +60,52 @@ def _processes(path: Path) -> int:
         raise InputError(f"--accelerate_config {path} is no accelerate config: {first_line(error)}") from error
 
 
-def launch_command(launch: Launch, job: Path) -> list[str]:
-    """Return the command that starts an arm's processes."""
+def launch_command(launch: Launch, module: str, job: Path) -> list[str]:
+    """Return the command that starts a job's processes, each of which runs a module on the job's folder."""
     everywhere = ["--multi_gpu", "--num_processes", str(launch.processes), "--num_machines", "1"]
-    # Port 0: any that is free, so that two runs share a machine. Precision is the arm's own argument.
+    # Port 0: any that is free, so that two runs share a machine. Precision is the trainer's own argument.
     everywhere += ["--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"]
     how = ["--config_file", str(launch.config)] if launch.config else everywhere
     start = [sys.executable, "-m", "accelerate.commands.launch", *how]
-    return [*start, "--module", "trl_prune.trainers.launching", str(job)]
+    return [*start, "--module", module, str(job), str(launch.processes)]
 
 
-def train_launched(plan: ArmPlan, rows: Dataset, target: Path, launch: Launch) -> Trained:
-    """Train an arm as `train_arm` does, in processes of its own.
+def run_processes(launch: Launch, module: str, job: Path) -> None:
+    """Start a job's processes and wait for them.
 
     Raises:
-        InputError: what a process says about the user's input.
-        RuntimeError: the processes failed.
+        InputError: what one of them says about the user's input.
+        RuntimeError: they failed.
     """
-    job = plan.output_dir.with_name(f"{plan.output_dir.name}-job")
-    with atomic_folder(job) as part:
-        rows.save_to_disk(part / ROWS)
-        told = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(plan).items()}
-        write_json(part / JOB, {"target": str(target), "plan": told, "processes": launch.processes})
-    done = subprocess.run(launch_command(launch, job), check=False)
+    (job / FAULT).unlink(missing_ok=True)
+    done = subprocess.run(launch_command(launch, module, job), check=False)
     if (job / FAULT).is_file():
         raise InputError((job / FAULT).read_text())
     if done.returncode:
-        raise RuntimeError(f"the {launch.processes} processes of {target.parent} ended with code {done.returncode}")
-    trained = Trained(**json.loads((job / RESULT).read_text()))
-    shutil.rmtree(job)
-    return trained
+        raise RuntimeError(f"the {launch.processes} processes of {job} ended with code {done.returncode}")
 
 
-def read_job(job: Path) -> tuple[ArmPlan, Path]:
-    """Return the plan and the target that were written for the processes."""
-    told = json.loads((job / JOB).read_text())
-    plan = ArmPlan(**told["plan"])
-    paths = {name: getattr(plan, name) for name in ("student", "output_dir", "teacher", "teacher_cache")}
-    plan = replace(plan, **{name: Path(path) for name, path in paths.items() if path is not None})
-    return plan, Path(told["target"])
+def as_process(work: Callable[[Path], None]) -> int:
+    """Work on the job that the command line names, as one of its processes, and return the exit code."""
+    job, wanted = Path(sys.argv[1]), int(sys.argv[2])
+    try:
+        check_processes(wanted)
+        work(job)
+    except InputError as error:
+        write_text(job / FAULT, str(error))
+        return 1
+    return 0
 
 
-def check_processes(job: Path) -> None:
+def check_processes(wanted: int) -> None:
     """Check that this process has as many siblings as were asked for.
 
     Raises:
         InputError: accelerate started another number.
     """
-    wanted, started = json.loads((job / JOB).read_text())["processes"], int(os.environ.get("WORLD_SIZE", "1"))
+    started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != wanted:
         raise InputError(
             f"accelerate started {started} processes where --accelerate_config says {wanted}; without MPI its "
             "MULTI_CPU starts one: write `distributed_type: MULTI_GPU` for processes on CPUs too"
         )
-
-
-@contextmanager
-def only_one(target: Path) -> Iterator[None]:
-    """Hold an arm while its first process trains: processes outlive a command that was killed.
-
-    Raises:
-        InputError: others hold it.
-    """
-    if os.environ.get("RANK", "0") != "0":
-        yield
-        return
-    try:
-        with FileLock(target.with_name(f".{target.name}.lock"), timeout=0):
-            yield
-    except Timeout as error:
-        raise InputError(f"processes of an earlier command still train {target}; wait for them or end them") from error
-
-
-def main(job: Path) -> int:
-    """Train an arm as one of its processes."""
-    plan, target = read_job(job)
-    try:
-        check_processes(job)
-        with only_one(target):
-            trained = train_arm(plan, load_from_disk(str(job / ROWS)), target)
-    except InputError as error:
-        write_text(job / FAULT, str(error))
-        return 1
-    write_json(job / RESULT, asdict(trained))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
