@@ -112,8 +112,8 @@ def blank_filled(item: dict) -> dict:
 
 def recipe(part: str, output: Path, tasks: list[str], tokens: list[int]) -> dict:
     """Return the recipe of a part."""
-    args = {"per_device_train_batch_size": 8, "max_length": 512, "learning_rate": 2e-4, "warmup_steps": 5}
-    args |= {"seed": int(part == "seed1"), "gradient_checkpointing": False, "padding_free": True}
+    args = {"per_device_train_batch_size": 8, "learning_rate": 2e-4, "warmup_steps": 5}
+    args |= {"seed": int(part == "seed1"), "gradient_checkpointing": False, "padding_free": True, "max_length": None}
     distill = {"method": "kd", "data": "references"}
     arms = {
         "sft": {"data": "references"},
