@@ -1,11 +1,11 @@
 """Recovery at equal tokens: fine-tuning, distillation, and distillation on the dense model's own answers.
 
-    python benchmarks/recovery.py --data DATA --output RUNS [--tokens 100000] [--part seed0|seed1|width]
+    python benchmarks/recovery.py --data DATA --output RUNS [--tokens 100000] [--part seed0|seed1|hidden|width]
 
 SmolLM2-135M-Instruct loses 6 of its 30 blocks and trains on the given tokens of four kinds of rows in DATA/train; what
 came back is measured on the first 200 items of each file in DATA/eval, of which four kinds had no training rows. Every
 part is an ordinary run folder: the same command goes on where it stopped. seed1 differs from seed0 in its training
-seed alone, so seed0's score, prune and rewrite folders may be copied into it. Without --part the command prints the
+seed alone, so seed0's score, prune and rewrite folders and its evaluations of dense and pruned may be copied into it. Without --part the command prints the
 table and draws the score against tokens from whatever parts are there.
 
 DATA holds JSON Lines: {"question", "choices", "answer": index} and, for gsm8k, {"question", "answer"}.
@@ -29,6 +29,13 @@ import matplotlib.pyplot as plt
 TRAINED = ("arc_easy", "arc_challenge", "openbookqa", "gsm8k")
 HELD_OUT = ("boolq_closedbook", "social_iqa", "piqa", "winogrande")
 ROWS_A_KIND, ITEMS = 150, 200
+# The arms of each part.
+PARTS = {
+    "seed0": ["sft", "kd", "kd_rewritten"],
+    "seed1": ["sft", "kd", "kd_rewritten"],
+    "hidden": ["kd_hidden"],
+    "width": ["kd"],
+}
 CHOICE = {
     "output_type": "multiple_choice",
     "doc_to_text": "{{question}}",
@@ -121,12 +128,11 @@ def recipe(part: str, output: Path, tasks: list[str], tokens: list[int]) -> dict
         "kd_rewritten": distill | {"data": "rewritten"},
         "kd_hidden": distill | {"args": {"hidden_loss": ["block", "embedding"]}},
     }
-    wanted = {"seed0": list(arms), "seed1": ["sft", "kd", "kd_rewritten"], "width": ["kd"]}[part]
+    wanted = PARTS[part]
     recover = {
         f"{name}_{count // 1000}k": arms[name] | {"tokens": count, "args": args | arms[name].get("args", {})}
         for count in sorted(tokens, reverse=True)
         for name in wanted
-        if name != "kd_hidden" or count == max(tokens)
     }
     depth = {"target": {"layers": 24}}
     width = {"target": {"share": 0.7, "axes": ["hidden_size", "intermediate_size"]}}
@@ -145,7 +151,7 @@ def recipe(part: str, output: Path, tasks: list[str], tokens: list[int]) -> dict
 def lines(output: Path) -> list[dict]:
     """Return what every finished part found: one entry for each model and group of tasks."""
     told = []
-    for part in ("seed0", "seed1", "width"):
+    for part in PARTS:
         path = output / part / "report" / "recovery.json"
         if path.is_file():
             told += [line | {"part": part} for line in json.loads(path.read_text())["lines"]]
@@ -203,7 +209,7 @@ def main() -> None:
     options.add_argument("--data", type=Path)
     options.add_argument("--output", type=Path, required=True)
     options.add_argument("--tokens", type=int, nargs="+", default=[100_000])
-    options.add_argument("--part", choices=("seed0", "seed1", "width"))
+    options.add_argument("--part", choices=PARTS)
     given = options.parse_args()
     if given.part is None:
         table(given.output)
