@@ -4,9 +4,9 @@
 
 SmolLM2-135M-Instruct loses 6 of its 30 blocks and trains on the given tokens of four kinds of rows in DATA/train; what
 came back is measured on the first 200 items of each file in DATA/eval, of which four kinds had no training rows. Every
-part is an ordinary run folder: the same command goes on where it stopped. seed1 differs from seed0 in its training
-seed alone, so seed0's score, prune and rewrite folders and its evaluations of dense and pruned may be copied into it. Without --part the command prints the
-table and draws the score against tokens from whatever parts are there.
+part is an ordinary run folder: the same command goes on where it stopped. The parts that cut depth differ in what they
+train alone, so one's score, prune and rewrite folders and its evaluations of dense and pruned may be copied into
+another. Without --part the command prints the table and draws the score against tokens from whatever parts are there.
 
 DATA holds JSON Lines: {"question", "choices", "answer": index} and, for gsm8k, {"question", "answer"}.
 """

@@ -61,7 +61,7 @@ def _shared(verb: argparse.ArgumentParser, told: str) -> None:
     verb.add_argument(
         "--accelerate_config",
         metavar="FILE or NAME",
-        help="several devices for rewrite, cache-teacher, recover: accelerate's config file, or one TRL ships (fsdp2, ...)",
+        help="how several devices share the work: accelerate's config file, or one TRL ships (fsdp2, zero3, ...)",
     )
     verb.add_argument("--dry-run", action="store_true", help="print the resolved plan and do nothing")
 

@@ -34,7 +34,7 @@ def test_every_row_an_arm_trains_on_is_in_the_cache(tmp_path, section, width):
     recipe = parse(values(tmp_path, **section))
     run = run_recipe(recipe, ["cache_teacher"])
     arm = recipe.recover["kd"]
-    rows = prepare_rows(run.dataset, training_args(run, arm), run.tokenizer)
+    rows = prepare_rows(run.dataset, training_args(run, arm), run.tokenizer, answers_only=True)
     cache = TeacherCache.open(run.folder.output("cache_teacher", "cache"))
     keys = torch.cat([row_keys(row) for row in rows])
     cache.check_rows(keys)
@@ -72,6 +72,17 @@ def test_the_stage_is_wanted_only_where_it_is_read(tmp_path, capsys):
         ({"kd": {}}, {"tier": "topk", "temperature": 2.0}, "tier topk serves 2.0; set cache_teacher.temperature"),
         ({"kd": {"args": {"hidden_loss": ["block"]}}}, {}, "a teacher cache holds no such states"),
         ({"kd": {"args": {"divergence": "reverse_kl"}}}, {}, "divergence is 'reverse_kl', and a sampled cache"),
+        (
+            {"kd": {"args": {"divergence": "mse"}}},
+            {"tier": "topk"},
+            "recover.kd.args.divergence 'mse' compares the whole vocabulary; .* teacher_cache to false",
+        ),
+        (
+            {"kd": {"args": {"top_k": 5}}},
+            {"tier": "topk", "k": 4},
+            "recover.kd.args.top_k is 5, and the teacher",
+        ),
+        ({"kd": {"args": {"teacher_correction": "norms"}}}, {}, "recover.kd.args.teacher_correction is 'norms'"),
     ],
 )
 def test_what_the_cache_could_not_serve_is_refused_before_it_is_written(tmp_path, arms, section, message):

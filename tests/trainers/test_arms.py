@@ -11,7 +11,7 @@ from trl_prune.checkpoints import dense_root, read_provenance
 from trl_prune.errors import InputError
 from trl_prune.pruning.surgery import LAYERS, prune_checkpoint
 from trl_prune.trainers import arms
-from trl_prune.trainers.arms import ArmPlan, build_trainer, check_arm, last_whole_checkpoint, train_arm
+from trl_prune.trainers.arms import ArmPlan, build_trainer, check_arm, last_whole_checkpoint, train_arm, unquantised
 
 
 ARGS = {
@@ -64,6 +64,27 @@ def test_lora_is_merged(pruned, tmp_path):
     with torch.inference_mode():
         torch.testing.assert_close(merged(tokens).logits, wanted, atol=1e-4, rtol=1e-4)
     assert not any("lora" in name for name in merged.state_dict())
+
+
+def test_an_adapter_on_quantised_weights_goes_back_to_those_they_were_made_of(pruned, tmp_path):
+    """A quantiser of GPUs is not here: weights that were rounded stand for quantised ones."""
+    told = plan(pruned, tmp_path, peft={"r": 2})
+    trainer = build_trainer(told, Dataset.from_list(ROWS))
+    trainer.train()
+    whole = unquantised(trainer.model, told)
+    assert whole is trainer.model
+    base = trainer.model.get_base_model()
+    base.is_quantized = True
+    wanted = AutoModelForCausalLM.from_pretrained(pruned, dtype=torch.float32)
+    with torch.no_grad():
+        for name, weight in base.named_parameters():
+            if "lora" not in name:
+                weight.mul_(1.1)
+    whole = unquantised(trainer.model, told)
+    merged = whole.merge_and_unload().state_dict()
+    moved = [name for name, weight in wanted.state_dict().items() if not torch.equal(weight, merged[name])]
+    assert moved
+    assert all("proj" in name for name in moved)
 
 
 def test_the_token_budget_is_what_is_trained_on(pruned, tmp_path):

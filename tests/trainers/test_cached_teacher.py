@@ -1,6 +1,6 @@
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 
 import trl_prune
 from tests.conftest import ROWS, save_tiny, tiny_tokenizer
@@ -129,13 +129,51 @@ def test_no_teacher_is_held(dense, pruned, tmp_path):
         ({}, [*ROWS[:-1], ROWS[0] | {"completion": [{"role": "assistant", "content": "No."}]}], "1 of 12 sequences"),
         ({"temperature": 2.0}, ROWS, "temperature is 2.0, and the sampled cache"),
         ({"hidden_loss": ["block"]}, ROWS, "a teacher cache holds no intermediate states"),
-        ({"divergence": "reverse_kl"}, ROWS, "sampled"),
+        ({"divergence": "reverse_kl"}, ROWS, "a sampled teacher gives forward_kl only"),
+        ({"divergence": "mse"}, ROWS, "'mse' compares the whole vocabulary"),
+        ({"top_k": 4}, ROWS, "top_k is 4, and the teacher cache is of .*sampled"),
+        ({"teacher_correction": "lora"}, ROWS, "teacher_correction is 'lora', and a teacher cache holds what"),
     ],
 )
 def test_a_cache_that_does_not_fit_is_refused_before_training(dense, pruned, tmp_path, args, rows, message):
     cache = cached(dense, tmp_path, "sampled")
     with pytest.raises(InputError, match=message):
-        trainer(pruned, tmp_path, rows, teacher_cache=cache, **args).train()
+        trainer(pruned, tmp_path, rows, teacher_cache=cache, **args)
+
+
+@pytest.mark.parametrize(("k", "top_k"), [(4, 5), (5, 4)])
+def test_ids_that_were_not_kept_are_not_compared(dense, pruned, tmp_path, k, top_k):
+    cache = cached(dense, tmp_path, TopK(k))
+    trainer(pruned, tmp_path, teacher_cache=cache, top_k=k)
+    with pytest.raises(InputError, match=f"top_k is {top_k}, and the teacher cache is of"):
+        trainer(pruned, tmp_path, teacher_cache=cache, top_k=top_k)
+
+
+def test_a_script_over_conversations(dense, pruned, tmp_path):
+    """The rows that a script caches are those that its trainer learns."""
+    rows = Dataset.from_list([{"messages": row["prompt"] + row["completion"]} for row in ROWS])
+    args = KDConfig(str(tmp_path / "out"), **ARGS)
+    args.teacher_cache = str(trl_prune.cache_teacher(str(dense), rows, tmp_path / "cache", args=args).folder)
+    told = losses(KDTrainer(str(pruned), args, train_dataset=rows))
+    assert len(told) == 4
+
+
+def test_rows_that_only_evaluation_has_are_named(dense, pruned, tmp_path):
+    args = KDConfig(str(tmp_path / "out"), **ARGS, teacher_cache=cached(dense, tmp_path, "sampled"))
+    other = [ROWS[0] | {"completion": [{"role": "assistant", "content": "No."}]}]
+    rows = {"train_dataset": Dataset.from_list(ROWS), "processing_class": tiny_tokenizer()}
+    with pytest.raises(InputError, match="^eval_dataset: 1 of 1 sequences are not in the teacher cache"):
+        KDTrainer(str(pruned), args, eval_dataset=Dataset.from_list(other), **rows)
+    with pytest.raises(InputError, match="^late: 1 of 1 sequences are not in the teacher cache"):
+        KDTrainer(str(pruned), args, eval_dataset={"late": Dataset.from_list(other)}, **rows)
+
+
+def test_of_a_stream_no_row_is_asked_for_proof(dense, pruned, tmp_path, caplog):
+    args = KDConfig(str(tmp_path / "out"), **ARGS, teacher_cache=cached(dense, tmp_path, "topk"))
+    stream = IterableDataset.from_generator(lambda: iter(ROWS))
+    told = losses(KDTrainer(str(pruned), args, train_dataset=stream, teacher_model=str(dense)))
+    assert "is a stream, so no row of the teacher cache is computed again" in caplog.text
+    assert len(told) == 4
 
 
 def test_a_student_of_fewer_ids_wants_a_cache_of_its_own(dense, tmp_path):

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from tests.conftest import tiny_model
 from trl_prune.errors import InputError
@@ -29,6 +31,19 @@ def test_what_is_written_is_read(tmp_path):
     read_state(other, weight, tmp_path)
     assert weight.value == 0.1 + 0.2
     assert torch.equal(getattr(other, PROJECTION).weight, getattr(student, PROJECTION).weight)
+
+
+def test_a_sharded_projection_is_read_too(tmp_path):
+    student, other = narrow(0), narrow(1)
+    write_state(student, weight_of(1.0), tmp_path, writes=True)
+    torch.distributed.init_process_group("gloo", rank=0, world_size=1, store=torch.distributed.HashStore())
+    try:
+        fully_shard(getattr(other, PROJECTION), mesh=init_device_mesh("cpu", (1,)))
+        read_state(other, HiddenWeight(None), tmp_path)
+        told = getattr(other, PROJECTION).weight.full_tensor()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert torch.equal(told, getattr(student, PROJECTION).weight)
 
 
 def test_one_rank_writes(tmp_path):

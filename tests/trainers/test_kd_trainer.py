@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from datasets import Dataset, IterableDataset
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
@@ -22,6 +23,7 @@ from trl_prune.errors import InputError
 from trl_prune.pruning.surgery import LAYERS, prune_checkpoint
 from trl_prune.trainers.hidden_term import PROJECTION
 from trl_prune.trainers.kd_state import STATE
+from trl_prune.trainers.kd_trainer import check_arguments
 
 
 TEXT = [{"text": f"The number {number} comes before {number + 1}."} for number in range(12)]
@@ -245,6 +247,46 @@ def test_evaluation_reports_kl_and_agreement(pruned, dense, tmp_path):
     same = KDTrainer(str(dense), config(tmp_path), None, data, data, teacher_model=str(dense)).evaluate()
     assert same["eval_top1_agreement"] == 1
     assert same["eval_kl"] < 1e-6
+
+
+def test_each_of_several_evaluation_sets_has_its_own_numbers(pruned, dense, tmp_path):
+    sets = {"first": Dataset.from_list(ROWS[:4]), "second": Dataset.from_list(ROWS[4:])}
+    data = Dataset.from_list(ROWS)
+    trainer = KDTrainer(str(pruned), config(tmp_path), None, data, sets, teacher_model=str(dense))
+    told = trainer.evaluate()
+    for name, rows in sets.items():
+        alone = KDTrainer(str(pruned), config(tmp_path), None, data, rows, teacher_model=str(dense)).evaluate()
+        for number in ("kl", "kd_loss", "ce_loss", "top1_agreement"):
+            assert told[f"eval_{name}_{number}"] == pytest.approx(alone[f"eval_{number}"], rel=1e-5)
+
+
+def test_evaluations_loss_is_without_the_hidden_term(pruned, dense, tmp_path):
+    data = Dataset.from_list(ROWS)
+    told = {"hidden_loss": EVERY_STATE, "layer_map": "origins", "hidden_weight": 3.0, "ce_weight": 0.5}
+    found = KDTrainer(str(pruned), config(tmp_path, **told), None, data, data, teacher_model=str(dense)).evaluate()
+    assert found["eval_hidden_loss"] > 0
+    assert found["eval_loss"] == pytest.approx(found["eval_kd_loss"] + 0.5 * found["eval_ce_loss"], rel=1e-4)
+
+
+def test_a_teacher_with_an_adapter_teaches_with_it(pruned, dense, tmp_path):
+    data = Dataset.from_list(ROWS)
+    base = AutoModelForCausalLM.from_pretrained(dense, dtype=torch.float32)
+    adapted = get_peft_model(base, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+    told = [
+        KDTrainer(str(pruned), config(tmp_path), None, data, data, teacher_model=teacher).evaluate()["eval_kl"]
+        for teacher in (adapted, adapted.merge_and_unload(), str(dense))
+    ]
+    assert told[0] == pytest.approx(told[1], rel=1e-4)
+    assert told[0] != pytest.approx(told[2], rel=1e-2)
+
+
+def test_fsdp_1_is_refused(pruned, dense, tmp_path):
+    data = Dataset.from_list(ROWS)
+    trainer = KDTrainer(str(pruned), config(tmp_path), None, data, teacher_model=str(dense))
+    state = SimpleNamespace(fsdp_plugin=SimpleNamespace(fsdp_version=1))
+    accelerator = SimpleNamespace(state=state, parallelism_config=None)
+    with pytest.raises(InputError, match="KDTrainer wants FSDP 2"):
+        check_arguments(SimpleNamespace(accelerator=accelerator, train_dataset=trainer.train_dataset))
 
 
 def test_a_wider_teacher_teaches_states_through_a_projection_that_is_not_saved(tmp_path):

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import ROWS, save_tiny
@@ -56,6 +56,32 @@ def test_a_second_start_finds_it(student, dense, tmp_path, monkeypatch):
     assert (tmp_path / "out" / FOLDER / "config.json").stat().st_mtime_ns == stamp
     distilled(student, dense, tmp_path, "norms", seed=3)
     assert (tmp_path / "out" / FOLDER / "config.json").stat().st_mtime_ns != stamp
+
+
+@pytest.mark.parametrize("what", ["row", "learning rate", "mask"])
+def test_what_it_was_fitted_to_or_how_has_changed(what, student, dense, tmp_path):
+    distilled(student, dense, tmp_path, "norms")
+    stamp = (tmp_path / "out" / FOLDER / "config.json").stat().st_mtime_ns
+    rows = [dict(row) for row in ROWS]
+    if what == "row":
+        rows[5] = ROWS[4]
+    more = {"row": {}, "mask": {"completion_only_loss": False}}.get(what)
+    if more is None:
+        more = {"teacher_correction_args": {"max_steps": 6, "learning_rate": 2e-2}}
+    told = {"teacher_correction": "norms", "teacher_correction_args": {"max_steps": 6, "learning_rate": 1e-2}}
+    args = config(tmp_path, hidden_loss="none", **(told | more))
+    KDTrainer(str(student), args, train_dataset=Dataset.from_list(rows), teacher_model=str(dense))
+    assert (tmp_path / "out" / FOLDER / "config.json").stat().st_mtime_ns != stamp
+
+
+def test_a_stream_is_fitted_to_anew(student, dense, tmp_path):
+    data = IterableDataset.from_generator(lambda: iter(ROWS))
+    told = {"teacher_correction": "norms", "teacher_correction_args": {"max_steps": 1}, "hidden_loss": "none"}
+    stamps = []
+    for _ in range(2):
+        KDTrainer(str(student), config(tmp_path, **told), train_dataset=data, teacher_model=str(dense))
+        stamps.append((tmp_path / "out" / FOLDER / "config.json").stat().st_mtime_ns)
+    assert stamps[0] != stamps[1]
 
 
 def test_a_teacher_in_memory_is_not_changed(student, dense, tmp_path):

@@ -1,7 +1,8 @@
 """What a teacher says about N positions, in the two forms that a loss reads."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
+import torch
 from torch import Tensor
 
 
@@ -47,3 +48,9 @@ class SparseTarget:
 
 
 TeacherTarget = HeadTarget | SparseTarget
+
+
+def on_device(target: TeacherTarget, device: torch.device) -> TeacherTarget:
+    """Return a target with its tensors on a device."""
+    named = {entry.name: getattr(target, entry.name) for entry in fields(target)}
+    return replace(target, **{name: part.to(device) for name, part in named.items() if isinstance(part, Tensor)})

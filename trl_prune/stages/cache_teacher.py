@@ -17,6 +17,8 @@ from trl_prune.errors import InputError
 from trl_prune.stages.arm_data import arm_rows, rows_hash, training_args
 from trl_prune.stages.sharing import alone, share_out
 from trl_prune.stages.stage import Stage
+from trl_prune.trainers.cached_teacher import check_serves
+from trl_prune.trainers.kd_config import KDConfig
 from trl_prune.trainers.preparation import preparation_args, prepare_rows
 
 
@@ -54,8 +56,10 @@ def reading(run: Run, arm: ArmSection) -> str:
 def wanted(run: Run) -> Work:
     """Return what is to be written."""
     tokenizer = load_tokenizer(run.teacher_dir)  # the run's own is not to learn an arm's end or padding token
-    arms = readings(run).values()
-    prepared = [prepare_rows(arm_rows(run, arm), training_args(run, arm), tokenizer) for arm in arms]
+    prepared = [
+        prepare_rows(arm_rows(run, arm), training_args(run, arm), tokenizer, answers_only=True)
+        for arm in readings(run).values()
+    ]
     teacher = Teacher(run.load_teacher, tokenizer, run.teacher_fingerprint)
     return Work(ConcatDataset(prepared), teacher, codec(run), run.recipe.cache_teacher.batch_size)
 
@@ -111,15 +115,15 @@ def check(run: Run) -> None:
     if not run.recipe.cached_arms:
         raise InputError("cache_teacher has no reader: no arm of `recover` has method kd with its teacher cached")
     for name, arm in run.recipe.cached_arms.items():
-        check_serves(codec(run), name, arm)
+        check_arm_serves(codec(run), name, arm)
 
 
-def check_serves(told: Codec, name: str, arm: ArmSection) -> None:
+def check_arm_serves(told: Codec, name: str, arm: ArmSection) -> None:
     """Check that a cache says what an arm compares.
 
     Raises:
         InputError: it is of another temperature, a sample where the divergence is not linear in the teacher, or
-            without the states that the arm compares.
+            without the states that the arm compares; or the arm wants another teacher.
     """
     if arm.args.get("hidden_loss", "auto") not in ("auto", "none"):
         raise InputError(
@@ -138,6 +142,10 @@ def check_serves(told: Codec, name: str, arm: ArmSection) -> None:
             f"recover.{name}.args.divergence is {divergence!r}, and a sampled cache serves forward_kl only; set "
             "cache_teacher.tier to topk or hidden"
         )
+    try:
+        check_serves(told, KDConfig("unused", **(arm.args | {"use_cpu": True, "bf16": False})))
+    except InputError as error:
+        raise InputError(f"recover.{name}.args.{error}; or set the arm's teacher_cache to false") from error
 
 
 STAGE = Stage("cache_teacher", inputs, settings, work, plan, check=check)

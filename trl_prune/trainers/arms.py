@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from accelerate.utils import DistributedType
 from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import AutoModelForCausalLM, PreTrainedModel, get_scheduler
+from transformers.integrations import unset_hf_deepspeed_config
 from trl import SFTConfig, SFTTrainer
 
 from trl_prune.checkpoints import (
@@ -206,14 +207,27 @@ def whole_model(trainer: SFTTrainer, plan: ArmPlan) -> PreTrainedModel | PeftMod
     """Return the trained model; where it is spread over processes, the first one gathers it into a fresh one."""
     accelerator = trainer.accelerator
     if accelerator.distributed_type not in SHARDED:
-        return accelerator.unwrap_model(trainer.model)
+        return unquantised(accelerator.unwrap_model(trainer.model), plan)
     state = without_projection(accelerator.get_state_dict(trainer.model_wrapped))
-    model = AutoModelForCausalLM.from_pretrained(plan.student, dtype=torch.float32)
-    if plan.peft is not None:
-        model = get_peft_model(model, LoraConfig(**(LORA_DEFAULTS | plan.peft)))
+    unset_hf_deepspeed_config()  # while it is set, ZeRO-3 makes every new model of empty shards
+    model = _fresh(plan)
     if trainer.is_world_process_zero():
         model.load_state_dict(state)
     return model
+
+
+def unquantised(model: PreTrainedModel | PeftModel, plan: ArmPlan) -> PreTrainedModel | PeftModel:
+    """Return a trained model; an adapter on quantised weights (QLoRA) is put on those it was quantised from."""
+    if not (isinstance(model, PeftModel) and getattr(model.get_base_model(), "is_quantized", False)):
+        return model
+    fresh = _fresh(plan)
+    set_peft_model_state_dict(fresh, get_peft_model_state_dict(model))
+    return fresh
+
+
+def _fresh(plan: ArmPlan) -> PreTrainedModel | PeftModel:
+    model = AutoModelForCausalLM.from_pretrained(plan.student, dtype=torch.float32)
+    return model if plan.peft is None else get_peft_model(model, LoraConfig(**(LORA_DEFAULTS | plan.peft)))
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:

@@ -10,10 +10,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trl_prune.checkpoints import fingerprint, weights_fingerprint
 from trl_prune.data.teacher_cache import TeacherCache
+from trl_prune.data.teacher_codecs import Codec, settings_of
 from trl_prune.data.teacher_rows import row_keys
 from trl_prune.data.teacher_writing import verify
 from trl_prune.errors import InputError
-from trl_prune.losses.targets import HeadTarget, TeacherTarget
+from trl_prune.losses.distill_head import check_target
+from trl_prune.losses.targets import HeadTarget, SparseTarget, TeacherTarget
 from trl_prune.trainers.kd_config import KDConfig
 from trl_prune.trainers.layer_map import states_to_compare
 from trl_prune.trainers.preparation import COLUMNS
@@ -82,6 +84,7 @@ def cached_teacher(args: KDConfig, student: PreTrainedModel, tokenizer: PreTrain
     """
     cache = TeacherCache.open(args.teacher_cache)
     cache.check(args.temperature, tokenizer)
+    check_serves(cache.codec, args)
     config = student.config.get_text_config()
     check_states(args.hidden_loss, config.num_hidden_layers, cache.facts.num_hidden_layers)
     known = config.vocab_size
@@ -91,6 +94,29 @@ def cached_teacher(args: KDConfig, student: PreTrainedModel, tokenizer: PreTrain
             f"with vocab_size={known}"
         )
     return CachedTeacher(cache)
+
+
+def check_serves(codec: Codec, args: KDConfig) -> None:
+    """Check that a cache can tell what these arguments compare.
+
+    Raises:
+        InputError: the divergence wants more than the tier has, another number of ids is asked for than it has, or
+            the teacher is to be corrected, which a cache cannot be.
+    """
+    if args.teacher_correction is not None:
+        raise InputError(
+            f"teacher_correction is {args.teacher_correction!r}, and a teacher cache holds what the teacher said; "
+            "correct the teacher, write a cache of it, or distil without one"
+        )
+    if args.top_k is not None and codec.tier != "hidden" and getattr(codec, "k", None) != args.top_k:
+        raise InputError(f"top_k is {args.top_k}, and the teacher cache is of {settings_of(codec)}; leave top_k out")
+    nothing = torch.empty(0, 1)
+    sparse = {
+        "sampled": SparseTarget(nothing.long(), nothing),
+        "topk": SparseTarget(nothing.long(), nothing, nothing[:, 0], codec.temperature),
+    }
+    if codec.tier in sparse:
+        check_target(sparse[codec.tier], args.objective)
 
 
 def check_states(hidden_loss: str | list[str], student: int, teacher: int) -> None:
@@ -118,24 +144,30 @@ def check_states(hidden_loss: str | list[str], student: int, teacher: int) -> No
         )
 
 
-def check_datasets(cache: TeacherCache, datasets: list[object], packed: bool) -> None:
-    """Check that the cache holds every row of prepared datasets; streams are checked batch by batch.
+def check_datasets(cache: TeacherCache, datasets: Mapping[str, object], packed: bool) -> None:
+    """Check that the cache holds every row of prepared datasets, by name; streams are checked batch by batch.
 
     Raises:
         InputError: it does not.
     """
-    for dataset in datasets:
+    for name, dataset in datasets.items():
         if isinstance(dataset, Dataset):
             rows = dataset.select_columns([name for name in COLUMNS if name in dataset.column_names])
-            cache.check_rows(torch.cat([keys_of(row, packed) for row in rows]))
+            try:
+                cache.check_rows(torch.cat([keys_of(row, packed) for row in rows]))
+            except InputError as error:
+                raise InputError(f"{name}: {error}") from error
 
 
-def check_alignment(cache: TeacherCache, dataset: Dataset, teacher: PreTrainedModel, folder: object) -> None:
-    """Hold the cache against the teacher itself, where one was given too.
+def check_alignment(cache: TeacherCache, dataset: object, teacher: PreTrainedModel, folder: object) -> None:
+    """Hold the cache against the teacher itself, where one was given too; of a stream no row can be held against it.
 
     Raises:
         InputError: another teacher, or another alignment, wrote the cache.
     """
+    if not isinstance(dataset, Dataset):
+        logger.warning("The training dataset is a stream, so no row of the teacher cache is computed again")
+        return
     mark = weights_fingerprint(teacher) if folder is None else fingerprint(folder)
     cache.check(cache.codec.temperature or 1.0, teacher=mark)
     verify(cache, dataset, teacher)

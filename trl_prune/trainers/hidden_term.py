@@ -57,10 +57,11 @@ class HiddenTerm:
         return compare
 
     def _states(self, student: Tensor, teacher: Tensor, learned: Tensor, _: dict) -> Tensor:
-        ours = student[:, :-1][learned]
+        ours = student[:, :-1][learned.to(student.device)]
         theirs = teacher[:, :-1][learned[:, -teacher.shape[1] + 1 :].to(teacher.device)].to(ours.device)
         if ours.shape[-1] != theirs.shape[-1]:
-            ours = getattr(self.student, PROJECTION)(ours)
+            projection = getattr(self.student, PROJECTION)
+            ours = projection(ours.to(projection.weight.device, projection.weight.dtype))
         return HIDDEN_LOSSES[self.distance](ours, theirs).sum()
 
     def _relations(self, student: dict, teacher: dict, learned: Tensor, inputs: dict) -> Tensor:
@@ -128,14 +129,14 @@ def hang_projection(student: PreTrainedModel, teacher_width: int, provenance: Pr
     width = student.config.get_text_config().hidden_size
     if width == teacher_width:
         return
-    # In float32 as trained weights are; autocast lowers it with the rest.
     weight = _back_in_place(width, teacher_width, provenance)
     if weight is None:
         generator = torch.Generator().manual_seed(seed)
         weight = torch.randn(teacher_width, width, generator=generator) / math.sqrt(width)
     reference = student.get_input_embeddings().weight
     projection = nn.Linear(width, teacher_width, bias=False)
-    projection.weight.data = weight.to(reference.device, reference.dtype)
+    # In float32 whatever a frozen student is in (QLoRA): it trains. Autocast lowers it with the rest.
+    projection.weight.data = weight.to(reference.device, torch.float32)
     setattr(student, PROJECTION, projection)
     ignored = set(student._keys_to_ignore_on_save or ())
     student._keys_to_ignore_on_save = {*ignored, f"{PROJECTION}.weight"}

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
 from trl_prune.errors import InputError
@@ -52,5 +52,12 @@ def read_state(student: PreTrainedModel, weight: HiddenWeight, folder: Path) -> 
     tensors = load_file(folder / STATE)
     weight.resume(tensors["hidden_weight"].item())
     if "projection" in tensors:
-        with torch.no_grad():
-            getattr(student, PROJECTION).weight.copy_(tensors["projection"])
+        _put(tensors["projection"], getattr(student, PROJECTION).weight)
+
+
+@torch.no_grad()
+def _put(whole: Tensor, weight: Tensor) -> None:
+    if isinstance(weight, DTensor):
+        whole = distribute_tensor(whole.to(weight.device, weight.dtype), weight.device_mesh, weight.placements)
+    if weight.shape == whole.shape:  # ZeRO-3's parameters are empty here; DeepSpeed's own checkpoint has filled them
+        weight.copy_(whole)

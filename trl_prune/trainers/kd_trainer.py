@@ -106,8 +106,8 @@ class KDTrainer(SFTTrainer):
     def _look_up(self, source: TeacherSource | None) -> None:
         """Read what the teacher says from a cache; a teacher that was given too is asked for proof and let go."""
         self.teacher = cached_teacher(self.args, self._base, self._tokenizer)
-        evaluated = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
-        check_datasets(self.teacher.cache, [self.train_dataset, *evaluated], self.padding_free)
+        evaluated = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval_dataset": self.eval_dataset}
+        check_datasets(self.teacher.cache, {"train_dataset": self.train_dataset} | evaluated, self.padding_free)
         if source is not None:
             check_alignment(self.teacher.cache, self.train_dataset, source.load(self.args.device), source.folder)
         self.data_collator = KeyedCollator(self.data_collator, self.padding_free)
@@ -150,9 +150,10 @@ class KDTrainer(SFTTrainer):
         return smoothed or self.compute_loss_func is not None
 
     def _objective(self, output: DistilledOutput) -> Tensor:
-        return (
-            output.objective if output.hidden is None else output.objective + self.hidden_weight.value * output.hidden
-        )
+        """Return what is minimised; evaluation leaves the hidden term out, whose weight moves as training goes on."""
+        if output.hidden is None or not self.model.training:
+            return output.objective
+        return output.objective + self.hidden_weight.value * output.hidden
 
     def _scale(self, output: DistilledOutput, num_items_in_batch: Tensor | int | None) -> Tensor:
         """Return the factor that makes a batch's sum its part of the mean over the step's learned tokens."""
@@ -192,8 +193,9 @@ class KDTrainer(SFTTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as SFTTrainer does, with the distillation's means beside its own."""
         mode = "train" if self.model.training else "eval"
-        for name, value in self._means(mode).items():
-            self._metrics[mode][name] = [value]
+        # `eval_loss`, or `eval_NAME_loss` of one of several datasets: ours are called after theirs.
+        prefix = "" if mode == "train" else next((key[:-4] for key in logs if key.endswith("_loss")), "eval_")
+        logs.update({f"{prefix}{name}": value for name, value in self._means(mode).items()})
         super().log(logs, start_time)
 
     def _means(self, mode: str) -> dict[str, float]:
@@ -216,18 +218,22 @@ class KDTrainer(SFTTrainer):
         if self.hidden_term:
             write_state(self._base, self.hidden_weight, Path(output_dir), self.args.should_save)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if self.hidden_term:
-            read_state(self._base, self.hidden_weight, Path(resume_from_checkpoint))
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        # Here, where DeepSpeed comes by as well: it loads weights by itself.
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self.hidden_term:
+            read_state(self._base, self.hidden_weight, Path(checkpoint))
 
 
 def check_arguments(trainer: SFTTrainer) -> None:
     """Refuse what distillation cannot do.
 
     Raises:
-        InputError: the sequence is spread over ranks, or no row has a token to learn.
+        InputError: the sequence is spread over ranks, FSDP is of version 1, or no row has a token to learn.
     """
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if plugin is not None and plugin.fsdp_version == 1:
+        raise InputError("KDTrainer wants FSDP 2, which leaves modules in place; set `fsdp_version: 2`")
     parallel = trainer.accelerator.parallelism_config
     if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
         raise InputError("context and sequence parallelism spread a row over ranks, which the teacher does not follow")

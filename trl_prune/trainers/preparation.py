@@ -37,7 +37,7 @@ def preparation_args(args: dict) -> dict:
     return {name: args[name] for name in PREPARATION if name in args}
 
 
-def prepare_rows(rows: Dataset, args: dict, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+def prepare_rows(rows: Dataset, args: dict, tokenizer: PreTrainedTokenizerBase, answers_only: bool = False) -> Dataset:
     """Return rows tokenised, masked, truncated and packed as a trainer with these arguments does it.
 
     TRL prepares a dataset while a trainer is built, so one is built, around a stand-in of a few hundred weights.
@@ -46,6 +46,7 @@ def prepare_rows(rows: Dataset, args: dict, tokenizer: PreTrainedTokenizerBase) 
         rows: in one of TRL's formats.
         args: SFTConfig's arguments; those that do not touch rows are ignored.
         tokenizer: the student's; as in training, its padding and end tokens may be set here.
+        answers_only: of `messages` the last answer is learned, as arms of a recipe do, not the whole conversation.
 
     Returns:
         Rows of `input_ids`, `labels` and, where packed, `seq_lengths`.
@@ -54,9 +55,8 @@ def prepare_rows(rows: Dataset, args: dict, tokenizer: PreTrainedTokenizerBase) 
         told = SFTConfig(folder, report_to="none", bf16=False, gradient_checkpointing=False, **preparation_args(args))
         if told.n_gpu > 1:  # one process on one device; TRL refuses DataParallel, which several visible GPUs mean
             told._n_gpu = 1
-        trainer = SFTTrainer(
-            _stand_in(len(tokenizer)), told, train_dataset=answers_apart(rows, told), processing_class=tokenizer
-        )
+        rows = answers_apart(rows, told) if answers_only else rows
+        trainer = SFTTrainer(_stand_in(len(tokenizer)), told, train_dataset=rows, processing_class=tokenizer)
     prepared = trainer.train_dataset
     return prepared.select_columns([name for name in COLUMNS if name in prepared.column_names])
 

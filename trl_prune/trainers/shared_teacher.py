@@ -75,4 +75,7 @@ def _assembled(folder: Path, state: dict[str, Tensor], dtype: torch.dtype) -> Pr
     teacher.load_state_dict(state, strict=False, assign=True)
     teacher.tie_weights()
     whole = not any(weight.is_meta for weight in teacher.state_dict().values())
-    return teacher.requires_grad_(False).eval() if whole else None
+    if not whole:
+        return None
+    device = next(iter(state.values())).device  # the parameters are there; buffers follow
+    return teacher.to(device).requires_grad_(False).eval()

@@ -18,7 +18,7 @@ from transformers.modeling_outputs import ModelOutput
 from trl_prune.lm_head import LMHead, lm_head
 from trl_prune.losses.distill_head import distill
 from trl_prune.losses.head_block import HeadOutput, Objective
-from trl_prune.losses.targets import TeacherTarget
+from trl_prune.losses.targets import TeacherTarget, on_device
 from trl_prune.trainers.stream import Point, reading
 from trl_prune.trainers.trl_names import FusedCausalLMOutput, gathered_head
 
@@ -101,9 +101,10 @@ def _taught(model: PreTrainedModel, fused: Callable[..., ModelOutput], labels: T
         # TRL's own head is handed no position: what is left of its forward are the backbone and the auxiliary loss.
         output = fused(shift_labels=labels[:1, :0])
         head, targets = _whole(lm_head(model)), labels[:, 1:][learned]
-        # With a `device_map` the backbone can end on another device than the head.
-        final, targets = rows[0].to(head.weight.device), targets.to(head.weight.device)
-        told = distill(final, head, targets, lesson.target, lesson.objective)
+        # With a `device_map` the backbone can end on another device than the head, and begin on a third.
+        device = head.weight.device
+        target = None if lesson.target is None else on_device(lesson.target, device)
+        told = distill(rows[0].to(device), head, targets.to(device), target, lesson.objective)
     hidden = None if lesson.compare is None else lesson.compare(states, learned)
     return _output(told, learned, output, hidden)
 
@@ -121,7 +122,8 @@ def _rows(backbone: nn.Module, learned: Tensor) -> Iterator[list[Tensor]]:
     kept: list[Tensor] = []
 
     def keep(_: nn.Module, __: tuple, output: ModelOutput) -> None:
-        kept.append(output.last_hidden_state[:, :-1][learned])
+        states = output.last_hidden_state
+        kept.append(states[:, :-1][learned.to(states.device)])
         output.last_hidden_state = output.last_hidden_state[:1, :0]
 
     handle = backbone.register_forward_hook(keep)
@@ -133,14 +135,14 @@ def _rows(backbone: nn.Module, learned: Tensor) -> Iterator[list[Tensor]]:
 
 def _output(told: HeadOutput, learned: Tensor, output: ModelOutput, hidden: Tensor | None) -> DistilledOutput:
     def spread(values: Tensor) -> Tensor:
-        return values.new_zeros(learned.shape).masked_scatter_(learned, values)
+        return values.new_zeros(learned.shape).masked_scatter_(learned.to(values.device), values)
 
     return DistilledOutput(
         loss=told.loss,
         log_probs=spread(told.log_probs),
         entropy=spread(told.entropy),
         is_top1=spread(told.is_top1),
-        label_mask=learned,
+        label_mask=learned.to(told.log_probs.device),
         aux_loss=output.aux_loss,
         objective=told.loss,
         divergence=told.divergence,

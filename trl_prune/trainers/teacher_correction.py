@@ -4,11 +4,13 @@ A teacher that never saw the data guides worse on it. A short pass of ordinary f
 teacher is kept beside the run, so that a resumed run finds it.
 """
 
+import gc
 import hashlib
 import json
 from dataclasses import fields
 from pathlib import Path
 
+import torch
 from accelerate.utils import is_peft_model
 from datasets import Dataset
 from peft import LoraConfig
@@ -24,6 +26,11 @@ from trl_prune.trainers.teachers import TeacherSource
 
 FOLDER = "corrected_teacher"
 MARK = "correction.json"
+# Arguments that do not touch what is learned.
+ELSEWHERE = (
+    "output_dir", "run_name", "logging", "report", "disable_tqdm", "hub", "push", "save", "eval", "log", "project",
+    "dataloader_num", "dataset_num", "trackio",
+)  # fmt: skip
 LORA = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 
 
@@ -37,20 +44,29 @@ def corrected(source: TeacherSource, args: KDConfig, dataset: object, named: dic
         named: SFTTrainer's arguments that say how rows become tokens.
 
     Raises:
-        InputError: the teacher was given in memory, where a corrected one would need a copy.
+        InputError: the teacher was given in memory, where a corrected one would need a copy, or weights are sharded.
     """
     if source.folder is None:
         raise InputError("teacher_correction wants `teacher_model` as a folder or hub id, not a model in memory")
     target = Path(args.output_dir) / FOLDER
     mark = _mark(source.folder, args, dataset)
-    if _is_done(target, mark):
+    if mark is not None and _is_done(target, mark):
         return TeacherSource(target, init_kwargs=source.init_kwargs)
     preparing = {name: named[name] for name in ("processing_class", "formatting_func") if name in named}
     peft = LoraConfig(**LORA) if args.teacher_correction == "lora" else None
     model = _trainable(str(source.folder), args.teacher_correction, args)
     trainer = SFTTrainer(model, _arguments(args), train_dataset=dataset, peft_config=peft, **preparing)
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise InputError(
+            "teacher_correction keeps the teacher whole on every device, and this run shards models; correct it in a "
+            "run of its own and give the folder as `teacher_model`"
+        )
     trainer.train()
     _save(trainer, source.folder, target, mark)
+    del trainer, model
+    gc.collect()  # a trainer and its model hold each other, and the student is loaded next
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     return TeacherSource(target, init_kwargs=source.init_kwargs)
 
 
@@ -76,22 +92,24 @@ def _is_norm(module: nn.Module) -> bool:
     return "Norm" in type(module).__name__
 
 
-def _mark(folder: Path, args: KDConfig, dataset: object) -> dict:
-    """Return what the corrected teacher depends on."""
-    rows = ""
-    if isinstance(dataset, Dataset) and len(dataset):
-        ends = [dataset.column_names, len(dataset), dataset[0], dataset[len(dataset) - 1]]
-        rows = hashlib.sha256(json.dumps(ends, default=str).encode()).hexdigest()[:16]
-    how = {"how": args.teacher_correction, "args": args.teacher_correction_args or {}}
-    return how | {"teacher": fingerprint(folder), "rows": rows, "seed": args.seed}
+def _mark(folder: Path, args: KDConfig, dataset: object) -> dict | None:
+    """Return what the corrected teacher depends on; None for a stream, whose rows are not known before."""
+    if not isinstance(dataset, Dataset):
+        return None
+    rows = hashlib.sha256(json.dumps(dataset.column_names).encode())
+    for batch in dataset.iter(1000):
+        rows.update(json.dumps(batch, default=str).encode())
+    decides = {name: value for name, value in _arguments(args).to_dict().items() if not name.startswith(ELSEWHERE)}
+    told = {"how": args.teacher_correction, "args": decides, "rows": rows.hexdigest()[:16]}
+    return json.loads(json.dumps(told | {"teacher": fingerprint(folder)}, default=str))
 
 
 def _is_done(target: Path, mark: dict) -> bool:
     path = target / MARK
-    return path.is_file() and json.loads(path.read_text()) == json.loads(json.dumps(mark))
+    return path.is_file() and json.loads(path.read_text()) == mark
 
 
-def _save(trainer: SFTTrainer, source: Path, target: Path, mark: dict) -> None:
+def _save(trainer: SFTTrainer, source: Path, target: Path, mark: dict | None) -> None:
     """Write the corrected teacher as a plain checkpoint in its own dtype; one process does."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     if is_peft_model(model):

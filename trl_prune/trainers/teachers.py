@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedType
+from accelerate.utils import is_peft_model
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
@@ -86,7 +87,7 @@ def find_teacher(given: str | PreTrainedModel | None, student: object, init_kwar
         InputError: there is none, or none was given and the student has no provenance.
     """
     if given is not None and not isinstance(given, (str, Path)):
-        return TeacherSource(model=given)
+        return TeacherSource(model=given.get_base_model() if is_peft_model(given) else given)
     told = dict(init_kwargs or {})
     revision = told.pop("revision", None)
     folder = dense_of(student, "`teacher_cache`") if given is None else locate(str(given), revision)
