@@ -1,5 +1,4 @@
 import json
-from itertools import pairwise
 
 import pytest
 import torch
@@ -7,10 +6,11 @@ from safetensors.torch import load_file, save_file
 
 from tests.conftest import tiny_model, tiny_tokenizer
 from trl_prune.data.self_distillation import Share, Teacher
-from trl_prune.data.teacher_cache import TeacherCache, checksum, shard_path
+from trl_prune.data.teacher_cache import TeacherCache, shard_path
 from trl_prune.data.teacher_codecs import Hidden, Sampled, TopK
+from trl_prune.data.teacher_proof import verify
 from trl_prune.data.teacher_rows import MASKED, row_keys
-from trl_prune.data.teacher_writing import Work, verify, write_cache
+from trl_prune.data.teacher_writing import Work, write_cache
 from trl_prune.errors import InputError
 from trl_prune.lm_head import lm_head
 
@@ -281,34 +281,6 @@ def test_broken_folders_are_told(tmp_path):
     marker.write_text("{}")
     with pytest.raises(InputError, match="is no cache.json of this version"):
         TeacherCache.open(tmp_path / "old")
-
-
-@pytest.mark.parametrize("codec", CODECS)
-def test_alignment_is_proved_with_the_teacher(tmp_path, codec):
-    rows, loader = prepared_rows(), Loader(dtype=torch.float32)
-    cache = write_cache(tmp_path / "cache", work(rows, codec, loader))
-    verify(cache, rows, loader.model)
-    verify(cache, rows, loader.model.bfloat16(), count=2)
-    with pytest.raises(InputError, match="does not say what this teacher says about row 0"):
-        verify(cache, rows, Loader(seed=1, dtype=torch.float32).model)
-
-
-def test_a_shift_by_one_position_is_noticed(tmp_path):
-    rows, loader = prepared_rows(), Loader(dtype=torch.float32)
-    write_cache(tmp_path / "cache", work(rows, TopK(), loader, shard_tokens=10**6))
-    path = shard_path(tmp_path / "cache", 0)
-    tensors = load_file(path)
-    for name in ("ids", "log_probs", "tail"):
-        tensors[name] = tensors[name].roll(1, 0)
-    starts = tensors["position_starts"].tolist()
-    parts = [
-        {name: tensors[name][start:end] for name in ("ids", "log_probs", "tail")} for start, end in pairwise(starts)
-    ]
-    tensors["checksums"] = torch.tensor([checksum(part) for part in parts])
-    cache_plan = json.loads((tmp_path / "cache" / "cache.json").read_text())["plan"]
-    save_file(tensors, path, metadata={"plan": cache_plan})
-    with pytest.raises(InputError, match="out of step"):
-        verify(TeacherCache.open(tmp_path / "cache"), rows, loader.model)
 
 
 @pytest.mark.parametrize("codec", [Sampled(), TopK(k=200), Hidden()])

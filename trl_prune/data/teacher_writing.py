@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -44,16 +44,13 @@ from trl_prune.data.teacher_rows import (
 )
 from trl_prune.errors import InputError
 from trl_prune.lm_head import LMHead, lm_head
-from trl_prune.losses.targets import HeadTarget, TeacherTarget
 
 
 # Tokens of a shard: what a kill loses at most, for each process.
 SHARD_TOKENS = 1 << 16
 # Tokens on which the head is held against the model's own logits.
 PROBE_TOKENS = 16
-# Positions of a sequence that are computed again to prove alignment, and how far they may be off: rounding of other
-# arithmetic stays far below, another teacher or a shift by one far above.
-VERIFIED_POSITIONS = 64
+# How far the head's logits may be off the model's own: rounding of other arithmetic stays far below.
 TOLERANCE = 0.1
 
 
@@ -306,44 +303,3 @@ def check_head(model: PreTrainedModel, head: LMHead, tokens: Sequence[int]) -> N
             f"the logits of model type {model.config.model_type!r} are not its LM head's on its final states, so its "
             "words cannot be cached"
         )
-
-
-@torch.inference_mode()
-def verify(cache: TeacherCache, rows: Sequence[PreparedRow], model: PreTrainedModel, count: int = 4) -> None:
-    """Compute a few sequences anew and hold them against the cache.
-
-    Args:
-        cache: the cache.
-        rows: prepared rows that it must hold.
-        model: the teacher.
-        count: sequences, spread over the rows.
-
-    Raises:
-        InputError: a sequence is missing, or the cache says something else than the teacher.
-    """
-    chosen = sorted({index * len(rows) // count for index in range(count)})
-    teacher = Teacher(lambda: model, None, "")
-    speaker = Speaker(Work(rows, teacher, cache.codec, vocab_size=cache.facts.vocab_size))
-    for row in chosen:
-        for place in places_of([rows[row]])[:1]:
-            told = cache.targets(torch.tensor([place.key]))
-            (arrays,) = speaker.speak([replace(place, row=row)])
-            off = distance(told, cache.codec.decode(arrays, cache.head), cache.facts.vocab_size)
-            if not off <= TOLERANCE:
-                raise InputError(
-                    f"the teacher cache {cache.folder} does not say what this teacher says about row {row} (off by "
-                    f"{off:.2f} where {TOLERANCE} is rounding): it is of another teacher or out of step; write it anew"
-                )
-
-
-def distance(one: TeacherTarget, other: TeacherTarget, vocabulary: int) -> float:
-    """Return how far apart two targets are, 0 to 1: states relatively, distributions by the mass they do not share."""
-    if isinstance(one, HeadTarget):
-        return float((one.hidden - other.hidden).float().norm() / other.hidden.float().norm())
-    dense = [
-        torch.zeros(len(target.ids[:VERIFIED_POSITIONS]), vocabulary).scatter_add_(
-            1, target.ids[:VERIFIED_POSITIONS], target.probs[:VERIFIED_POSITIONS]
-        )
-        for target in (one, other)
-    ]
-    return float((dense[0] - dense[1]).abs().sum() / (dense[0] + dense[1]).sum())

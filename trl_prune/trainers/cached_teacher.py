@@ -11,8 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl_prune.checkpoints import fingerprint, weights_fingerprint
 from trl_prune.data.teacher_cache import TeacherCache
 from trl_prune.data.teacher_codecs import Codec, settings_of
+from trl_prune.data.teacher_proof import verify
 from trl_prune.data.teacher_rows import row_keys
-from trl_prune.data.teacher_writing import verify
 from trl_prune.errors import InputError
 from trl_prune.losses.distill_head import check_target
 from trl_prune.losses.targets import HeadTarget, SparseTarget, TeacherTarget
