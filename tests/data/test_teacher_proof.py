@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.data.test_teacher_cache import CODECS, Loader, prepared_rows, work
 from trl_prune.data.teacher_cache import TeacherCache, checksum, shard_path
+from trl_prune.data.teacher_codecs import TopK
 from trl_prune.data.teacher_proof import verify
 from trl_prune.data.teacher_writing import write_cache
 from trl_prune.errors import InputError
