@@ -36,6 +36,8 @@ LENGTH, ROWS_A_BATCH = 512, 4
 DEPTHS, SHARES = (6, 3, 9), (0.8, 0.9, 0.7)  # the middle first: a table broken off says most
 # Metrics that try cuts: on fewer texts.
 EFFECTS, TRIAL_BATCHES = {"perplexity": perplexity, "kl": kl}, 1
+# Perplexities above it are ruins, in the table and off the plot.
+WORST_DRAWN = 1000
 RESCALED = {"norm_rescale": {}}
 MEASURED = {"norm_rescale": {"energy": "measured"}}
 FITTED = {"least_squares": {}}
@@ -299,14 +301,17 @@ def draw(told, path):
     import matplotlib.pyplot as plt
 
     dense = next(row for row in told if row["kind"] == "dense")
-    figure, panels = plt.subplots(1, 2, figsize=(12, 5), sharey=True, layout="constrained")
+    figure, panels = plt.subplots(1, 2, figsize=(12, 5.5), sharey=True, layout="constrained")
     for axes, kind in zip(panels, ("depth", "width"), strict=True):
         options = sorted({row["option"] for row in told if row["kind"] == kind})
         for number, option in enumerate(options):
             line(axes, [row for row in told if row["option"] == option], dense, f"C{number}")
         axes.axhline(dense["perplexity"], color="grey", linestyle=":", label="dense")
-        axes.set(yscale="log", title=kind, xlabel="share of the dense parameters")
-        axes.legend(fontsize=7)
+        axes.set(yscale="log", ylim=(0.85 * dense["perplexity"], WORST_DRAWN), xlabel="share of the dense parameters")
+        axes.yaxis.set_major_formatter("{x:.0f}")
+        axes.yaxis.set_minor_formatter("{x:.0f}")
+        axes.set_title(f"{kind}: as cut (dashed), with the best repair (full)")
+        axes.legend(fontsize=8)
     panels[0].set_ylabel("perplexity (held out)")
     figure.savefig(path, dpi=130)
 
@@ -325,8 +330,8 @@ def line(axes, told, dense, colour):
         ]
         points = [(row["parameters"] / dense["parameters"], row["perplexity"]) for row in points if row]
         if points:
-            label = told[0]["option"] + ("" if plain else ", repaired")
-            axes.plot(*zip(*points, strict=True), style, marker="o", color=colour, label=label)
+            label = None if plain else told[0]["option"]
+            axes.plot(*zip(*points, strict=True), style, marker="o", markersize=4, color=colour, label=label)
 
 
 def main():
