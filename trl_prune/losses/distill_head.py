@@ -25,7 +25,8 @@ from trl_prune.losses.targets import HeadTarget, SparseTarget, TeacherTarget
 TILE_BYTES = {"cpu": 48 << 20, "cuda": 256 << 20}
 # Bytes of a block's float32 logits, which come with three more tensors of their size.
 BLOCK_BYTES = {"cpu": 1 << 20, "cuda": 256 << 20}
-MIN_ROWS = 16
+# Rows of a tile at least, whatever the vocabulary: with fewer, the heads are read more often than computed with.
+MIN_ROWS = 256
 
 
 def distill(
