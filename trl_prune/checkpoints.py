@@ -277,6 +277,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
+def atomic_file(target: Path) -> Iterator[Path]:
+    """Yield a path beside the target for a writer; what it wrote takes the target's name when the block ends."""
+    part = target.with_name(f".{target.name}.part")
+    yield part
+    part.replace(target)
+
+
+@contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder beside the target that takes its name only when the block ends without an error."""
     part = target.with_name(f".{target.name}.part")

@@ -9,15 +9,13 @@ from transformers import PreTrainedModel
 from trl_prune.data.self_distillation import Teacher
 from trl_prune.data.teacher_cache import TeacherCache
 from trl_prune.data.teacher_rows import PreparedRow, places_of
-from trl_prune.data.teacher_writing import Speaker, Work
+from trl_prune.data.teacher_writing import TOLERANCE, Speaker, Work
 from trl_prune.errors import InputError
 from trl_prune.losses.targets import HeadTarget, TeacherTarget
 
 
-# Positions of a sequence that are computed again to prove alignment, and how far they may be off: rounding of other
-# arithmetic stays far below, another teacher or a shift by one far above.
+# Positions of a sequence that are computed again to prove alignment.
 VERIFIED_POSITIONS = 64
-TOLERANCE = 0.1
 
 
 @torch.inference_mode()

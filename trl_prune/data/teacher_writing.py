@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from trl_prune.checkpoints import weights_fingerprint, write_json
+from trl_prune.checkpoints import atomic_file, weights_fingerprint, write_json
 from trl_prune.data.self_distillation import ALONE, Share, Teacher
 from trl_prune.data.teacher_cache import (
     CHECKSUMS,
@@ -50,7 +50,8 @@ from trl_prune.lm_head import LMHead, lm_head
 SHARD_TOKENS = 1 << 16
 # Tokens on which the head is held against the model's own logits.
 PROBE_TOKENS = 16
-# How far the head's logits may be off the model's own: rounding of other arithmetic stays far below.
+# How far what is computed anew may be off: rounding of other arithmetic stays far below, another teacher or a shift by
+# one far above.
 TOLERANCE = 0.1
 
 
@@ -270,12 +271,11 @@ def _starts(lengths: list[int]) -> Tensor:
 
 
 def _save(tensors: dict[str, Tensor], path: Path, plan: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    save_file(tensors, part, metadata={"plan": plan})
-    part.chmod(0o644)  # safetensors writes files that only their owner can read
-    with part.open("rb") as stream:
-        os.fsync(stream.fileno())
-    os.replace(part, path)
+    with atomic_file(path) as part:
+        save_file(tensors, part, metadata={"plan": plan})
+        part.chmod(0o644)  # safetensors writes files that only their owner can read
+        with part.open("rb") as stream:
+            os.fsync(stream.fileno())
 
 
 def write_head(path: Path, head: LMHead) -> None:

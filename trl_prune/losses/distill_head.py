@@ -119,7 +119,7 @@ def _run(hidden: Tensor, job: _Job) -> tuple[tuple[Tensor, ...], list[Tensor | N
     loss = torch.zeros((), device=device)
     gradients, task = _empty_gradients(hidden, job), Task(job.objective, job.head, any(job.wanted))
     ours, theirs = _tiles(count, job)
-    for tile in _parts(slice(0, count), _rows_in(TILE_BYTES, job)):
+    for tile in _parts(slice(0, count), _rows_in(TILE_BYTES, job, MIN_ROWS)):
         student, teacher = ours[: tile.stop - tile.start], theirs[: tile.stop - tile.start]
         head_logits(hidden[tile], job.head, student)
         _teach(job.target, tile, teacher)
@@ -137,11 +137,11 @@ def _run(hidden: Tensor, job: _Job) -> tuple[tuple[Tensor, ...], list[Tensor | N
     return (loss, log_probs, entropy, is_top1, divergence, kl, agrees), gradients
 
 
-def _rows_in(sizes: dict[str, int], job: _Job) -> int:
-    """Return how many rows of logits are of a size on the job's device."""
+def _rows_in(sizes: dict[str, int], job: _Job, least: int = 1) -> int:
+    """Return how many rows of logits are of a size on the job's device, `least` of them where it has not as many."""
     vocab = max(len(job.head.weight), len(job.target.weight) if isinstance(job.target, HeadTarget) else 0)
     size = sizes.get(job.head.weight.device.type, sizes["cuda"])
-    return max(MIN_ROWS if sizes is TILE_BYTES else 1, size // (4 * vocab))
+    return max(least, size // (4 * vocab))
 
 
 def _parts(rows: slice, each: int) -> Iterator[slice]:
@@ -150,7 +150,7 @@ def _parts(rows: slice, each: int) -> Iterator[slice]:
 
 def _tiles(count: int, job: _Job) -> tuple[Tensor, Tensor]:
     """Return room for the logits of student and teacher, which every tile uses anew."""
-    rows = min(count, _rows_in(TILE_BYTES, job))
+    rows = min(count, _rows_in(TILE_BYTES, job, MIN_ROWS))
     device = job.head.weight.device
     return tuple(torch.empty(rows, columns, device=device) for columns in (len(job.head.weight), _shared(job)))
 

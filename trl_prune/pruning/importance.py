@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from trl_prune.checkpoints import atomic_file
 from trl_prune.errors import InputError
 from trl_prune.pruning.observation import Batch, decoder_blocks, observe, stream_sites, watched
 
@@ -59,11 +60,10 @@ class LayerScores:
 
     def save(self, path: Path) -> None:
         """Write the sums as safetensors, atomically."""
-        part = path.with_name(f".{path.name}.part")
         # Counts as a tensor: safetensors writes metadata in another order each time, and equal scores are equal files.
         counts = torch.tensor([self.positions, self.batches])
-        save_file({"angle": self.angle, "cosine": self.cosine, "counts": counts}, part)
-        part.replace(path)
+        with atomic_file(path) as part:
+            save_file({"angle": self.angle, "cosine": self.cosine, "counts": counts}, part)
 
     @classmethod
     def load(cls, path: Path) -> "LayerScores":

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from trl_prune.checkpoints import atomic_file
 from trl_prune.errors import InputError
 from trl_prune.pruning.channels import ChannelObserver, ChannelSums, aggregated
 from trl_prune.pruning.experts import NORMS, TOKENS, WEIGHTED, ExpertObserver
@@ -101,9 +102,8 @@ class Scores:
         if any(layer is not None for layer in self.experts):
             tensors["experts"] = torch.stack([self._experts_of(layer) for layer in self.experts])
         header = {"sizes": self.sizes, "texts": self.texts, "facts": self.facts}
-        part = path.with_name(f".{path.name}.part")
-        save_file(tensors, part, {"scores": json.dumps(header, sort_keys=True)})
-        part.replace(path)
+        with atomic_file(path) as part:
+            save_file(tensors, part, {"scores": json.dumps(header, sort_keys=True)})
 
     @classmethod
     def load(cls, path: Path) -> "Scores":

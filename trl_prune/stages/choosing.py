@@ -39,18 +39,23 @@ def chosen_keep(run: Run, folder: Path) -> Keep:
         run: the recipe at work.
         folder: the stage's, for what a broken search for blocks goes on from.
     """
-    section = run.recipe.prune
-    if section.keep is not None:
-        return section.keep.plan
-    if section.by == "search":
-        return found_keep(run)
-    sizes = wanted_sizes(run)
+    if (given := given_keep(run)) is not None:
+        return given
+    section, sizes = run.recipe.prune, wanted_sizes(run)
     if section.rounds > 1:
         return keep_in_rounds(run, sizes, folder / ROUNDS)
     removed = removed_by_effect(run, sizes[LAYERS], folder) if section.measured and LAYERS in sizes else None
     if removed is not None and sizes.keys() == {LAYERS}:
         return {LAYERS: [layer for layer in range(run.config.num_hidden_layers) if layer not in removed]}
     return choose_keep(scores_of(run), sizes, run.config, run.costs.family, ranking(run, removed))
+
+
+def given_keep(run: Run) -> Keep | None:
+    """Return the plan that was made elsewhere, by hand or by the search; None where this stage chooses."""
+    section = run.recipe.prune
+    if section.keep is not None:
+        return section.keep.plan
+    return found_keep(run) if section.by == "search" else None
 
 
 def ranking(run: Run, removed: list[int] | None = None) -> Ranking:
@@ -108,11 +113,8 @@ def budget_of(run: Run, target: Target) -> Budget:
 
 def planned_keep(run: Run) -> Keep:
     """Return a plan of the size that the chosen one will have; which units it names is known only after scoring."""
-    section = run.recipe.prune
-    if section.keep is not None:
-        return section.keep.plan
-    if section.by == "search":
-        return found_keep(run)
+    if (given := given_keep(run)) is not None:
+        return given
     sizes = wanted_sizes(run)
     if not sizes:
         raise InputError("prune.target keeps every unit of the model; name a smaller size or budget")

@@ -52,9 +52,7 @@ def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
     metrics = {
         "removed": removed,
         "kept": kept_sizes(cut.keep),
-        "cut": {
-            axis: [cut.sizes[axis], size] for axis, size in kept_sizes(cut.keep).items() if size != cut.sizes[axis]
-        },
+        "cut": _cut_axes(cut),
         "repairs": [repair.record for repair in repairs],
         "dense": vars(run.size()),
         "pruned": vars(run.size(keep)),
@@ -69,6 +67,12 @@ def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
 def _chosen_before(folder: Path) -> Keep | None:
     path = folder / CHOSEN
     return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _cut_axes(cut: Cut) -> dict[str, list[int]]:
+    """Return the sizes before and after of each axis that loses something."""
+    kept = kept_sizes(cut.keep)
+    return {axis: [cut.sizes[axis], size] for axis, size in kept.items() if size != cut.sizes[axis]}
 
 
 def _sizes(metrics: dict) -> dict[str, tuple[float, float]]:
@@ -144,9 +148,7 @@ def plan(run: Run, unit: str) -> str:  # noqa: ARG001
         f"{gigabytes:.3g} -> {gigabytes * pruned.parameters / dense.parameters:.3g} GB, "
         f"{dense.flops_per_token / 1e9:.3g} -> {pruned.flops_per_token / 1e9:.3g} GFLOP a token"
     )
-    axes = ", ".join(
-        f"{axis} {cut.sizes[axis]} -> {size}" for axis, size in kept_sizes(cut.keep).items() if size != cut.sizes[axis]
-    )
+    axes = ", ".join(f"{axis} {before} -> {after}" for axis, (before, after) in _cut_axes(cut).items())
     repairs = ", ".join(wanted_repairs(run, cut)) or "none"
     without = left_out(run, cut)
     told = [

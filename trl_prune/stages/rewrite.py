@@ -6,7 +6,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from trl_prune.artifacts import Outcome
-from trl_prune.checkpoints import load_config
+from trl_prune.checkpoints import atomic_file, load_config
 from trl_prune.context import Run
 from trl_prune.data.generation import Sampling
 from trl_prune.data.rewriting import acceptance
@@ -46,9 +46,8 @@ def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
 
 
 def _write_rows(rows: Dataset, path: Path) -> None:
-    part = path.with_name(f".{path.name}.part")
-    rows.to_json(part, force_ascii=False)
-    part.replace(path)
+    with atomic_file(path) as part:
+        rows.to_json(part, force_ascii=False)
 
 
 def inputs(run: Run, unit: str) -> dict[str, str]:  # noqa: ARG001

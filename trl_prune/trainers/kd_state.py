@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
+from trl_prune.checkpoints import atomic_file
 from trl_prune.errors import InputError
 from trl_prune.trainers.hidden_term import PROJECTION
 from trl_prune.trainers.hidden_weight import HiddenWeight
@@ -32,9 +33,8 @@ def write_state(student: PreTrainedModel, weight: HiddenWeight, folder: Path, wr
         tensors["projection"] = _whole(projection.weight.detach()).cpu().contiguous()
     if writes:
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f".{STATE}.part"
-        save_file(tensors, part)
-        part.replace(folder / STATE)
+        with atomic_file(folder / STATE) as part:
+            save_file(tensors, part)
 
 
 def _whole(weight: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from trl_prune.checkpoints import atomic_file
+
 
 class Scratch:
     """The fitted tensors of one repair of one cut.
@@ -32,9 +34,8 @@ class Scratch:
     def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Write one fit, atomically."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.path(name).with_suffix(".part")
-        save_file({key: tensor.contiguous().cpu() for key, tensor in tensors.items()}, part)
-        part.replace(self.path(name))
+        with atomic_file(self.path(name)) as part:
+            save_file({key: tensor.contiguous().cpu() for key, tensor in tensors.items()}, part)
 
     def load(self, name: str, key: str) -> Tensor:
         """Return one tensor of a fit."""
