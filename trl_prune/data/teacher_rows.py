@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from trl_prune.losses.positions import MASKED
 
-MASKED = -100
+
 KEY_BYTES = 16
 # Parts of a fast tokenizer's state that the last call left there and that decide no encoding of ours.
 CALL_STATE = ("truncation", "padding")

@@ -35,7 +35,6 @@ from trl_prune.data.teacher_cache import (
 )
 from trl_prune.data.teacher_codecs import Arrays, Codec, Hidden, settings_of
 from trl_prune.data.teacher_rows import (
-    MASKED,
     PreparedRow,
     SequencePlace,
     places_of,
@@ -44,6 +43,7 @@ from trl_prune.data.teacher_rows import (
 )
 from trl_prune.errors import InputError
 from trl_prune.lm_head import LMHead, lm_head
+from trl_prune.losses.positions import MASKED
 
 
 # Tokens of a shard: what a kill loses at most, for each process.

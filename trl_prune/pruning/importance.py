@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from trl_prune.checkpoints import atomic_file
 from trl_prune.errors import InputError
+from trl_prune.losses.positions import MASKED
 from trl_prune.pruning.observation import Batch, decoder_blocks, observe, stream_sites, watched
 
 
@@ -188,7 +189,7 @@ def mean_loss(model: PreTrainedModel, batches: Iterable[Batch]) -> float:
     for batch in batches:
         inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
         logits = model(**inputs, use_cache=False).logits[:, :-1]
-        labels = inputs["input_ids"][:, 1:].masked_fill(inputs["attention_mask"][:, 1:] == 0, -100)
+        labels = inputs["input_ids"][:, 1:].masked_fill(inputs["attention_mask"][:, 1:] == 0, MASKED)
         total += nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum").item()
-        count += int((labels != -100).sum())
+        count += int((labels != MASKED).sum())
     return total / max(count, 1)

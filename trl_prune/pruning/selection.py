@@ -1,6 +1,5 @@
 """Which units stay: from scores, at random, or by trying."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from trl_prune.checkpoints import write_json
 from trl_prune.errors import InputError
+from trl_prune.ledger import Ledger
 from trl_prune.pruning.families import EXPERTS, GROUPS, HEADS, HIDDEN, LAYERS, NEURONS, Family
 from trl_prune.pruning.importance import LayerScores
 from trl_prune.pruning.keep import Keep, axis_sizes, check_axis, complete_keep
@@ -95,13 +94,12 @@ REMOVALS: dict[str, Callable[[Loss, int, int], list[int]]] = {
 
 def remembered(loss_without: Loss, path: Path) -> Loss:
     """Return a loss that keeps each value in a JSON file, so that an interrupted search goes on where it was."""
-    known: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+    known = Ledger(path)
 
     def loss(removed: list[int]) -> float:
         key = ",".join(map(str, sorted(removed)))
         if key not in known:
             known[key] = loss_without(removed)
-            write_json(path, known)
         return known[key]
 
     return loss

@@ -15,6 +15,7 @@ from trl_prune.checkpoints import write_json
 from trl_prune.context import Run, dataset_fingerprint
 from trl_prune.errors import InputError
 from trl_prune.evaluation.harness import content_hash
+from trl_prune.ledger import Ledger
 from trl_prune.pruning.grid import Candidate
 from trl_prune.pruning.search import Race, pareto_front, race
 from trl_prune.stages.arm_data import training_args
@@ -22,7 +23,7 @@ from trl_prune.stages.candidates import budget_of, entrants_of, fitting, keep_of
 from trl_prune.stages.evaluate import manner
 from trl_prune.stages.search_plots import draw_search
 from trl_prune.stages.stage import Stage
-from trl_prune.stages.trials import Ledger, Trials, task_harness
+from trl_prune.stages.trials import Trials, task_harness
 from trl_prune.trainers.arms import check_arm
 
 

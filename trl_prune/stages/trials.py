@@ -1,9 +1,8 @@
 """Trying a candidate of the search: cut it, train it for a while, score it; every step is there after a kill."""
 
-import json
 import math
 import shutil
-from collections.abc import Callable, Collection, Iterator, MutableMapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 
-from trl_prune.checkpoints import load_model, write_json
+from trl_prune.checkpoints import load_model
 from trl_prune.context import Run
 from trl_prune.data.formatting import calibration_batches, held_out, sample
 from trl_prune.evaluation.harness import Harness, find_tasks
@@ -32,31 +31,6 @@ BATCH_SIZE = 8
 WARMUP = 0.1
 # Added to the recipe's seed, so that held-out rows are not those that the same seed draws for calibration.
 HELD_OUT_SEED = 1
-
-
-class Ledger(MutableMapping[str, float]):
-    """What was measured, in a file that is whole after every entry."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.told: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
-
-    def __getitem__(self, key: str) -> float:
-        return self.told[key]
-
-    def __setitem__(self, key: str, value: float) -> None:
-        self.told[key] = value
-        write_json(self.path, self.told)
-
-    def __delitem__(self, key: str) -> None:
-        del self.told[key]
-        write_json(self.path, self.told)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.told)
-
-    def __len__(self) -> int:
-        return len(self.told)
 
 
 @dataclass

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
-
-MASKED = -100
+from trl_prune.losses.positions import learned_positions
 
 
 def skip_masked_positions(model: PreTrainedModel) -> None:
@@ -51,7 +50,7 @@ def _learned(labels: Tensor | None) -> Tensor | None:
     """Return the mask of positions whose next token is learned, `(batch, tokens - 1)`, or None where none is."""
     if labels is None:
         return None
-    wanted = labels[:, 1:] != MASKED
+    wanted = learned_positions(labels)
     return wanted if wanted.any() else None
 
 

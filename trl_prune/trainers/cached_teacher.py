@@ -15,6 +15,7 @@ from trl_prune.data.teacher_proof import verify
 from trl_prune.data.teacher_rows import row_keys
 from trl_prune.errors import InputError
 from trl_prune.losses.distill_head import check_target
+from trl_prune.losses.positions import learned_positions
 from trl_prune.losses.targets import HeadTarget, SparseTarget, TeacherTarget
 from trl_prune.trainers.kd_config import KDConfig
 from trl_prune.trainers.layer_map import states_to_compare
@@ -23,7 +24,6 @@ from trl_prune.trainers.stream import Point
 
 
 KEYS = "teacher_keys"
-MASKED = -100
 logger = logging.getLogger(__name__)
 
 
@@ -67,7 +67,7 @@ class CachedTeacher:
         labels = inputs["labels"]
         target = self.cache.targets(inputs.pop(KEYS), labels.device)
         stored = len(target.hidden if isinstance(target, HeadTarget) else target.ids)
-        learned = int((labels[:, 1:] != MASKED).sum())
+        learned = int(learned_positions(labels).sum())
         if stored != learned:
             raise InputError(
                 f"the batch learns {learned} positions, and the teacher cache {self.cache.folder} has {stored} for "

@@ -12,6 +12,7 @@ from trl_prune.checkpoints import atomic_file
 from trl_prune.errors import InputError
 from trl_prune.trainers.hidden_term import PROJECTION
 from trl_prune.trainers.hidden_weight import HiddenWeight
+from trl_prune.trainers.sharded import whole
 
 
 STATE = "kd_state.safetensors"
@@ -30,15 +31,11 @@ def write_state(student: PreTrainedModel, weight: HiddenWeight, folder: Path, wr
     tensors = {"hidden_weight": torch.tensor(weight.value, dtype=torch.float64)}
     projection = dict(student.named_children()).get(PROJECTION)
     if projection is not None:
-        tensors["projection"] = _whole(projection.weight.detach()).cpu().contiguous()
+        tensors["projection"] = whole(projection.weight.detach()).cpu().contiguous()
     if writes:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_file(folder / STATE) as part:
             save_file(tensors, part)
-
-
-def _whole(weight: Tensor) -> Tensor:
-    return weight.full_tensor() if isinstance(weight, DTensor) else weight
 
 
 def read_state(student: PreTrainedModel, weight: HiddenWeight, folder: Path) -> None:

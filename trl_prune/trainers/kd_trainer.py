@@ -14,6 +14,7 @@ from trl import SFTConfig, SFTTrainer
 
 from trl_prune.checkpoints import Provenance
 from trl_prune.errors import InputError
+from trl_prune.losses.positions import MASKED
 from trl_prune.losses.targets import HeadTarget
 from trl_prune.trainers.cached_teacher import KeyedCollator, cached_teacher, check_alignment, check_datasets
 from trl_prune.trainers.hidden_term import HiddenTerm, hidden_term
@@ -126,7 +127,7 @@ class KDTrainer(SFTTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, ModelOutput]:
         """Return TRL's loss, with the distillation's in the place of the cross-entropy."""
-        inputs["labels"][:, 0] = -100  # no token predicts it, not even the virtual ones of prompt learning
+        inputs["labels"][:, 0] = MASKED  # no token predicts it, not even the virtual ones of prompt learning
         lesson = self._lesson(inputs)
         listener = Listener(model, lesson)
         result = super().compute_loss(listener, inputs, return_outputs, num_items_in_batch)
@@ -185,7 +186,7 @@ class KDTrainer(SFTTrainer):
         with torch.random.fork_rng(), self.compute_loss_context_manager():
             for batch in batches:
                 inputs = self._prepare_inputs(dict(batch))
-                inputs["labels"][:, 0] = -100
+                inputs["labels"][:, 0] = MASKED
                 output = self.model_wrapped(**inputs, fused_lm_head=True, lesson=self._lesson(inputs), use_cache=False)
                 sums = self.accelerator.reduce(sums_of(output), "sum")
                 self.hidden_weight.observe(sums, self.args.kd_weight)

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
 from trl_prune.errors import InputError
+from trl_prune.trainers.sharded import whole
 
 
 class Point(NamedTuple):
@@ -93,12 +93,8 @@ def _before(module: nn.Module, point: Point, told: dict[Point, Tensor], norm: nn
 
 def _normed(norm: nn.Module, states: Tensor) -> Tensor:
     """Return normed states; the norm is the ruler here, so its weights get no gradient from what is measured."""
-    weights = {name: _whole(weight.detach()) for name, weight in norm.named_parameters()}
+    weights = {name: whole(weight.detach()) for name, weight in norm.named_parameters()}
     return torch.func.functional_call(norm, weights, (states,))
-
-
-def _whole(weight: Tensor) -> Tensor:
-    return weight.full_tensor() if isinstance(weight, DTensor) else weight
 
 
 def _projections(block: nn.Module, point: Point, told: dict[Point, Tensor]) -> list:

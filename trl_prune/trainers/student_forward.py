@@ -11,19 +11,17 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
 from trl_prune.lm_head import LMHead, lm_head
 from trl_prune.losses.distill_head import distill
 from trl_prune.losses.head_block import HeadOutput, Objective
+from trl_prune.losses.positions import learned_positions
 from trl_prune.losses.targets import TeacherTarget, on_device
+from trl_prune.trainers.sharded import whole
 from trl_prune.trainers.stream import Point, reading
 from trl_prune.trainers.trl_names import FusedCausalLMOutput, gathered_head
-
-
-MASKED = -100
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def distil_in_forward(model: PreTrainedModel) -> None:
 
 
 def _taught(model: PreTrainedModel, fused: Callable[..., ModelOutput], labels: Tensor, lesson: Lesson) -> ModelOutput:
-    learned = labels[:, 1:] != MASKED
+    learned = learned_positions(labels)
     module = model.get_output_embeddings()
     with (
         gathered_head(module.weight, module.bias),
@@ -100,7 +98,7 @@ def _taught(model: PreTrainedModel, fused: Callable[..., ModelOutput], labels: T
     ):
         # TRL's own head is handed no position: what is left of its forward are the backbone and the auxiliary loss.
         output = fused(shift_labels=labels[:1, :0])
-        head, targets = _whole(lm_head(model)), labels[:, 1:][learned]
+        head, targets = _whole_head(lm_head(model)), labels[:, 1:][learned]
         # With a `device_map` the backbone can end on another device than the head, and begin on a third.
         device = head.weight.device
         target = None if lesson.target is None else on_device(lesson.target, device)
@@ -109,11 +107,9 @@ def _taught(model: PreTrainedModel, fused: Callable[..., ModelOutput], labels: T
     return _output(told, learned, output, hidden)
 
 
-def _whole(head: LMHead) -> LMHead:
+def _whole_head(head: LMHead) -> LMHead:
     """Return a head that FSDP2 left in shards as whole tensors."""
-    if not isinstance(head.weight, DTensor):
-        return head
-    return replace(head, weight=head.weight.full_tensor(), bias=None if head.bias is None else head.bias.full_tensor())
+    return replace(head, weight=whole(head.weight), bias=None if head.bias is None else whole(head.bias))
 
 
 @contextmanager

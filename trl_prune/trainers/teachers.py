@@ -8,20 +8,20 @@ import torch
 from accelerate import Accelerator, DistributedType
 from accelerate.utils import is_peft_model
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from trl_prune.checkpoints import load_config, load_tokenizer, locate
 from trl_prune.errors import InputError
 from trl_prune.lm_head import lm_head
+from trl_prune.losses.positions import learned_positions
 from trl_prune.losses.targets import HeadTarget
 from trl_prune.trainers.origins import dense_of
+from trl_prune.trainers.sharded import whole
 from trl_prune.trainers.stream import Point, reading
 from trl_prune.trainers.trl_names import config_model_id, gathered_head, prepare_deepspeed, prepare_fsdp
 
 
 logger = logging.getLogger(__name__)
-MASKED = -100
 # Texts on which tokenizers that only look alike differ.
 PROBES = (
     "The teacher's answer, in 2024, was 1,234.5 (about 12 %).",
@@ -153,7 +153,7 @@ class Teacher:
             InputError: the batch has ids beyond the teacher's vocabulary.
         """
         self._check_ids(inputs["input_ids"])
-        learned = inputs["labels"][:, 1:] != MASKED
+        learned = learned_positions(inputs["labels"])
         asked = {name: value for name, value in inputs.items() if name not in NOT_FOR_TEACHERS}
         with self._accelerator.autocast(), reading(self.model, points) as states:
             final = self.model.base_model(**asked, use_cache=False).last_hidden_state
@@ -177,8 +177,7 @@ class Teacher:
 def _at(part: Tensor | None, device: torch.device) -> Tensor | None:
     if part is None:
         return None
-    whole = part.full_tensor() if isinstance(part, DTensor) else part
-    return whole.detach().to(device)
+    return whole(part).detach().to(device)
 
 
 def _prepare(model: PreTrainedModel, accelerator: Accelerator) -> nn.Module:
@@ -198,7 +197,7 @@ def name_bad_rows(target: HeadTarget, inputs: dict) -> None:
     """
     bad = ~torch.isfinite(target.hidden.float()).all(1)
     bad |= ~torch.isfinite(target.hidden.float() @ target.weight.float().sum(0))
-    learned = inputs["labels"][:, 1:] != MASKED
+    learned = learned_positions(inputs["labels"])
     rows = learned.nonzero()[:, 0][bad.to(learned.device)].unique().tolist()
     if rows:
         begins = inputs["input_ids"][rows[0], :12].tolist()
