@@ -335,8 +335,8 @@ def weights_fingerprint(model: "PreTrainedModel") -> str:
     return digest.hexdigest()[:16]
 
 
-def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    """Return a checkpoint's tokenizer, with a padding token.
+def load_tokenizer(folder: Path | str) -> "PreTrainedTokenizerBase":
+    """Return the tokenizer of a checkpoint's folder or hub id, with a padding token.
 
     Raises:
         InputError: the checkpoint has none that can be read.

@@ -68,3 +68,16 @@ def test_unknown_names_and_shares_are_told():
         divergence_of("kl")
     with pytest.raises(InputError, match=r"jsd_beta is 1.0; wanted: a share between 0 \(forward_kl\)"):
         divergence_of("jsd", 1.0)
+
+
+@pytest.mark.parametrize("gap", [60.0, 110.0, 1000.0])
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_probabilities_below_what_float32_holds(name, gap):
+    student = torch.tensor([[0.0, -1.0, -gap], [0.0, -gap, -gap]])
+    told = pair(student, student.flip(0))
+    wanted = definition(name, student.double(), student.flip(0).double(), 0.5)
+    values, slope = divergence_of(name)(told)
+    assert torch.isfinite(values).all()
+    assert torch.isfinite(slope).all()
+    if gap < 500:
+        torch.testing.assert_close(values.double(), wanted, rtol=1e-4, atol=1e-5)

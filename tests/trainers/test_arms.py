@@ -153,6 +153,8 @@ def test_half_written_checkpoints_are_passed_over(tmp_path):
         ({}, {"rank": 8}, "peft.rank is no argument here"),
         ({"lr_scheduler_type": "wavy"}, None, "wavy"),
         ({"save_strategy": "sometimes"}, None, "sometimes"),
+        ({}, {"target_modules": ["lm_head"]}, "peft.target_modules has 'lm_head', whose products are fused"),
+        ({}, {"modules_to_save": ["lm_head"]}, "peft.modules_to_save has 'lm_head'"),
     ],
 )
 def test_wrong_arguments_are_named(args, peft, message):
@@ -184,3 +186,10 @@ def test_the_students_cache_setting_stays(pruned, tmp_path):
 
 def test_right_arguments_pass():
     check_arm({"learning_rate": 1e-4, "packing": False, "use_cpu": True, "bf16": False}, {"r": 4, "lora_alpha": 8})
+
+
+def test_a_map_beyond_the_dense_model_is_told_before_anything_is_cut():
+    args = {"use_cpu": True, "bf16": False, "layer_map": {0: 99}, "hidden_loss": ["block"]}
+    with pytest.raises(InputError, match="layer_map names block 99 of the teacher, which has blocks 0 to 31"):
+        check_arm(args, None, "kd", 32)
+    check_arm(args | {"layer_map": {0: 31}}, None, "kd", 32)

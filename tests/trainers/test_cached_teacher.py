@@ -183,6 +183,20 @@ def test_a_student_of_fewer_ids_wants_a_cache_of_its_own(dense, tmp_path):
         trainer(student, tmp_path, teacher_cache=cache)
 
 
+@pytest.mark.parametrize("tier", [TopK(VOCABULARY), Sampled(), Hidden()])
+def test_a_student_of_more_ids_is_taught_those_the_teacher_has(tier, dense, tmp_path):
+    student = save_tiny(tmp_path / "student", vocab_size=VOCABULARY + 30, seed=1)
+    online = trainer(student, tmp_path, teacher_model=str(dense), learning_rate=1e-2)
+    offline = trainer(student, tmp_path, teacher_cache=cached(dense, tmp_path, tier), learning_rate=1e-2)
+    before = offline.model.get_output_embeddings().weight[VOCABULARY:].detach().clone()
+    found, wanted = losses(offline), losses(online)
+    if isinstance(tier, Sampled):  # its entropy is not the distribution's, so losses differ by it
+        assert found[0][1] == pytest.approx(wanted[0][1], rel=0.1)
+    else:
+        torch.testing.assert_close(found, wanted, rtol=5e-3, atol=1e-4)
+    assert torch.equal(offline.model.get_output_embeddings().weight[VOCABULARY:], before)
+
+
 def test_a_teacher_given_beside_its_cache_is_asked_for_proof(dense, pruned, tmp_path):
     cache = cached(dense, tmp_path, "topk")
     trainer(pruned, tmp_path, teacher_cache=cache, teacher_model=str(dense))

@@ -5,9 +5,10 @@ import torch
 
 from tests.conftest import SIZES, tiny_model
 from trl_prune.checkpoints import Provenance
-from trl_prune.trainers.hidden_term import PROJECTION, HiddenTerm, attended, hang_projection
+from trl_prune.trainers.hidden_term import PROJECTION, HiddenTerm, attended, hang_projection, hidden_term
+from trl_prune.trainers.kd_config import KDConfig
 from trl_prune.trainers.layer_map import Pairs
-from trl_prune.trainers.stream import Point
+from trl_prune.trainers.stream import INPUT_NORMS, Point, blocks_of, reading
 
 
 def test_padding_neither_sees_nor_is_seen_by_tokens():
@@ -59,7 +60,7 @@ def test_the_term_is_the_sum_over_learned_positions(distance):
     ours, theirs = torch.randn(2, 2, 5, 8, dtype=torch.float64)
     learned = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 0]]).bool()
     point = Point("block", 0)
-    term = HiddenTerm(Pairs((point,), (point,)), distance)
+    term = HiddenTerm(Pairs((point,), (point,)), distance, rulers=(None,))
     told = term.against({point: theirs}, {})({point: ours}, learned)
     rows = [(0, 1), (0, 2), (1, 0)]
     if distance == "cosine":
@@ -67,3 +68,24 @@ def test_the_term_is_the_sum_over_learned_positions(distance):
     else:
         each = [(ours[at] - theirs[at]).square().mean() for at in rows]
     assert float(told) == pytest.approx(float(sum(each)), rel=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+def test_identical_streams_are_at_no_distance_next_to_a_cut(family):
+    """The student's next block has another norm than the teacher's; one of them measures both."""
+    teacher, student = tiny_model(family), tiny_model(family)
+    reader = blocks_of(student)[2]
+    norm = next(child for name, child in reader.named_children() if name in INPUT_NORMS)
+    with torch.no_grad():
+        norm.weight.copy_(4 * torch.rand(norm.weight.shape))
+    told = {"hidden_loss": ["embedding", "block"], "layer_map": {1: 1}}
+    args = KDConfig("unused", **told, report_to="none", use_cpu=True, bf16=False)
+    term = hidden_term(student, teacher, args, None)
+    inputs = {"input_ids": torch.arange(24).view(2, 12)}
+    with reading(teacher, term.pairs.teacher) as theirs, reading(student, term.pairs.student) as ours:
+        teacher.base_model(**inputs, use_cache=False)
+        student.base_model(**inputs, use_cache=False)
+    learned = torch.ones(2, 11, dtype=torch.bool)
+    assert term.against(theirs, inputs)(ours, learned).item() == pytest.approx(0, abs=1e-4)
+    ours[Point("block", 1)] = -ours[Point("block", 1)]
+    assert term.against(theirs, inputs)(ours, learned).item() > 1

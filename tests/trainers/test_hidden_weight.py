@@ -24,12 +24,22 @@ def test_it_is_the_ratio_of_the_step_before():
     assert weight.value == pytest.approx(0.25)
 
 
-def test_states_that_agree_do_not_blow_it_up():
-    for hidden in (0.0, 1e-9):
-        weight = HiddenWeight(None)
-        weight.observe(sums(1.0, hidden), kd_weight=1.0)
-        weight.settle()
-        assert weight.value == LARGEST
+def settled(kd, hidden):
+    weight = HiddenWeight(None)
+    weight.observe(sums(kd, hidden), kd_weight=1.0)
+    weight.settle()
+    return weight.value
+
+
+def test_states_that_agree_are_left_alone():
+    """Else the first step that moves them would pay the ratio of a divergence to rounding."""
+    assert settled(1.0, 0.0) == 0
+    assert settled(1.0, 3e-6) == 0
+    assert settled(0.0, 0.0) == 0
+
+
+def test_it_has_a_bound():
+    assert settled(1.0, 1e-2) == LARGEST
 
 
 def test_a_constant_stays():

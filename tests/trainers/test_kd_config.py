@@ -33,6 +33,24 @@ def test_the_defaults_are_the_papers(tmp_path):
     assert (objective.divergence, objective.temperature, objective.ce_weight) == ("forward_kl", 1.0, 0.0)
 
 
+@pytest.mark.parametrize("told", ["none", "auto", ["none"]])
+def test_the_command_line_turns_states_off(told, tmp_path):
+    args = KDConfig(str(tmp_path), use_cpu=True, bf16=False, hidden_loss=told)
+    assert args.hidden_loss == (told if isinstance(told, str) else told[0])
+    words = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false", "--hidden_loss", args.hidden_loss]
+    (parsed,) = HfArgumentParser(KDConfig).parse_args_into_dataclasses(words)
+    assert parsed.hidden_loss == args.hidden_loss
+
+
+@pytest.mark.parametrize(
+    ("metric", "greater"), [("kl", False), ("eval_kl", False), ("eval_first_kl", False), ("eval_top1_agreement", True)]
+)
+def test_a_lower_divergence_is_better(metric, greater, tmp_path):
+    told = {"use_cpu": True, "bf16": False, "metric_for_best_model": metric}
+    assert KDConfig(str(tmp_path), **told).greater_is_better is greater
+    assert KDConfig(str(tmp_path), **told, greater_is_better=True).greater_is_better is True
+
+
 def test_the_command_line_gives_lists_and_mappings(tmp_path):
     words = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false", "--hidden_weight", "0.5"]
     words += ["--hidden_loss", "block", "mlp", "--layer_map", json.dumps({"1": 2})]

@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,8 +23,8 @@ from trl_prune.checkpoints import dense_root, read_provenance
 from trl_prune.errors import InputError
 from trl_prune.pruning.surgery import LAYERS, prune_checkpoint
 from trl_prune.trainers.hidden_term import PROJECTION
+from trl_prune.trainers.kd_checks import check_arguments
 from trl_prune.trainers.kd_state import STATE
-from trl_prune.trainers.kd_trainer import check_arguments
 
 
 TEXT = [{"text": f"The number {number} comes before {number + 1}."} for number in range(12)]
@@ -225,9 +226,9 @@ def test_an_adapter_on_the_head_is_refused(pruned, tmp_path):
 def test_dft_and_label_smoothing_are_trls_with_the_divergence_beside(pruned, tmp_path):
     """The cross-entropy's part of the loss is what SFTTrainer makes of it."""
     data = Dataset.from_list(ROWS)
-    kd = logged(trained(pruned, tmp_path, max_steps=1), "kd_loss")[0][0]
+    kd = logged(trained(pruned, tmp_path, max_steps=1, hidden_loss="none"), "kd_loss")[0][0]
     for more in ({"loss_type": "dft"}, {"label_smoothing_factor": 0.1}):
-        ours = trained(pruned, tmp_path, max_steps=1, ce_weight=0.5, **more)
+        ours = trained(pruned, tmp_path, max_steps=1, hidden_loss="none", ce_weight=0.5, **more)
         theirs = SFTTrainer(str(pruned), config(tmp_path, SFTConfig, max_steps=1, **more), train_dataset=data)
         theirs.train()
         wanted = 0.5 * logged(theirs, "loss")[0][0] + kd
@@ -247,6 +248,41 @@ def test_evaluation_reports_kl_and_agreement(pruned, dense, tmp_path):
     same = KDTrainer(str(dense), config(tmp_path), None, data, data, teacher_model=str(dense)).evaluate()
     assert same["eval_top1_agreement"] == 1
     assert same["eval_kl"] < 1e-6
+
+
+def test_predicting_tells_its_own_numbers_and_leaves_none_behind(pruned, dense, tmp_path):
+    data = Dataset.from_list(ROWS)
+    trainer = KDTrainer(str(pruned), config(tmp_path), None, data, data.select(range(6)), teacher_model=str(dense))
+    before = trainer.evaluate()
+    rest = KDTrainer(str(pruned), config(tmp_path), None, data, data.select(range(6, 12)), teacher_model=str(dense))
+    wanted = rest.evaluate()
+    told = trainer.predict(rest.eval_dataset).metrics
+    for number in ("kl", "kd_loss", "ce_loss", "top1_agreement"):
+        assert told[f"test_{number}"] == pytest.approx(wanted[f"eval_{number}"], rel=1e-5)
+        assert trainer.evaluate()[f"eval_{number}"] == before[f"eval_{number}"]
+
+
+def test_the_best_checkpoint_is_the_one_nearest_to_the_teacher(pruned, tmp_path):
+    data = Dataset.from_list(ROWS)
+    told = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    best = {"metric_for_best_model": "eval_kl", "load_best_model_at_end": True, "learning_rate": 3e-3}
+    trainer = KDTrainer(str(pruned), config(tmp_path, **told, **best), None, data, data)
+    trainer.train()
+    kls = [entry["eval_kl"] for entry in trainer.state.log_history if "eval_kl" in entry]
+    assert trainer.state.best_metric == min(kls)
+    assert trainer.evaluate()["eval_kl"] == pytest.approx(min(kls), rel=1e-4)
+
+
+def test_ways_to_a_cross_entropy_without_weight_are_told(pruned, tmp_path, caplog):
+    def never(*_, **__):
+        raise AssertionError
+
+    data, plain = Dataset.from_list(ROWS), trained(pruned, tmp_path)
+    with caplog.at_level(logging.WARNING):
+        trainer = KDTrainer(str(pruned), config(tmp_path), train_dataset=data, compute_loss_func=never)
+    assert any("compute_loss_func decides the cross-entropy, which has no" in told.message for told in caplog.records)
+    trainer.train()
+    assert logged(trainer, "loss") == logged(plain, "loss")
 
 
 def test_each_of_several_evaluation_sets_has_its_own_numbers(pruned, dense, tmp_path):
@@ -329,6 +365,57 @@ def test_a_resumed_run_is_an_unbroken_one(peft, tmp_path):
     assert all(torch.equal(weight, wanted[name]) for name, weight in weights(resumed).items())
 
 
+def test_a_run_that_saves_its_model_only_goes_on(tmp_path):
+    student, teacher = save_tiny(tmp_path / "narrow"), save_tiny(tmp_path / "wide", hidden_size=48, seed=3)
+    told = {"save_strategy": "steps", "save_steps": 2, "save_only_model": True, "hidden_loss": ["block"]}
+    trainer = trained(student, tmp_path, teacher=str(teacher), **told)
+    checkpoint = tmp_path / "out" / "checkpoint-2"
+    assert {STATE} == {path.name for path in checkpoint.iterdir()} & {STATE, "optimizer.pt"}
+    trainer.train(resume_from_checkpoint=str(checkpoint))
+    assert trainer.state.global_step == 3
+
+
+def test_an_optimizer_that_does_not_know_the_projection_is_refused(tmp_path):
+    student, teacher = save_tiny(tmp_path / "narrow"), save_tiny(tmp_path / "wide", hidden_size=48, seed=3)
+    model = AutoModelForCausalLM.from_pretrained(student, dtype=torch.float32)
+    optimizers = (torch.optim.AdamW(model.parameters()), None)
+    data, teacher = Dataset.from_list(ROWS), str(teacher)
+    for hidden_loss in ("none", ["block"]):
+        args = config(tmp_path, hidden_loss=hidden_loss)
+        if hidden_loss == "none":
+            KDTrainer(model, args, train_dataset=data, teacher_model=teacher, optimizers=optimizers).train()
+        else:
+            with pytest.raises(InputError, match="an optimizer that does not know the projection"):
+                KDTrainer(model, args, train_dataset=data, teacher_model=teacher, optimizers=optimizers)
+
+
+def test_saving_where_the_student_came_from(pruned, tmp_path):
+    student = shutil.copytree(pruned, tmp_path / "student")
+    trainer = trained(student, tmp_path, max_steps=1)
+    trainer.save_model(str(student))
+    assert read_provenance(student) == read_provenance(pruned)
+
+
+def test_a_cut_does_not_say_which_blocks_of_another_teacher_to_compare(pruned, tmp_path):
+    other = save_tiny(tmp_path / "other", num_hidden_layers=8, seed=4)
+    trainer = trained(pruned, tmp_path, teacher=str(other), hidden_loss=["block"], max_steps=1)
+    assert [point.block for point in trainer.hidden_term.pairs.teacher] == [5]
+    with pytest.raises(InputError, match="layer_map is 'origins', but the student has no provenance"):
+        trained(pruned, tmp_path, teacher=str(other), hidden_loss=["block"], layer_map="origins")
+    shallow = save_tiny(tmp_path / "shallow", num_hidden_layers=2, seed=4)
+    peft = LoraConfig(r=2, target_modules="all-linear")
+    assert logged(trained(pruned, tmp_path, teacher=str(shallow), peft=peft, max_steps=1), "kd_loss")
+
+
+def test_states_start_as_large_as_the_divergence(pruned, tmp_path):
+    """Also where the first blocks are the teacher's own, so that their states agree."""
+    for layer_map in ("auto", {0: 0}, {1: 1}):
+        told = {"hidden_loss": ["embedding", "block"], "layer_map": layer_map, "learning_rate": 1e-3}
+        trainer = trained(pruned, tmp_path, max_steps=6, **told)
+        for loss, divergence in logged(trainer, "loss", "kd_loss"):
+            assert loss < 4 * divergence
+
+
 def test_a_checkpoint_without_the_state_is_refused(tmp_path):
     student = save_tiny(tmp_path / "narrow")
     told = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1}
@@ -387,13 +474,19 @@ def test_a_larger_padded_vocabulary_is_said_and_shared(tmp_path, caplog):
         trained(student, tmp_path, teacher=in_memory)
 
 
-def test_another_tokenizer_is_refused(pruned, tmp_path):
+def test_another_tokenizer_is_refused(pruned, tmp_path, caplog):
     teacher = save_tiny(tmp_path / "other")
     tokenizer = tiny_tokenizer()
     tokenizer.add_tokens(["answer"])
     tokenizer.save_pretrained(teacher)
-    with pytest.raises(InputError, match="the teacher's tokenizer is another than the student's: it encodes"):
-        trained(pruned, tmp_path, teacher=str(teacher))
+    in_memory = AutoModelForCausalLM.from_pretrained(teacher)
+    for given in (str(teacher), in_memory):
+        with pytest.raises(InputError, match="the teacher's tokenizer is another than the student's: it encodes"):
+            trained(pruned, tmp_path, teacher=given)
+    in_memory.config._name_or_path = "nobody/nothing"
+    with caplog.at_level(logging.WARNING):
+        trained(pruned, tmp_path, teacher=in_memory, max_steps=1)
+    assert any("leads to no tokenizer" in told.message for told in caplog.records)
 
 
 @pytest.mark.parametrize(
@@ -462,15 +555,19 @@ from trl_prune import KDConfig, KDTrainer
 
 pruned, out, batch = sys.argv[1:4]
 args = KDConfig(
-    out, per_device_train_batch_size=int(batch), max_steps=3, learning_rate=1e-3, report_to="none", use_cpu=True,
-    bf16=False, logging_steps=1, save_strategy="no", gradient_checkpointing=False, disable_tqdm=True,
+    out, per_device_train_batch_size=int(batch), per_device_eval_batch_size=1, max_steps=3, learning_rate=1e-3,
+    report_to="none", use_cpu=True, bf16=False, logging_steps=1, save_strategy="no", gradient_checkpointing=False,
+    disable_tqdm=True,
     hidden_loss=["embedding", "block"], layer_map="origins", ce_weight=0.5,
 )
-trainer = KDTrainer(pruned, args, train_dataset=Dataset.from_list(ROWS))
+rows = Dataset.from_list(ROWS)
+trainer = KDTrainer(pruned, args, train_dataset=rows, eval_dataset=rows.select(range(5)))
 trainer.train()
+found = trainer.evaluate()
 if trainer.accelerator.is_main_process:
     names = ("loss", "grad_norm", "ce_loss", "kd_loss", "hidden_loss", "hidden_weight")
     told = [[entry[name] for name in names] for entry in trainer.state.log_history if "loss" in entry]
+    told.append([found[f"eval_{name}"] for name in ("loss", "kl", "kd_loss", "ce_loss", "hidden_loss", "entropy")])
     open(out + ".json", "w").write(json.dumps(told))
 """
 

@@ -19,8 +19,16 @@ def test_the_papers_pair_where_nothing_is_known():
 
 
 def test_a_kept_block_goes_with_its_own_origin():
-    assert block_pairs("auto", 4, 8, cut([0, 1, 6, 7])) == {1: 1}
+    assert block_pairs("auto", 4, 8, cut([0, 5, 6, 7])) == {1: 5}
     assert block_pairs("origins", 4, 8, cut([0, 1, 6, 7])) == {0: 0, 1: 1, 2: 6, 3: 7}
+
+
+def test_a_block_that_nothing_was_cut_before_goes_with_the_papers():
+    """Its origin says the same as it does, so there would be nothing to learn."""
+    assert block_pairs("auto", 4, 8, cut([0, 1, 6, 7])) == {1: 5}
+    edited = Provenance({}, "dense", {"num_hidden_layers": [0, 1, 6, 7]}, [{"kind": "linear_map"}], {})
+    narrow = Provenance({}, "dense", {"num_hidden_layers": [0, 1, 6, 7], "hidden_size": [0, 2]}, [], {})
+    assert block_pairs("auto", 4, 8, edited) == block_pairs("auto", 4, 8, narrow) == {1: 1}
 
 
 def test_origins_want_a_provenance_that_fits():

@@ -38,6 +38,15 @@ def test_no_arguments_are_named_after_the_model():
     assert own_config(OnCPU, None, "someone/model", "KD").output_dir == "model-KD"
 
 
+def test_fields_of_a_users_own_are_left_to_the_user():
+    @dataclass
+    class Theirs(SFTConfig):
+        flag: int = 3
+
+    theirs = Theirs("out", use_cpu=True, bf16=False, learning_rate=3e-3)
+    assert own_config(KDConfig, theirs, "model", "KD").learning_rate == 3e-3
+
+
 @pytest.mark.parametrize("kind", [TrainingArguments, SFTConfig])
 def test_every_field_of_others_is_kept(kind):
     """Tokens too, which `to_dict` hides."""

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from accelerate import cpu_offload
 
-from tests.conftest import tiny_model
+from tests.conftest import SIZES, tiny_model
 from trl_prune.errors import InputError
-from trl_prune.trainers.stream import INPUT_NORMS, Point, blocks_of, reading
+from trl_prune.trainers.stream import INPUT_NORMS, Point, blocks_of, reading, ruler
 
 
 FAMILIES = ["llama", "gemma2", "gpt2", "opt", "phi", "olmo2", "qwen3", "gpt_neox", "cohere"]
@@ -13,7 +14,7 @@ TOKENS = torch.arange(24).view(2, 12)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_states_are_the_models_own_as_the_next_norm_sees_them(family):
+def test_states_are_the_models_own_and_rulers_the_norms_that_read_them(family):
     model = tiny_model(family)
     points = (Point("embedding", 0), Point("block", 1), Point("block", 3))
     with torch.no_grad(), reading(model, points) as states:
@@ -22,10 +23,36 @@ def test_states_are_the_models_own_as_the_next_norm_sees_them(family):
         hidden = model(TOKENS, output_hidden_states=True, use_cache=False).hidden_states
     blocks = blocks_of(model)
     for point, stream, reader in ((points[0], hidden[0], blocks[0]), (points[1], hidden[2], blocks[2])):
+        assert torch.equal(states[point], stream)
+        own = ruler(model, point)
         norm = next((child for name, child in reader.named_children() if name in INPUT_NORMS), None)
-        with torch.no_grad():
-            torch.testing.assert_close(states[point], stream if norm is None else norm(stream))
-    assert torch.equal(states[points[2]], last)
+        assert (own is None) == (norm is None)
+        if norm is not None:
+            with torch.no_grad():
+                torch.testing.assert_close(own(stream), norm(stream))
+    torch.testing.assert_close(ruler(model, points[2])(states[points[2]]), last)
+
+
+def test_a_ruler_is_frozen_and_outlives_its_model():
+    model = tiny_model("llama", dtype=torch.bfloat16)
+    norm = model.model.layers[2].input_layernorm
+    own, before = ruler(model, Point("block", 1)), norm.weight.float().clone()
+    with torch.no_grad():
+        norm.weight.add_(1)
+    assert torch.equal(own.weight, before)
+    assert not own.weight.requires_grad
+    assert norm.weight.requires_grad
+    assert ruler(model, Point("mlp", 1)) is None
+
+
+def test_a_ruler_of_offloaded_weights():
+    model = tiny_model("llama")
+    plain = ruler(model, Point("block", 1))
+    cpu_offload(model, torch.device("cpu"))
+    offloaded = ruler(model, Point("block", 1))
+    assert torch.equal(offloaded.weight, plain.weight)
+    states = torch.randn(3, SIZES["hidden_size"])
+    assert torch.equal(offloaded(states), plain(states))
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "phi"])
@@ -57,10 +84,19 @@ def test_nothing_is_left_behind():
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-def test_the_norm_gets_no_gradient_from_what_it_measures():
-    model = tiny_model("llama")
-    with reading(model, (Point("block", 1),)) as states:
-        model.base_model(TOKENS, use_cache=False)
-    states[Point("block", 1)].sum().backward()
-    assert model.model.layers[2].input_layernorm.weight.grad is None
-    assert model.model.layers[1].mlp.down_proj.weight.grad.abs().max() > 0
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_the_stream_keeps_its_graph_where_blocks_are_checkpointed(reentrant):
+    model = tiny_model("llama").train()
+    gradients = []
+    for checkpointed in (False, True):
+        if checkpointed:
+            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+            model.enable_input_require_grads()
+        model.zero_grad()
+        with reading(model, (Point("embedding", 0), Point("block", 1), Point("block", 3))) as states:
+            model.base_model(TOKENS, use_cache=False)
+        sum(part.square().sum() for part in states.values()).backward()
+        gradients.append([layer.mlp.down_proj.weight.grad.clone() for layer in model.model.layers])
+    for plain, checkpointed in zip(*gradients, strict=True):
+        torch.testing.assert_close(checkpointed, plain)
+        assert plain.abs().max() > 0

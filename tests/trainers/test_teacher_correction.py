@@ -1,13 +1,17 @@
+import shutil
+
 import pytest
 import torch
 from datasets import Dataset, IterableDataset
+from huggingface_hub.utils import filter_repo_objects
 from transformers import AutoModelForCausalLM
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from tests.conftest import ROWS, save_tiny
+from tests.conftest import ROWS, save_tiny, tiny_tokenizer
 from tests.trainers.test_kd_trainer import config, logged
 from trl_prune import KDTrainer
 from trl_prune.errors import InputError
-from trl_prune.trainers.teacher_correction import FOLDER
+from trl_prune.trainers.teacher_correction import FOLDER, correction_arguments
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +51,36 @@ def test_the_teacher_is_fitted_to_the_data_and_kept_as_a_plain_checkpoint(how, s
     assert not any(weight.requires_grad for weight in trainer.teacher.model.parameters())
     trainer.train()
     assert logged(trainer, "kd_loss")[0][0] > 0
+
+
+def test_the_teacher_is_not_pushed_with_the_student(student, dense, tmp_path):
+    trainer = distilled(student, dense, tmp_path, "norms")
+    uploaded = filter_repo_objects(
+        [str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*")],
+        ignore_patterns=["_*", f"{PREFIX_CHECKPOINT_DIR}-*"],  # Trainer.push_to_hub's own
+    )
+    assert not [name for name in uploaded if "correct" in name]
+    pushing = config(tmp_path, teacher_correction="norms")
+    pushing.push_to_hub, pushing.hub_model_id = True, "someone/student"
+    told = correction_arguments(pushing)
+    assert (told.push_to_hub, told.hub_model_id) == (False, None)
+    assert trainer.teacher.model is not None
+
+
+@pytest.mark.parametrize("wrong", ["tokenizer", "map"])
+def test_what_cannot_be_distilled_is_told_before_the_teacher_is_trained(wrong, student, dense, tmp_path):
+    teacher, more = shutil.copytree(dense, tmp_path / "dense"), {}
+    if wrong == "tokenizer":
+        tokenizer = tiny_tokenizer()
+        tokenizer.add_tokens(["answer"])
+        tokenizer.save_pretrained(teacher)
+    else:
+        more = {"hidden_loss": ["block"], "layer_map": {0: 9}}
+    for given in (str(student), AutoModelForCausalLM.from_pretrained(student)):
+        args = config(tmp_path, teacher_correction="norms", **more)
+        with pytest.raises(InputError, match="tokenizer is another|names block 9 of the teacher"):
+            KDTrainer(given, args, train_dataset=Dataset.from_list(ROWS), teacher_model=str(teacher))
+        assert not (tmp_path / "out" / FOLDER).exists()
 
 
 def test_a_second_start_finds_it(student, dense, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ head, where the tier reads it. Every sequence carries a checksum that is checked
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from trl_prune.data.teacher_codecs import Arrays, Codec, Hidden, codec_of
 from trl_prune.data.teacher_rows import tokenizer_fingerprint
 from trl_prune.errors import InputError, first_line
 from trl_prune.lm_head import LMHead
-from trl_prune.losses.targets import TeacherTarget
+from trl_prune.losses.targets import SparseTarget, TeacherTarget
 
 
 MARKER, HEAD = "cache.json", "head.safetensors"
@@ -224,7 +224,8 @@ class TeacherCache:
         self.check_rows(keys)
         parts = [self._shards[shard].read(row) for shard, row in self._places[self.find(keys)].tolist()]
         arrays = {name: torch.cat([part[name] for part in parts]).to(device) for name in self._shards[0].names}
-        return self.codec.decode(arrays, self._head(device))
+        target = self.codec.decode(arrays, self._head(device))
+        return replace(target, vocabulary=self.facts.vocab_size) if isinstance(target, SparseTarget) else target
 
 
 class Shard:

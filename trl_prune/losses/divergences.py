@@ -64,7 +64,8 @@ def generalised_jsd(pair: Pair, beta: float) -> tuple[Tensor, Tensor]:
     Generalised Jensen-Shannon divergence (arXiv 2306.13649, section 2.1); its limits beta = 0 and 1 are the forward
     and reverse KL, which are entries of their own.
     """
-    log_m = torch.lerp(pair.p, pair.q, beta).log_()
+    # Where both probabilities are below what float32 holds, the mixture's logarithm is as low as theirs, not -inf.
+    log_m = torch.lerp(pair.p, pair.q, beta).clamp_min_(torch.finfo(pair.p.dtype).tiny).log_()
     values = beta * row_dot(pair.q, pair.log_q.sub_(log_m))
     ratio = torch.sub(pair.log_p, log_m, out=log_m)
     mean = row_dot(pair.p, ratio)

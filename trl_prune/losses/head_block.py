@@ -157,7 +157,8 @@ def _compare(student: _Distribution, teacher: Tensor | SparseTarget | None, task
         nothing = torch.zeros_like(student.log_z)
         return _Compared(nothing, nothing, nothing > 0, None)
     objective, size = task.objective, student.probs.shape[1]
-    shared = teacher.shape[1] if isinstance(teacher, Tensor) else size
+    known = teacher.shape[1] if isinstance(teacher, Tensor) else teacher.vocabulary
+    shared = size if known is None else min(size, known)
     warm = _warmed(student, objective.temperature, shared)
     against = _against_logits if isinstance(teacher, Tensor) else _against_sparse
     told = against(warm, teacher, task)

@@ -39,12 +39,14 @@ class SparseTarget:
         tail: the mass that all other ids hold together, `(N,)` float32. None where `probs` sums to 1: a sample, whose
             expected gradient is the full distribution's.
         temperature: what the teacher's logits were divided by.
+        vocabulary: how many ids it knows; None for as many as the student.
     """
 
     ids: Tensor
     probs: Tensor
     tail: Tensor | None = None
     temperature: float = 1.0
+    vocabulary: int | None = None
 
 
 TeacherTarget = HeadTarget | SparseTarget

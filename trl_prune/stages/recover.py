@@ -150,7 +150,8 @@ def check(run: Run) -> None:
         )
     for name, arm in run.recipe.recover.items():
         try:
-            check_arm({"bf16": run.recipe.dtype == "bfloat16"} | training_args(run, arm), arm.peft, arm.method)
+            args = {"bf16": run.recipe.dtype == "bfloat16"} | training_args(run, arm)
+            check_arm(args, arm.peft, arm.method, run.config.num_hidden_layers)
         except InputError as error:
             raise InputError(f"recover.{name}.{error}") from error
 

@@ -143,7 +143,8 @@ def check_training(run: Run) -> None:
     """Check the arguments of the short trainings against TRL's and peft's."""
     arm = run.recipe.search.train
     try:
-        check_arm({"bf16": run.recipe.dtype == "bfloat16"} | training_args(run, arm), arm.peft, arm.method)
+        args = {"bf16": run.recipe.dtype == "bfloat16"} | training_args(run, arm)
+        check_arm(args, arm.peft, arm.method, run.config.num_hidden_layers)
     except InputError as error:
         raise InputError(f"search.train.{error}") from error
 

@@ -29,8 +29,10 @@ from trl_prune.trainers.hidden_term import PROJECTION
 from trl_prune.trainers.kd_config import KDConfig
 from trl_prune.trainers.kd_state import without_projection
 from trl_prune.trainers.kd_trainer import KDTrainer
+from trl_prune.trainers.layer_map import block_pairs
 from trl_prune.trainers.self_distill_sft_config import SelfDistillSFTConfig
 from trl_prune.trainers.self_distill_sft_trainer import SelfDistillSFTTrainer, answers_apart
+from trl_prune.trainers.sft_arguments import LORA_DEFAULTS, on_one_device
 
 
 # Beneath the user's own arguments. Saves fall on logging steps, so that a resumed run logs what an unbroken one logs.
@@ -43,8 +45,6 @@ DEFAULTS = {
     "learning_rate": 1e-4,
     "lr_scheduler_type": "cosine",
 }
-# LoRA as self-data distillation's predecessor trained (arXiv 2402.13669), on every linear layer of the blocks.
-LORA_DEFAULTS = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 LOGGED = (
     "step",
     "epoch",
@@ -56,6 +56,7 @@ LOGGED = (
     "kd_loss",
     "hidden_loss",
     "kd_weight",
+    "hidden_weight",
 )
 OWN = {
     "output_dir",
@@ -117,8 +118,14 @@ class Trained:
     final_loss: float | None
 
 
-def check_arm(args: dict, peft: dict | None, method: str = "sft") -> None:
+def check_arm(args: dict, peft: dict | None, method: str = "sft", dense_blocks: int | None = None) -> None:
     """Check an arm's arguments against TRL's, its method's and peft's.
+
+    Args:
+        args: TRL's.
+        peft: LoraConfig's; None where all weights are trained.
+        method: `sft` or `kd`.
+        dense_blocks: how many blocks the dense model has, and a student at most, where that is known.
 
     Raises:
         InputError: an unknown name, one that is ours to set, or a value they refuse; it starts with the key.
@@ -137,14 +144,19 @@ def check_arm(args: dict, peft: dict | None, method: str = "sft") -> None:
             f"args.save_steps is {told['save_steps']}; wanted: a multiple of logging_steps ({told['logging_steps']}), "
             "so that a resumed run logs what an unbroken one does"
         )
+    for name in ("target_modules", "modules_to_save"):
+        if "lm_head" in ((peft or {}).get(name) or ()):
+            raise InputError(f"peft.{name} has 'lm_head', whose products are fused with the loss; leave it out")
     try:
-        _check_schedule(config("unused", **told))
+        _check_made(config("unused", **told), dense_blocks)
         LoraConfig(**(LORA_DEFAULTS | (peft or {})))
     except (ValueError, TypeError, ImportError) as error:
         raise InputError(f"args: {first_line(error)}") from error
 
 
-def _check_schedule(args: SFTConfig) -> None:
+def _check_made(args: SFTConfig, dense_blocks: int | None) -> None:
+    if dense_blocks and isinstance(args, KDConfig) and isinstance(args.layer_map, dict):
+        block_pairs(args.layer_map, dense_blocks, dense_blocks, None)
     # transformers looks at these only when training begins, which may be hours after the recipe was read.
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=args.learning_rate)
     told = args.lr_scheduler_kwargs or {}
@@ -190,8 +202,7 @@ def build_trainer(plan: ArmPlan, rows: Dataset) -> SFTTrainer:
         "kd": {"teacher_cache": None if plan.teacher_cache is None else str(plan.teacher_cache)},
     }
     args = CONFIGS[plan.method](str(plan.output_dir), **(DEFAULTS | plan.args | own[plan.method]))
-    if args.n_gpu > 1:  # one process trains on one device; TRL refuses DataParallel, which several visible GPUs mean
-        args._n_gpu = 1
+    on_one_device(args)
     online = plan.method == "kd" and plan.teacher_cache is None
     return TRAINERS[plan.method](
         str(plan.student),

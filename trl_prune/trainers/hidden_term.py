@@ -12,8 +12,8 @@ from trl_prune.checkpoints import Provenance
 from trl_prune.errors import InputError
 from trl_prune.losses.hidden_states import HIDDEN_LOSSES, attention_relation
 from trl_prune.trainers.kd_config import KDConfig
-from trl_prune.trainers.layer_map import Pairs, block_pairs, points_to_compare, states_to_compare
-from trl_prune.trainers.stream import INSIDE_BLOCKS, PROJECTIONS, Point
+from trl_prune.trainers.layer_map import Pairs, pairs_to_compare
+from trl_prune.trainers.stream import INSIDE_BLOCKS, PROJECTIONS, Point, ruler
 
 
 # The student's attribute that holds the projection while it trains.
@@ -29,12 +29,14 @@ class HiddenTerm:
         distance: a key of `HIDDEN_LOSSES`.
         heads: relation heads, for attention.
         student: the model the projection is hung on.
+        rulers: for each pair the teacher's norm, which both states go through; None where they are normed already.
     """
 
     pairs: Pairs = field(default_factory=Pairs)
     distance: str = "cosine"
     heads: int = 1
     student: PreTrainedModel | None = None
+    rulers: tuple[nn.Module | None, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.pairs.student)
@@ -49,19 +51,25 @@ class HiddenTerm:
 
         def compare(student: dict[Point, Tensor], learned: Tensor) -> Tensor:
             total = learned.new_zeros((), dtype=torch.float32)
-            for ours, theirs in zip(self.pairs.student, self.pairs.teacher, strict=True):
-                compared = self._relations if ours.state == "attention" else self._states
-                total = total + compared(student[ours], teacher[theirs], learned, inputs).to(total.device)
+            for ours, theirs, norm in zip(self.pairs.student, self.pairs.teacher, self.rulers, strict=True):
+                if ours.state == "attention":
+                    told = self._relations(student[ours], teacher[theirs], learned, inputs)
+                else:
+                    told = self._states(student[ours], teacher[theirs], learned, norm)
+                total = total + told.to(total.device)
             return total
 
         return compare
 
-    def _states(self, student: Tensor, teacher: Tensor, learned: Tensor, _: dict) -> Tensor:
+    def _states(self, student: Tensor, teacher: Tensor, learned: Tensor, norm: nn.Module | None) -> Tensor:
         ours = student[:, :-1][learned.to(student.device)]
         theirs = teacher[:, :-1][learned[:, -teacher.shape[1] + 1 :].to(teacher.device)].to(ours.device)
         if ours.shape[-1] != theirs.shape[-1]:
             projection = getattr(self.student, PROJECTION)
             ours = projection(ours.to(projection.weight.device, projection.weight.dtype))
+        if norm is not None:
+            # One norm for both: next to a cut the student's own is another, and states that agree would seem apart.
+            ours, theirs = (norm.to(ours.device)(states.to(ours.device).float()) for states in (ours, theirs))
         return HIDDEN_LOSSES[self.distance](ours, theirs).sum()
 
     def _relations(self, student: dict, teacher: dict, learned: Tensor, inputs: dict) -> Tensor:
@@ -81,15 +89,14 @@ def hidden_term(
     Raises:
         InputError: a map out of range, a model without such states, or checkpointing that hides them.
     """
-    counts = [model.config.get_text_config().num_hidden_layers for model in (student, teacher)]
-    states = states_to_compare(args.hidden_loss, *counts)
-    if not states:
+    pairs = pairs_to_compare(args.hidden_loss, args.layer_map, student.config, teacher.config, provenance)
+    if not pairs.student:
         return HiddenTerm()
-    pairs = points_to_compare(states, block_pairs(args.layer_map, *counts, provenance))
     check_checkpointing(pairs, args.gradient_checkpointing and _is_reentrant(args))
-    if any(state != "attention" for state in states):
+    if any(point.state != "attention" for point in pairs.student):
         hang_projection(student, teacher.config.get_text_config().hidden_size, provenance, args.seed)
-    return HiddenTerm(pairs, args.hidden_distance, _common_heads(student, teacher), student)
+    rulers = tuple(ruler(teacher, point) for point in pairs.teacher)
+    return HiddenTerm(pairs, args.hidden_distance, _common_heads(student, teacher), student, rulers)
 
 
 def _is_reentrant(args: KDConfig) -> bool:

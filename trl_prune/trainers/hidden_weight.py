@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 
-# States that agree already make the ratio as large as rounding is small; it then says nothing. The bound is ours.
+# The ratio's bound, and the mean distance of states that agree but for rounding: the ratio would say no more than how
+# small rounding is. Both are ours.
 LARGEST = 10.0
-TINY = 1e-30
+ROUNDING = 1e-6
 
 
 class HiddenWeight:
@@ -33,15 +34,15 @@ class HiddenWeight:
     def observe(self, sums: Tensor, kd_weight: float) -> None:
         """Add a batch's sums over all ranks, as `kd_metrics.sums_of` orders them."""
         if self.is_dynamic:
-            told = torch.stack([kd_weight * sums[2], sums[3]])
+            told = torch.stack([kd_weight * sums[2], sums[3], sums[0]])
             self._sums = told if self._sums is None else self._sums + told
 
     def settle(self) -> None:
         """Take on the ratio of what was observed since the last time."""
         if self._sums is not None:
-            kd, hidden = self._sums.tolist()
+            kd, hidden, positions = self._sums.tolist()
             self._sums, self._known = None, True
-            self.value = min(kd / max(hidden, TINY), LARGEST)
+            self.value = min(kd / hidden, LARGEST) if hidden > ROUNDING * positions else 0.0
 
     def resume(self, value: float) -> None:
         """Go on with the weight of a broken run."""

@@ -93,12 +93,14 @@ class KDConfig(SFTConfig):
         default="auto",
         metadata={
             "help": "Which of the teacher's blocks each of the student's is compared with, counted from 0. `auto`: "
-            "the student's last but two with the block it once was, or with the teacher's last but two; `origins`: "
-            "every block with the one it once was."
+            "the student's last but two with the block it once was; where that is unknown, or nothing before it was "
+            "cut, with the teacher's last but two; `origins`: every block with the one it once was."
         },
     )
 
     def __post_init__(self):
+        if self.greater_is_better is None and (self.metric_for_best_model or "").split("_")[-1] == "kl":
+            self.greater_is_better = False  # transformers thinks so of names that end in `loss` alone
         super().__post_init__()
         check_target(None, self.objective)
         _check_positive(temperature=self.temperature)
@@ -112,6 +114,8 @@ class KDConfig(SFTConfig):
         self._check_hidden()
 
     def _check_hidden(self) -> None:
+        if isinstance(self.hidden_loss, list) and len(self.hidden_loss) == 1:
+            self.hidden_loss = self.hidden_loss[0]  # as a command line's parser reads `--hidden_loss none`
         if self.hidden_loss not in ("auto", "none"):
             told = [self.hidden_loss] if isinstance(self.hidden_loss, str) else self.hidden_loss
             wrong = [name for name in told if name not in STATES]

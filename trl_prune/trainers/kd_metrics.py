@@ -4,6 +4,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from trl_prune.losses.positions import MASKED, learned_positions
+from trl_prune.trainers.cached_teacher import KEYS
 from trl_prune.trainers.student_forward import DistilledOutput
 
 
@@ -23,6 +25,22 @@ def sums_of(output: DistilledOutput) -> Tensor:
         output.agrees.sum(),
     ]
     return torch.stack([value.detach().float().to(nothing.device) for value in told])
+
+
+def mask_repeats(inputs: dict, accelerator: Accelerator) -> None:
+    """Mask the rows that accelerate repeats to fill the last batch of an evaluation, so that each counts once.
+
+    Args:
+        inputs: a rank's batch, one row to a sample; where rows are laid end to end, they stay as they are.
+        accelerator: it knows how many rows of all ranks' last batches are the dataset's.
+    """
+    state, labels = accelerator.gradient_state, inputs["labels"]
+    if not state.end_of_dataloader or state.remainder <= 0 or "attention_mask" not in inputs:
+        return
+    own = max(state.remainder - accelerator.process_index * len(labels), 0)
+    if KEYS in inputs:
+        inputs[KEYS] = inputs[KEYS][: int(learned_positions(labels).any(1)[:own].sum())]
+    labels[own:] = MASKED
 
 
 class Totals:

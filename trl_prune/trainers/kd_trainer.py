@@ -1,6 +1,6 @@
 """Knowledge distillation as a drop-in for TRL's SFTTrainer (arXiv 2407.14679)."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,17 +10,18 @@ from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.modeling_outputs import ModelOutput
+from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
 from trl_prune.checkpoints import Provenance
-from trl_prune.errors import InputError
 from trl_prune.losses.positions import MASKED
 from trl_prune.losses.targets import HeadTarget
 from trl_prune.trainers.cached_teacher import KeyedCollator, cached_teacher, check_alignment, check_datasets
 from trl_prune.trainers.hidden_term import HiddenTerm, hidden_term
 from trl_prune.trainers.hidden_weight import HiddenWeight
+from trl_prune.trainers.kd_checks import check_arguments, check_before_correction, check_optimizer, leave_out_unasked
 from trl_prune.trainers.kd_config import KDConfig
-from trl_prune.trainers.kd_metrics import IN_EVALUATION, Totals, sums_of
+from trl_prune.trainers.kd_metrics import IN_EVALUATION, Totals, mask_repeats, sums_of
 from trl_prune.trainers.kd_state import read_state, without_projection, write_state
 from trl_prune.trainers.origins import carry_provenance, checkpoint_of, provenance_of
 from trl_prune.trainers.sft_arguments import by_name, own_config
@@ -78,23 +79,26 @@ class KDTrainer(SFTTrainer):
             source = find_teacher(teacher_model, model, args.teacher_model_init_kwargs)
         named = by_name(rest, more)
         if source is not None and args.teacher_correction is not None and train_dataset is not None:
+            check_before_correction(source, model, args, named.get("processing_class"))
             source = corrected(source, args, train_dataset, named)
         super().__init__(model, args, data_collator, train_dataset, **named)
         check_arguments(self)
+        leave_out_unasked(self)
         self.provenance_dir = checkpoint_of(model)
         if self.args.teacher_cache is None:
-            self._hear(source, provenance_of(model))
+            self._hear(source, provenance_of(model, source.config))
         else:
             self._look_up(source)
         self.hidden_weight = HiddenWeight(self.args.hidden_weight)
-        self._totals = {"train": Totals(), "eval": Totals()}
+        self._trained, self._evaluated = Totals(), Totals()
         distil_in_forward(self._base)
 
     def _hear(self, source: TeacherSource, provenance: Provenance | None) -> None:
         """Take a teacher into memory."""
-        check_tokenizers(source, self._base, self._tokenizer)
+        check_tokenizers(source, self._base.config, self._tokenizer)
         model = self._shared(source, provenance) or source.load(self.args.device)
         self.hidden_term = hidden_term(self._base, model, self.args, provenance)
+        check_optimizer(self.optimizer, self._base)
         self.teacher = Teacher(model, self.accelerator)
 
     def _shared(self, source: TeacherSource, provenance: Provenance | None) -> PreTrainedModel | None:
@@ -128,6 +132,8 @@ class KDTrainer(SFTTrainer):
     ) -> Tensor | tuple[Tensor, ModelOutput]:
         """Return TRL's loss, with the distillation's in the place of the cross-entropy."""
         inputs["labels"][:, 0] = MASKED  # no token predicts it, not even the virtual ones of prompt learning
+        if not self.model.training:
+            mask_repeats(inputs, self.accelerator)
         lesson = self._lesson(inputs)
         listener = Listener(model, lesson)
         result = super().compute_loss(listener, inputs, return_outputs, num_items_in_batch)
@@ -168,7 +174,7 @@ class KDTrainer(SFTTrainer):
         if not torch.isfinite(sums).all() and isinstance(lesson.target, HeadTarget):
             name_bad_rows(lesson.target, inputs)
         training = self.model.training
-        total = self._totals["train" if training else "eval"].add(sums, self.accelerator)
+        total = (self._trained if training else self._evaluated).add(sums, self.accelerator)
         if training:
             self.hidden_weight.observe(total, self.args.kd_weight)
 
@@ -192,21 +198,26 @@ class KDTrainer(SFTTrainer):
                 self.hidden_weight.observe(sums, self.args.kd_weight)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log as SFTTrainer does, with the distillation's means beside its own."""
-        mode = "train" if self.model.training else "eval"
-        # `eval_loss`, or `eval_NAME_loss` of one of several datasets: ours are called after theirs.
-        prefix = "" if mode == "train" else next((key[:-4] for key in logs if key.endswith("_loss")), "eval_")
-        logs.update({f"{prefix}{name}": value for name, value in self._means(mode).items()})
+        """Log as SFTTrainer does, with the distillation's means of the steps since the last time beside its own."""
+        if self.model.training:
+            logs.update(self._means(self._trained, set(IN_EVALUATION)))
         super().log(logs, start_time)
 
-    def _means(self, mode: str) -> dict[str, float]:
-        told = self._totals[mode].take()
+    def evaluation_loop(self, *args: object, metric_key_prefix: str = "eval", **more: object) -> EvalLoopOutput:
+        """Evaluate or predict as SFTTrainer does, with the distillation's means among the metrics."""
+        self._evaluated = Totals()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **more)
+        means = self._means(self._evaluated)
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
+        return output
+
+    def _means(self, totals: Totals, unasked: Collection[str] = ()) -> dict[str, float]:
+        told = totals.take()
         if not told:
             return {}
         told |= {"kd_weight": self.args.kd_weight, "hidden_weight": self.hidden_weight.value}
-        unasked = set() if mode == "eval" else set(IN_EVALUATION)
-        unasked |= set() if self.hidden_term else {"hidden_loss", "hidden_weight"}
-        return {name: value for name, value in told.items() if name not in unasked}
+        absent = () if self.hidden_term else ("hidden_loss", "hidden_weight")
+        return {name: value for name, value in told.items() if name not in (*unasked, *absent)}
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save as SFTTrainer does, without what only training needs, and carry the provenance on."""
@@ -214,9 +225,10 @@ class KDTrainer(SFTTrainer):
         if self.args.should_save:
             carry_provenance(self.provenance_dir, Path(output_dir or self.args.output_dir))
 
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self.hidden_term:
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save as SFTTrainer does; a checkpoint to go on from also gets what only training needs."""
+        super().save_model(output_dir, _internal_call)
+        if self.hidden_term and _internal_call and output_dir is not None:
             write_state(self._base, self.hidden_weight, Path(output_dir), self.args.should_save)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -224,23 +236,6 @@ class KDTrainer(SFTTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and self.hidden_term:
             read_state(self._base, self.hidden_weight, Path(checkpoint))
-
-
-def check_arguments(trainer: SFTTrainer) -> None:
-    """Refuse what distillation cannot do.
-
-    Raises:
-        InputError: the sequence is spread over ranks, FSDP is of version 1, or no row has a token to learn.
-    """
-    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
-    if plugin is not None and plugin.fsdp_version == 1:
-        raise InputError("KDTrainer wants FSDP 2, which leaves modules in place; set `fsdp_version: 2`")
-    parallel = trainer.accelerator.parallelism_config
-    if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
-        raise InputError("context and sequence parallelism spread a row over ranks, which the teacher does not follow")
-    rows = trainer.train_dataset
-    if isinstance(rows, Dataset) and not len(rows):
-        raise InputError("no row of the training dataset has a token to learn: the loss's mask leaves none")
 
 
 class Listener:

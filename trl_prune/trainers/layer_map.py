@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
+from transformers import PreTrainedConfig
+
 from trl_prune.checkpoints import Provenance
 from trl_prune.errors import InputError
+from trl_prune.pruning.families import LAYERS
 from trl_prune.trainers.stream import Point
 
 
@@ -30,6 +33,23 @@ def states_to_compare(told: list[str] | str, student_blocks: int, teacher_blocks
     return ["embedding", "block"] if student_blocks <= (1 - DEEP_CUT) * teacher_blocks else []
 
 
+def pairs_to_compare(
+    hidden_loss: list[str] | str,
+    layer_map: dict | str,
+    student: PreTrainedConfig,
+    teacher: PreTrainedConfig,
+    provenance: Provenance | None,
+) -> Pairs:
+    """Return the points that are compared, none where no state is.
+
+    Raises:
+        InputError: a map out of range, or one that needs a provenance that is not there.
+    """
+    counts = [config.get_text_config().num_hidden_layers for config in (student, teacher)]
+    states = states_to_compare(hidden_loss, *counts)
+    return points_to_compare(states, block_pairs(layer_map, *counts, provenance)) if states else Pairs()
+
+
 def block_pairs(
     told: dict | str, student_blocks: int, teacher_blocks: int, provenance: Provenance | None
 ) -> dict[int, int]:
@@ -44,16 +64,22 @@ def block_pairs(
             raise InputError("layer_map is 'origins', but the student has no provenance whose `keep` fits both models")
         return dict(enumerate(origins))
     if told == "auto":
-        block = max(student_blocks - FROM_THE_END, 0)
-        return {block: origins[block] if origins else max(teacher_blocks - FROM_THE_END, 0)}
+        block, theirs = (max(count - FROM_THE_END, 0) for count in (student_blocks, teacher_blocks))
+        return {block: theirs if origins is None or _is_untouched(block, origins, provenance) else origins[block]}
     return _checked(told, student_blocks, teacher_blocks)
 
 
 def _origins(student_blocks: int, teacher_blocks: int, provenance: Provenance | None) -> list[int] | None:
     if provenance is None:
         return None
-    kept = provenance.keep.get("num_hidden_layers", list(range(student_blocks)))
+    kept = provenance.keep.get(LAYERS, list(range(student_blocks)))
     return kept if len(kept) == student_blocks and max(kept) < teacher_blocks else None
+
+
+def _is_untouched(block: int, origins: list[int], provenance: Provenance) -> bool:
+    """Say whether nothing was cut or changed up to a block, which then says what its origin says."""
+    prefix = origins[: block + 1] == list(range(block + 1))
+    return prefix and not provenance.edits and provenance.keep.keys() <= {LAYERS}
 
 
 def _checked(told: dict, student_blocks: int, teacher_blocks: int) -> dict[int, int]:

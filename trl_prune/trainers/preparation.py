@@ -7,6 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
 from trl_prune.trainers.self_distill_sft_trainer import answers_apart
+from trl_prune.trainers.sft_arguments import on_one_device
 
 
 # The arguments that decide how rows become tokens.
@@ -53,8 +54,7 @@ def prepare_rows(rows: Dataset, args: dict, tokenizer: PreTrainedTokenizerBase, 
     """
     with TemporaryDirectory() as folder:
         told = SFTConfig(folder, report_to="none", bf16=False, gradient_checkpointing=False, **preparation_args(args))
-        if told.n_gpu > 1:  # one process on one device; TRL refuses DataParallel, which several visible GPUs mean
-            told._n_gpu = 1
+        on_one_device(told)
         rows = answers_apart(rows, told) if answers_only else rows
         trainer = SFTTrainer(_stand_in(len(tokenizer)), told, train_dataset=rows, processing_class=tokenizer)
     prepared = trainer.train_dataset

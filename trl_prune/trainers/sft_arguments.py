@@ -11,6 +11,8 @@ from trl_prune.trainers.trl_names import config_model_id
 
 
 Config = TypeVar("Config", bound=SFTConfig)
+# LoRA as self-data distillation's predecessor trained (arXiv 2402.13669), on every linear layer of the blocks.
+LORA_DEFAULTS = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 
 
 def by_name(rest: tuple, more: dict) -> dict:
@@ -30,5 +32,12 @@ def own_config(kind: type[Config], args: SFTConfig | TrainingArguments | None, m
     if args is None:
         name = model if isinstance(model, str) else config_model_id(model.config)
         return kind(f"{name.split('/')[-1]}-{suffix}")
+    known = {entry.name for entry in fields(kind) if entry.init}  # a subclass of theirs may have fields of its own
     # Not `to_dict`, which hides every field whose name ends in `_token`.
-    return kind(**{entry.name: getattr(args, entry.name) for entry in fields(args) if entry.init})
+    return kind(**{entry.name: getattr(args, entry.name) for entry in fields(args) if entry.name in known})
+
+
+def on_one_device(args: TrainingArguments) -> None:
+    """Let a process train on one device; TRL refuses DataParallel, which several visible GPUs mean."""
+    if args.n_gpu > 1:
+        args._n_gpu = 1

@@ -1,16 +1,18 @@
-"""Read a model's intermediate states while it runs, as the norm that reads them next sees them."""
+"""Read a model's intermediate states while it runs, and find the norms that read them."""
 
+import copy
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-import torch
+from accelerate.utils import align_module_device
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
 from trl_prune.errors import InputError
-from trl_prune.trainers.sharded import whole
+from trl_prune.trainers.trl_names import gathered_head
 
 
 class Point(NamedTuple):
@@ -27,6 +29,7 @@ class Point(NamedTuple):
 
 # What a block calls the norm of its input; families without one (OLMo 2) hand the stream on as it is.
 INPUT_NORMS = ("input_layernorm", "ln_1", "self_attn_layer_norm")
+FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "embedding_norm")
 MLPS = ("mlp", "fc1")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 INSIDE_BLOCKS = ("mlp", "attention")
@@ -50,7 +53,8 @@ def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
 def reading(model: PreTrainedModel, points: tuple[Point, ...]) -> Iterator[dict[Point, Tensor]]:
     """Let a causal LM's next forward fill in the states at some points, `(batch, tokens, width)`.
 
-    Blocks may be checkpointed: the stream is read where it enters a block, which keeps its graph.
+    The stream is as it enters the next block, or the final norm: what is read there keeps its graph where blocks are
+    checkpointed.
 
     Raises:
         InputError: the model has no such module.
@@ -72,8 +76,38 @@ def _hooks(model: PreTrainedModel, point: Point, told: dict[Point, Tensor]) -> l
         return _projections(blocks[point.block], point, told)
     reader = point.block + (point.state == "block")
     if reader < len(blocks):
-        return [_before(blocks[reader], point, told, _input_norm(blocks[reader]))]
-    return [_after_all(model.base_model, point, told)]
+        return [_before(blocks[reader], point, told)]
+    norm = _child(model.get_decoder(), FINAL_NORMS)
+    return [_after_all(model.base_model, point, told) if norm is None else _before(norm, point, told)]
+
+
+def ruler(model: PreTrainedModel, point: Point) -> nn.Module | None:
+    """Return a frozen float32 copy of the norm that reads a state of the stream, None where there is none.
+
+    States inside a block are after its norms already.
+    """
+    if point.state in INSIDE_BLOCKS:
+        return None
+    blocks, number = blocks_of(model), point.block + (point.state == "block")
+    inside = number < len(blocks)
+    norm = _child(blocks[number], INPUT_NORMS) if inside else _child(model.get_decoder(), FINAL_NORMS)
+    if norm is None:
+        return None
+    with gathered_head(*norm.parameters()), align_module_device(norm):
+        return _frozen(norm)
+
+
+def _frozen(norm: nn.Module) -> nn.Module:
+    """Return a module of its own with a norm's weights, without the hooks that offload or shard the norm."""
+    own = copy.copy(norm)
+    own._forward_hooks, own._forward_pre_hooks = OrderedDict(), OrderedDict()
+    own._parameters = {
+        name: weight if weight is None else nn.Parameter(weight.detach().float().clone(), requires_grad=False)
+        for name, weight in norm.named_parameters(recurse=False)
+    }
+    for name in ("_hf_hook", "_old_forward", "forward"):  # accelerate's, where weights are offloaded
+        vars(own).pop(name, None)
+    return own
 
 
 def _after_all(backbone: nn.Module, point: Point, told: dict[Point, Tensor]) -> object:
@@ -83,18 +117,11 @@ def _after_all(backbone: nn.Module, point: Point, told: dict[Point, Tensor]) -> 
     return backbone.register_forward_hook(read)
 
 
-def _before(module: nn.Module, point: Point, told: dict[Point, Tensor], norm: nn.Module | None = None) -> object:
+def _before(module: nn.Module, point: Point, told: dict[Point, Tensor]) -> object:
     def read(_: nn.Module, given: tuple, named: dict) -> None:
-        states = given[0] if given else named["hidden_states"]
-        told.setdefault(point, states if norm is None else _normed(norm, states))
+        told.setdefault(point, given[0] if given else named["hidden_states"])
 
     return module.register_forward_pre_hook(read, with_kwargs=True)
-
-
-def _normed(norm: nn.Module, states: Tensor) -> Tensor:
-    """Return normed states; the norm is the ruler here, so its weights get no gradient from what is measured."""
-    weights = {name: whole(weight.detach()) for name, weight in norm.named_parameters()}
-    return torch.func.functional_call(norm, weights, (states,))
 
 
 def _projections(block: nn.Module, point: Point, told: dict[Point, Tensor]) -> list:
@@ -114,14 +141,13 @@ def _projections(block: nn.Module, point: Point, told: dict[Point, Tensor]) -> l
     return [hook(name) for name in PROJECTIONS]
 
 
-def _input_norm(block: nn.Module) -> nn.Module | None:
-    children = dict(block.named_children())
-    return next((children[name] for name in INPUT_NORMS if name in children), None)
-
-
 def _named(block: nn.Module, names: tuple[str, ...], point: Point) -> nn.Module:
-    children = dict(block.named_children())
-    found = next((children[name] for name in names if name in children), None)
+    found = _child(block, names)
     if found is None:
         raise InputError(f"hidden_loss names {point.state!r}, but {type(block).__name__} has none of {names}")
     return found
+
+
+def _child(module: nn.Module, names: tuple[str, ...]) -> nn.Module | None:
+    children = dict(module.named_children())
+    return next((children[name] for name in names if name in children), None)

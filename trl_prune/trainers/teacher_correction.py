@@ -21,17 +21,18 @@ from trl import SFTConfig, SFTTrainer
 from trl_prune.checkpoints import atomic_folder, copy_companions, fingerprint, load_config, write_json
 from trl_prune.errors import InputError
 from trl_prune.trainers.kd_config import KDConfig
+from trl_prune.trainers.sft_arguments import LORA_DEFAULTS
 from trl_prune.trainers.teachers import TeacherSource
 
 
-FOLDER = "corrected_teacher"
+# Beginning with `_`, it is left out where `push_to_hub` uploads the output folder.
+FOLDER = "_corrected_teacher"
 MARK = "correction.json"
 # Arguments that do not touch what is learned.
 ELSEWHERE = (
     "output_dir", "run_name", "logging", "report", "disable_tqdm", "hub", "push", "save", "eval", "log", "project",
     "dataloader_num", "dataset_num", "trackio",
 )  # fmt: skip
-LORA = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 
 
 def corrected(source: TeacherSource, args: KDConfig, dataset: object, named: dict) -> TeacherSource:
@@ -53,9 +54,9 @@ def corrected(source: TeacherSource, args: KDConfig, dataset: object, named: dic
     if mark is not None and _is_done(target, mark):
         return TeacherSource(target, init_kwargs=source.init_kwargs)
     preparing = {name: named[name] for name in ("processing_class", "formatting_func") if name in named}
-    peft = LoraConfig(**LORA) if args.teacher_correction == "lora" else None
+    peft = LoraConfig(**LORA_DEFAULTS) if args.teacher_correction == "lora" else None
     model = _trainable(str(source.folder), args.teacher_correction, args)
-    trainer = SFTTrainer(model, _arguments(args), train_dataset=dataset, peft_config=peft, **preparing)
+    trainer = SFTTrainer(model, correction_arguments(args), train_dataset=dataset, peft_config=peft, **preparing)
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         raise InputError(
             "teacher_correction keeps the teacher whole on every device, and this run shards models; correct it in a "
@@ -70,9 +71,11 @@ def corrected(source: TeacherSource, args: KDConfig, dataset: object, named: dic
     return TeacherSource(target, init_kwargs=source.init_kwargs)
 
 
-def _arguments(args: KDConfig) -> SFTConfig:
+def correction_arguments(args: KDConfig) -> SFTConfig:
+    """Return the arguments of the correction: the distillation's, but that nothing is published or kept on the way."""
     told = {entry.name: getattr(args, entry.name) for entry in fields(SFTConfig) if entry.init}
-    kept = {"output_dir": str(Path(args.output_dir) / "correction"), "save_strategy": "no", "eval_strategy": "no"}
+    kept = {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False, "push_to_hub": False}
+    kept |= {"output_dir": str(Path(args.output_dir) / "_correction"), "hub_model_id": None}
     return SFTConfig(**(told | kept | (args.teacher_correction_args or {})))
 
 
@@ -99,7 +102,9 @@ def _mark(folder: Path, args: KDConfig, dataset: object) -> dict | None:
     rows = hashlib.sha256(json.dumps(dataset.column_names).encode())
     for batch in dataset.iter(1000):
         rows.update(json.dumps(batch, default=str).encode())
-    decides = {name: value for name, value in _arguments(args).to_dict().items() if not name.startswith(ELSEWHERE)}
+    decides = {
+        name: value for name, value in correction_arguments(args).to_dict().items() if not name.startswith(ELSEWHERE)
+    }
     told = {"how": args.teacher_correction, "args": decides, "rows": rows.hexdigest()[:16]}
     return json.loads(json.dumps(told | {"teacher": fingerprint(folder)}, default=str))
 

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator, DistributedType
 from accelerate.utils import is_peft_model
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from trl_prune.checkpoints import load_config, load_tokenizer, locate
 from trl_prune.errors import InputError
@@ -54,7 +54,7 @@ class TeacherSource:
     init_kwargs: dict | None = None
 
     @property
-    def config(self) -> object:
+    def config(self) -> PreTrainedConfig:
         """The teacher's config."""
         return self.model.config if self.folder is None else load_config(self.folder)
 
@@ -62,8 +62,10 @@ class TeacherSource:
         """Return the teacher's tokenizer, None where a model in memory does not lead to one."""
         if self.folder is not None:
             return load_tokenizer(self.folder)
-        name = config_model_id(self.model.config)
-        return load_tokenizer(Path(name)) if name and (Path(name) / "tokenizer_config.json").is_file() else None
+        try:
+            return load_tokenizer(config_model_id(self.model.config))
+        except InputError:
+            return None
 
     def load(self, device: torch.device) -> PreTrainedModel:
         """Return the model, frozen, where its user or `device` wants it."""
@@ -94,20 +96,24 @@ def find_teacher(given: str | PreTrainedModel | None, student: object, init_kwar
     return TeacherSource(folder=folder, init_kwargs=told)
 
 
-def check_tokenizers(teacher: TeacherSource, student: PreTrainedModel, ours: PreTrainedTokenizerBase) -> None:
+def check_tokenizers(teacher: TeacherSource, student: PreTrainedConfig, ours: PreTrainedTokenizerBase) -> None:
     """Check that both models mean the same by the same ids, by letting both tokenizers encode.
 
     Raises:
         InputError: they do not, or cannot be asked where the vocabularies differ in size.
     """
     theirs = teacher.tokenizer()
-    sizes = [config.get_text_config().vocab_size for config in (student.config, teacher.config)]
+    sizes = [config.get_text_config().vocab_size for config in (student, teacher.config)]
     if theirs is None and sizes[0] != sizes[1]:
         raise InputError(
             f"the teacher's vocabulary has {sizes[1]} ids and the student's {sizes[0]}, and the teacher in memory has "
             "no tokenizer to compare; give `teacher_model` as a folder or hub id"
         )
-    if theirs is not None:
+    if theirs is None:
+        logger.warning(
+            "The teacher in memory leads to no tokenizer: whether its ids mean what the student's mean is unknown"
+        )
+    else:
         _check_encodings(ours, theirs)
     if sizes[0] != sizes[1]:
         logger.warning(
