@@ -49,7 +49,7 @@ def ours(hidden, weight, teacher_hidden, teacher_weight, labels):
     from trl_prune.losses.head_block import Objective
     from trl_prune.losses.targets import HeadTarget
 
-    told = distill(hidden, LMHead(weight), labels, HeadTarget(teacher_hidden, teacher_weight), Objective())
+    told = distill(hidden, LMHead(weight), labels, HeadTarget(teacher_hidden, LMHead(teacher_weight)), Objective())
     return *torch.autograd.grad(told.loss, (hidden, weight)), told.loss
 
 

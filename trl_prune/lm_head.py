@@ -1,6 +1,7 @@
 """How a causal LM makes logits of its final states."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +30,11 @@ class LMHead:
 
     def first(self, count: int | None) -> "LMHead":
         """Return the head of the first ids, `count` of them, or of all."""
-        bias = None if self.bias is None else self.bias[:count]
-        return LMHead(self.weight[:count], bias, self.scale, self.softcap)
+        return self.each(lambda part: part[:count])
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "LMHead":
+        """Return the head with its tensors changed."""
+        return replace(self, weight=change(self.weight), bias=None if self.bias is None else change(self.bias))
 
     def logits(self, states: Tensor) -> Tensor:
         """Return float32 logits, `(..., vocab_size)`, of final states, `(..., hidden_size)`."""

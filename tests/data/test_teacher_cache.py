@@ -82,8 +82,8 @@ def test_hidden_brings_the_teachers_own_head(tmp_path, family):
     told = cache.targets(keys_of(rows))
     torch.testing.assert_close(told.hidden, online(loader.model, rows), atol=2**-7, rtol=2**-7)
     wanted = lm_head(loader.model)
-    assert torch.equal(told.weight, wanted.weight)
-    assert (told.bias, told.scale, told.softcap) == (wanted.bias, wanted.scale, wanted.softcap)
+    assert torch.equal(told.head.weight, wanted.weight)
+    assert (told.head.bias, told.head.scale, told.head.softcap) == (wanted.bias, wanted.scale, wanted.softcap)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
@@ -291,8 +291,8 @@ def test_ids_that_only_pad_the_teachers_vocabulary_are_left_out(tmp_path, codec)
     told = cache.targets(keys_of(rows))
     wanted = lm_head(loader.model).logits(online(loader.model, rows))[:, :200].softmax(-1)
     if codec.tier == "hidden":
-        assert len(told.weight) == 200
-        got = (told.hidden @ told.weight.T).softmax(-1)
+        assert len(told.head.weight) == 200
+        got = (told.hidden @ told.head.weight.T).softmax(-1)
     else:
         assert int(told.ids.max()) < 200
         got = torch.zeros_like(wanted).scatter_add_(1, told.ids, told.probs)

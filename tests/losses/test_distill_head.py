@@ -29,7 +29,9 @@ def student(bias: bool = True, **more: object) -> tuple[Tensor, LMHead]:
 
 
 def teacher(vocab: int = VOCAB, **more: object) -> HeadTarget:
-    return HeadTarget(random(N, TEACHER_WIDTH, seed=4), random(vocab, TEACHER_WIDTH, seed=5, scale=0.5), **more)
+    return HeadTarget(
+        random(N, TEACHER_WIDTH, seed=4), LMHead(random(vocab, TEACHER_WIDTH, seed=5, scale=0.5), **more)
+    )
 
 
 LABELS = torch.randint(0, VOCAB, (N,), generator=torch.Generator().manual_seed(6))
@@ -42,7 +44,7 @@ def small_chunks(monkeypatch):
     monkeypatch.setitem(distill_head.BLOCK_BYTES, "cpu", 2 * 4 * VOCAB)
 
 
-def dense_logits(hidden: Tensor, head: LMHead | HeadTarget) -> Tensor:
+def dense_logits(hidden: Tensor, head: LMHead) -> Tensor:
     bias = 0 if head.bias is None else head.bias.double()
     logits = (hidden.double() @ head.weight.double().T + bias) * head.scale
     return logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)
@@ -75,7 +77,9 @@ def dense_loss(hidden: Tensor, head: LMHead, target: HeadTarget | None, objectiv
     weights = log_probs.exp().detach() if objective.dynamic_fine_tuning else 1
     loss = -objective.ce_weight * (weights * log_probs).sum()
     if target is not None:
-        loss = loss + objective.kd_weight * dense_divergence(z, dense_logits(target.hidden, target), objective).sum()
+        loss = (
+            loss + objective.kd_weight * dense_divergence(z, dense_logits(target.hidden, target.head), objective).sum()
+        )
     return loss
 
 
@@ -148,7 +152,7 @@ def test_trls_chunked_divergence_agrees(name, beta, temperature):
     target = teacher()
     told = distill(hidden, head, LABELS, target, Objective(name, beta or 0.5, temperature, False))
     theirs, entropy = ChunkedDivergenceFunction.apply(
-        hidden, head.weight, head.bias, target.hidden, target.weight, None, beta, temperature
+        hidden, head.weight, head.bias, target.hidden, target.head.weight, None, beta, temperature
     )
     torch.testing.assert_close(told.divergence, theirs.detach(), atol=1e-5, rtol=1e-4)
     leaves = (hidden, head.weight, head.bias)
@@ -177,7 +181,7 @@ def test_evaluation_tells_kl_and_agreement_whatever_is_trained(objective):
     target = teacher()
     with torch.no_grad():
         told = distill(hidden, head, LABELS, target, objective)
-        z, t = dense_logits(hidden, head), dense_logits(target.hidden, target)
+        z, t = dense_logits(hidden, head), dense_logits(target.hidden, target.head)
         torch.testing.assert_close(told.kl.double(), dense_divergence(z, t, Objective()), atol=1e-5, rtol=1e-4)
     assert torch.equal(told.agrees, z.argmax(-1) == t.argmax(-1))
     assert not told.loss.requires_grad
@@ -187,7 +191,7 @@ def test_evaluation_tells_kl_and_agreement_whatever_is_trained(objective):
 def test_a_model_agrees_with_itself(name):
     hidden, head = student()
     with torch.no_grad():
-        told = distill(hidden, head, LABELS, HeadTarget(hidden, head.weight, head.bias), Objective(name))
+        told = distill(hidden, head, LABELS, HeadTarget(hidden, head), Objective(name))
     assert told.divergence.abs().max() < 1e-6
     assert told.agrees.all()
 
@@ -213,7 +217,7 @@ def test_gradients_follow_what_is_done_with_the_sum():
 
 def test_no_position_is_a_zero_with_a_gradient():
     hidden, head = student()
-    target = HeadTarget(torch.zeros(0, TEACHER_WIDTH), teacher().weight)
+    target = HeadTarget(torch.zeros(0, TEACHER_WIDTH), teacher().head)
     told = distill(hidden[:0], head, LABELS[:0], target, Objective(ce_weight=1.0))
     told.loss.backward()
     assert told.loss == 0
@@ -223,7 +227,7 @@ def test_no_position_is_a_zero_with_a_gradient():
 def sparse(objective: Objective, k: int, tail: bool) -> tuple[SparseTarget, Tensor]:
     """The teacher's likeliest ids, as a cache tells them, and its dense logits."""
     target = teacher()
-    logits = dense_logits(target.hidden, target)
+    logits = dense_logits(target.hidden, target.head)
     probs, ids = (logits / objective.temperature).softmax(-1).float().topk(k)
     if not tail:
         return SparseTarget(ids, probs / probs.sum(1, keepdim=True)), logits

@@ -100,7 +100,7 @@ def test_a_padded_vocabulary_that_keeps_its_mass_is_found(tmp_path, monkeypatch)
         told = right(logits)
         return told._replace(probs=told.probs[:, :64].contiguous(), log_probs=told.log_probs[:, :64].contiguous())
 
-    monkeypatch.setattr(distill_head, "_shared", lambda job: len(job.target.weight))
+    monkeypatch.setattr(distill_head, "_shared", lambda job: len(job.target.head.weight))
     monkeypatch.setattr(head_block, "_normalised", cut)
     with pytest.raises(ConformanceError, match="a padded teacher is not that over the shared ids"):
         CHECKS["vocabulary"](build, tmp_path)

@@ -5,6 +5,7 @@ import torch
 from trl.trainer.utils import add_fused_lm_head
 
 from tests.conftest import tiny_model
+from trl_prune.lm_head import LMHead
 from trl_prune.losses.head_block import Objective
 from trl_prune.losses.targets import HeadTarget
 from trl_prune.trainers.student_forward import Lesson, detached, distil_in_forward
@@ -59,7 +60,7 @@ def test_nothing_to_learn_reaches_every_weight_with_a_zero():
     inputs["labels"] = torch.full_like(inputs["labels"], -100)
     add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
     distil_in_forward(model)
-    target = HeadTarget(torch.zeros(0, 32), model.lm_head.weight.detach())
+    target = HeadTarget(torch.zeros(0, 32), LMHead(model.lm_head.weight.detach()))
     output = model(**inputs, fused_lm_head=True, lesson=Lesson(target, Objective()))
     output.objective.backward()
     assert output.objective == 0

@@ -136,7 +136,7 @@ class Hidden:
 
     def decode(self, arrays: Arrays, head: LMHead) -> HeadTarget:
         """Return states, in the head's dtype, and head."""
-        return HeadTarget(arrays["states"].to(head.weight.dtype), head.weight, head.bias, head.scale, head.softcap)
+        return HeadTarget(arrays["states"].to(head.weight.dtype), head)
 
 
 Codec = Sampled | TopK | Hidden

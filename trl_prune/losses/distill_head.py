@@ -48,7 +48,8 @@ def distill(
     wanted = [torch.is_grad_enabled() and t is not None and t.requires_grad for t in (hidden, head.weight, head.bias)]
     dtype = _autocast_dtype(hidden)
     if isinstance(target, HeadTarget):
-        target = replace(target, weight=target.weight.to(dtype or target.weight.dtype))
+        weight = target.head.weight
+        target = replace(target, head=replace(target.head, weight=weight.to(dtype or weight.dtype)))
     job = _Job(head, labels, target, objective, tuple(wanted), dtype or hidden.dtype)
     return HeadOutput(*_DistillHead.apply(hidden, head.weight, head.bias, job))
 
@@ -139,7 +140,7 @@ def _run(hidden: Tensor, job: _Job) -> tuple[tuple[Tensor, ...], list[Tensor | N
 
 def _rows_in(sizes: dict[str, int], job: _Job, least: int = 1) -> int:
     """Return how many rows of logits are of a size on the job's device, `least` of them where it has not as many."""
-    vocab = max(len(job.head.weight), len(job.target.weight) if isinstance(job.target, HeadTarget) else 0)
+    vocab = max(len(job.head.weight), len(job.target.head.weight) if isinstance(job.target, HeadTarget) else 0)
     size = sizes.get(job.head.weight.device.type, sizes["cuda"])
     return max(least, size // (4 * vocab))
 
@@ -158,12 +159,12 @@ def _tiles(count: int, job: _Job) -> tuple[Tensor, Tensor]:
 def _teach(target: TeacherTarget | None, rows: slice, out: Tensor) -> None:
     """Write the logits of a teacher that is told by its head."""
     if isinstance(target, HeadTarget):
-        head_logits(target.hidden[rows].to(target.weight.dtype), target, out)
+        head_logits(target.hidden[rows].to(target.head.weight.dtype), target.head, out)
 
 
 def _shared(job: _Job) -> int:
     """Return how many ids a teacher that is told by its head shares with the student."""
-    return min(len(job.head.weight), len(job.target.weight)) if isinstance(job.target, HeadTarget) else 0
+    return min(len(job.head.weight), len(job.target.head.weight)) if isinstance(job.target, HeadTarget) else 0
 
 
 def _rows_of(target: SparseTarget | None, rows: slice) -> SparseTarget | None:
@@ -203,7 +204,7 @@ def _accumulate(gradients: list[Tensor | None], slope: Tensor, hidden: Tensor, j
         of_weight += slope.t() @ hidden[rows]
 
 
-def head_logits(hidden: Tensor, head: LMHead | HeadTarget, out: Tensor) -> None:
+def head_logits(hidden: Tensor, head: LMHead, out: Tensor) -> None:
     """Write the logits of the first ids, as many as `out` has columns, into `(n, columns)` float32."""
     weight = head.weight[: out.shape[1]]
     if weight.dtype == out.dtype:

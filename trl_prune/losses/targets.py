@@ -5,27 +5,20 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from trl_prune.lm_head import LMHead
+
 
 @dataclass(frozen=True)
 class HeadTarget:
     """A full distribution at each position, told by the states it is computed from; logits never exist whole.
 
-    `logits = softcap * tanh(scale * (hidden @ weight.T + bias) / softcap)`.
-
     Attributes:
         hidden: final states, post-norm, `(N, teacher hidden_size)`.
-        weight: the LM head, `(teacher vocab_size, teacher hidden_size)`; rows beyond the student's vocabulary are left
-            out and the mass renormalised.
-        bias: the head's bias, `(teacher vocab_size,)`.
-        scale: factor on the logits.
-        softcap: bound of the logits, None where they are not bounded.
+        head: the teacher's; ids beyond the student's vocabulary are left out and the mass renormalised.
     """
 
     hidden: Tensor
-    weight: Tensor
-    bias: Tensor | None = None
-    scale: float = 1.0
-    softcap: float | None = None
+    head: LMHead
 
 
 @dataclass(frozen=True)
@@ -54,5 +47,7 @@ TeacherTarget = HeadTarget | SparseTarget
 
 def on_device(target: TeacherTarget, device: torch.device) -> TeacherTarget:
     """Return a target with its tensors on a device."""
+    if isinstance(target, HeadTarget):
+        return HeadTarget(target.hidden.to(device), target.head.each(lambda part: part.to(device)))
     named = {entry.name: getattr(target, entry.name) for entry in fields(target)}
     return replace(target, **{name: part.to(device) for name, part in named.items() if isinstance(part, Tensor)})

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
-from trl_prune.lm_head import LMHead, lm_head
+from trl_prune.lm_head import lm_head
 from trl_prune.losses.distill_head import distill
 from trl_prune.losses.head_block import HeadOutput, Objective
 from trl_prune.losses.positions import learned_positions
@@ -98,18 +98,13 @@ def _taught(model: PreTrainedModel, fused: Callable[..., ModelOutput], labels: T
     ):
         # TRL's own head is handed no position: what is left of its forward are the backbone and the auxiliary loss.
         output = fused(shift_labels=labels[:1, :0])
-        head, targets = _whole_head(lm_head(model)), labels[:, 1:][learned]
+        head, targets = lm_head(model).each(whole), labels[:, 1:][learned]
         # With a `device_map` the backbone can end on another device than the head, and begin on a third.
         device = head.weight.device
         target = None if lesson.target is None else on_device(lesson.target, device)
         told = distill(rows[0].to(device), head, targets.to(device), target, lesson.objective)
     hidden = None if lesson.compare is None else lesson.compare(states, learned)
     return _output(told, learned, output, hidden)
-
-
-def _whole_head(head: LMHead) -> LMHead:
-    """Return a head that FSDP2 left in shards as whole tensors."""
-    return replace(head, weight=whole(head.weight), bias=None if head.bias is None else whole(head.bias))
 
 
 @contextmanager

@@ -176,14 +176,8 @@ class Teacher:
     def _target(self, states: Tensor, device: torch.device) -> HeadTarget:
         head = lm_head(self.model)
         with gathered_head(head.weight, head.bias):
-            weight, bias = (_at(part, device) for part in (head.weight, head.bias))
-        return HeadTarget(states.to(device), weight, bias, head.scale, head.softcap)
-
-
-def _at(part: Tensor | None, device: torch.device) -> Tensor | None:
-    if part is None:
-        return None
-    return whole(part).detach().to(device)
+            head = head.each(lambda part: whole(part).detach().to(device))
+        return HeadTarget(states.to(device), head)
 
 
 def _prepare(model: PreTrainedModel, accelerator: Accelerator) -> nn.Module:
@@ -202,7 +196,7 @@ def name_bad_rows(target: HeadTarget, inputs: dict) -> None:
         InputError: some are not; the batch's rows are named.
     """
     bad = ~torch.isfinite(target.hidden.float()).all(1)
-    bad |= ~torch.isfinite(target.hidden.float() @ target.weight.float().sum(0))
+    bad |= ~torch.isfinite(target.hidden.float() @ target.head.weight.float().sum(0))
     learned = learned_positions(inputs["labels"])
     rows = learned.nonzero()[:, 0][bad.to(learned.device)].unique().tolist()
     if rows:
