@@ -8,6 +8,10 @@ part is an ordinary run folder: the same command goes on where it stopped. The p
 train alone, so one's score, prune and rewrite folders and its evaluations of dense and pruned may be copied into
 another. Without --part the command prints the table and draws the score against tokens from whatever parts are there.
 
+Scores of a model this small lie near chance, and a few hundred items say little. With --data the command tells as well
+how near each model is to the dense one on the right answers to 50 items of each kind: KL divergence (nats a token),
+cross-entropy, and how often both find the same token likeliest.
+
 DATA holds JSON Lines: {"question", "choices", "answer": index} and, for gsm8k, {"question", "answer"}.
 """
 
@@ -17,9 +21,12 @@ import random
 from pathlib import Path
 
 import matplotlib as mpl
+import torch
 import yaml
+from datasets import Dataset
 
 import trl_prune
+from trl_prune.ledger import Ledger
 
 
 mpl.use("Agg")
@@ -28,7 +35,8 @@ import matplotlib.pyplot as plt
 
 TRAINED = ("arc_easy", "arc_challenge", "openbookqa", "gsm8k")
 HELD_OUT = ("boolq_closedbook", "social_iqa", "piqa", "winogrande")
-ROWS_A_KIND, ITEMS = 150, 200
+ROWS_A_KIND, ITEMS, ANSWERS = 150, 200, 50
+NEARNESS = ("kl", "ce_loss", "top1_agreement")
 # The arms of each part.
 PARTS = {
     "seed0": ["sft", "kd", "kd_rewritten"],
@@ -176,6 +184,38 @@ def cell(told: dict) -> str:
     return f"{score['value']:.3f} ± {score['stderr']:.3f} ({100 * told['recovery']['value']:.1f})"
 
 
+def table_of_nearness(output: Path, data: Path) -> None:
+    """Print how near the models of finished parts are to the dense one."""
+    known, answers = Ledger(output / "nearness.json"), {}
+    for group, kinds in (("trained", TRAINED), ("held_out", HELD_OUT)):
+        items = [(kind, item) for kind in kinds for item in read(data / "eval" / f"{kind}.jsonl")[:ANSWERS]]
+        answers[group] = Dataset.from_list([row(kind, blank_filled(item)) for kind, item in items])
+    print("| part | model | " + " | ".join(f"{name}, {group}" for group in answers for name in NEARNESS) + " |")
+    print("|---|---|" + "---|" * (len(NEARNESS) * len(answers)))
+    for part, model in dict.fromkeys((line["part"], line["model"]) for line in lines(output)):
+        if model != "dense":
+            folder = output / part / ("prune" if model == "pruned" else f"recover/{model}") / "model"
+            cells = [f"{nearness(known, part, model, folder, answers)[key]:.3f}" for key in cells_of(answers)]
+            print(f"| {part} | {model} | " + " | ".join(cells) + " |")
+
+
+def cells_of(answers: dict) -> list[str]:
+    """Return the names of the numbers in a row."""
+    return [f"eval_{group}_{name}" for group in answers for name in NEARNESS]
+
+
+def nearness(known: Ledger, part: str, model: str, folder: Path, answers: dict) -> dict[str, float]:
+    """Return what KDTrainer's evaluation says of a model, measured once."""
+    keys = {key: f"{part}/{model}/{key}" for key in cells_of(answers)}
+    if not all(key in known for key in keys.values()):
+        told = {"per_device_eval_batch_size": 16, "report_to": "none", "use_cpu": not torch.cuda.is_available()}
+        args = trl_prune.KDConfig("unused", **told)
+        trainer = trl_prune.KDTrainer(str(folder), args, train_dataset=answers["trained"], eval_dataset=answers)
+        told = trainer.evaluate()
+        known.update({keys[key]: told[key] for key in keys})
+    return {key: known[name] for key, name in keys.items()}
+
+
 def draw(output: Path) -> None:
     """Draw the mean score of every way against its training tokens; dense and pruned are dashed lines."""
     found = [line for line in lines(output) if line["part"] != "width"]
@@ -213,6 +253,8 @@ def main() -> None:
     given = options.parse_args()
     if given.part is None:
         table(given.output)
+        if given.data is not None:
+            table_of_nearness(given.output, given.data)
         draw(given.output)
         return
     given.output.mkdir(parents=True, exist_ok=True)
