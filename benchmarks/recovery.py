@@ -217,30 +217,46 @@ def nearness(known: Ledger, part: str, model: str, folder: Path, answers: dict) 
 
 
 def draw(output: Path) -> None:
-    """Draw the mean score of every way against its training tokens; dense and pruned are dashed lines."""
+    """Draw mean scores, and divergences from the dense model where they were measured, against training tokens."""
     found = [line for line in lines(output) if line["part"] != "width"]
     groups = list(dict.fromkeys(line["group"] for line in found))
-    figure, row = plt.subplots(1, len(groups), figsize=(4.2 * len(groups), 3.8), layout="constrained")
-    for axes, group in zip(row, groups, strict=True):
-        scores: dict[str, dict[int, list[float]]] = {}
-        for line in (line for line in found if line["group"] == group):
-            way, _, count = line["model"].rpartition("_")
-            if count.endswith("k") and way:
-                scores.setdefault(way, {}).setdefault(int(count[:-1]), []).append(line["recovery"]["score"]["value"])
-            else:
-                shade = "0.2" if line["model"] == "dense" else "tab:red"
-                axes.axhline(line["recovery"]["score"]["value"], linestyle="--", linewidth=1, color=shade)
-        for way, points in scores.items():
-            counts = sorted(points)
-            means = [sum(points[count]) / len(points[count]) for count in counts]
-            axes.plot(counts, means, marker="o", label=way)
-            for count in counts:
-                axes.plot(
-                    [count] * len(points[count]), points[count], ".", color=axes.lines[-1].get_color(), alpha=0.4
-                )
-        axes.set(title=group, xlabel="training tokens (thousands)", ylabel="mean score")
-        axes.legend(fontsize=7)
+    near = Ledger(output / "nearness.json")
+    figure, rows = plt.subplots(2, len(groups), figsize=(4.2 * len(groups), 7), layout="constrained")
+    for axes, group in zip(rows[0], groups, strict=True):
+        scores = {(told["part"], told["model"]): told["recovery"]["score"] for told in found if told["group"] == group}
+        dense = next(score for (_, model), score in scores.items() if model == "dense")
+        axes.axhline(dense["value"], linestyle="--", linewidth=1, color="0.2", label="dense ± one standard error")
+        axes.axhspan(dense["value"] - dense["stderr"], dense["value"] + dense["stderr"], color="0.2", alpha=0.1)
+        draw_ways(axes, {of: score["value"] for of, score in scores.items()})
+        axes.set(title=group, ylabel="mean score")
+    for axes, group in zip(rows[1], ("trained", "held_out"), strict=False):
+        parts = [tuple(key.split("/")) for key in near if key.endswith(f"eval_{group}_kl")]
+        draw_ways(axes, {(part, model): near[f"{part}/{model}/{of}"] for part, model, of in parts if part != "width"})
+        axes.axhline(0, linestyle="--", linewidth=1, color="0.2")
+        axes.set(title=f"right answers, {group.replace('_', ' ')}", ylabel="KL to dense, nats a token")
+    handles, labels = rows[0][0].get_legend_handles_labels()
+    rows[1][-1].axis("off")
+    rows[1][-1].legend(handles, labels, loc="center")
     figure.savefig(output / "recovery.png", dpi=130)
+
+
+def draw_ways(axes: plt.Axes, values: dict[tuple[str, str], float]) -> None:
+    """Draw each way's mean over seeds from the pruned model on, and each seed as a dot."""
+    pruned = next((value for (_, model), value in values.items() if model == "pruned"), None)
+    if pruned is None:
+        return
+    axes.axhline(pruned, linestyle="--", linewidth=1, color="tab:red", label="pruned")
+    ways: dict[str, dict[int, list[float]]] = {}
+    for (_, model), value in values.items():
+        way, _, count = model.rpartition("_")
+        if way:
+            ways.setdefault(way, {0: [pruned]}).setdefault(int(count[:-1]), []).append(value)
+    for way, points in sorted(ways.items()):
+        counts = sorted(points)
+        (line,) = axes.plot(counts, [sum(points[count]) / len(points[count]) for count in counts], label=way)
+        for count in counts[1:]:
+            axes.plot([count] * len(points[count]), points[count], "o", color=line.get_color(), alpha=0.6)
+    axes.set_xlabel("training tokens, thousands")
 
 
 def main() -> None:
