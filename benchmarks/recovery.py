@@ -26,6 +26,7 @@ import yaml
 from datasets import Dataset
 
 import trl_prune
+from trl_prune.checkpoints import read_provenance
 from trl_prune.ledger import Ledger
 
 
@@ -193,10 +194,16 @@ def table_of_nearness(output: Path, data: Path) -> None:
     print("| part | model | " + " | ".join(f"{name}, {group}" for group in answers for name in NEARNESS) + " |")
     print("|---|---|" + "---|" * (len(NEARNESS) * len(answers)))
     for part, model in dict.fromkeys((line["part"], line["model"]) for line in lines(output)):
-        if model != "dense":
-            folder = output / part / ("prune" if model == "pruned" else f"recover/{model}") / "model"
-            cells = [f"{nearness(known, part, model, folder, answers)[key]:.3f}" for key in cells_of(answers)]
-            print(f"| {part} | {model} | " + " | ".join(cells) + " |")
+        told = nearness(known, output, part, model, answers)
+        print(f"| {part} | {model} | " + " | ".join(f"{value:.3f}" for value in told.values()) + " |")
+
+
+def folder_of(part: Path, model: str) -> Path:
+    """Return a model's checkpoint."""
+    pruned = part / "prune" / "model"
+    if model == "dense":
+        return Path(read_provenance(pruned).dense["path"])
+    return pruned if model == "pruned" else part / "recover" / model / "model"
 
 
 def cells_of(answers: dict) -> list[str]:
@@ -204,13 +211,14 @@ def cells_of(answers: dict) -> list[str]:
     return [f"eval_{group}_{name}" for group in answers for name in NEARNESS]
 
 
-def nearness(known: Ledger, part: str, model: str, folder: Path, answers: dict) -> dict[str, float]:
+def nearness(known: Ledger, output: Path, part: str, model: str, answers: dict) -> dict[str, float]:
     """Return what KDTrainer's evaluation says of a model, measured once."""
     keys = {key: f"{part}/{model}/{key}" for key in cells_of(answers)}
     if not all(key in known for key in keys.values()):
         told = {"per_device_eval_batch_size": 16, "report_to": "none", "use_cpu": not torch.cuda.is_available()}
         args = trl_prune.KDConfig("unused", **told)
-        trainer = trl_prune.KDTrainer(str(folder), args, train_dataset=answers["trained"], eval_dataset=answers)
+        student, dense = (str(folder_of(output / part, name)) for name in (model, "dense"))
+        trainer = trl_prune.KDTrainer(student, args, None, answers["trained"], answers, teacher_model=dense)
         told = trainer.evaluate()
         known.update({keys[key]: told[key] for key in keys})
     return {key: known[name] for key, name in keys.items()}
@@ -245,7 +253,7 @@ def draw_ways(axes: plt.Axes, values: dict[tuple[str, str], float]) -> None:
     pruned = next((value for (_, model), value in values.items() if model == "pruned"), None)
     if pruned is None:
         return
-    axes.axhline(pruned, linestyle="--", linewidth=1, color="tab:red", label="pruned")
+    axes.axhline(pruned, linestyle="--", linewidth=1, color="0.6", label="pruned")
     ways: dict[str, dict[int, list[float]]] = {}
     for (_, model), value in values.items():
         way, _, count = model.rpartition("_")
