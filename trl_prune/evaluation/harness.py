@@ -1,6 +1,7 @@
 """The door to lm-eval: find tasks, run one on one model, keep a score per item."""
 
 import difflib
+import functools
 import hashlib
 import logging
 import random
@@ -106,13 +107,20 @@ def _manager(names: list[str], include: list[str]) -> "TaskManager":
     own = TaskManager(include_path=include, include_defaults=False)
     if all(_is_complete(own, name) for name in names):
         return own
-    full = TaskManager(include_path=include)
+    full = _with_defaults(tuple(include))
     for name in names:
         if name not in full.all_tasks:
             close = difflib.get_close_matches(name, full.all_tasks, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise InputError(f"evaluate.tasks names {name!r}, which is no task of lm-eval or of trl-prune{hint}")
     return full
+
+
+@functools.lru_cache(maxsize=1)
+def _with_defaults(include: tuple[str, ...]) -> "TaskManager":
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=list(include))
 
 
 def _is_complete(manager: "TaskManager", name: str) -> bool:
