@@ -45,6 +45,14 @@ def test_a_ruler_is_frozen_and_outlives_its_model():
     assert ruler(model, Point("mlp", 1)) is None
 
 
+@pytest.mark.parametrize("told", [{"bias": False}, {"elementwise_affine": False}])
+def test_a_ruler_of_a_norm_that_lacks_weights(told):
+    model = tiny_model("gpt2")
+    norm = blocks_of(model)[2].ln_1 = torch.nn.LayerNorm(SIZES["hidden_size"], **told)
+    states = torch.randn(3, SIZES["hidden_size"])
+    assert torch.equal(ruler(model, Point("block", 1))(states), norm(states))
+
+
 def test_a_ruler_of_offloaded_weights():
     model = tiny_model("llama")
     plain = ruler(model, Point("block", 1))

@@ -103,7 +103,7 @@ def _frozen(norm: nn.Module) -> nn.Module:
     own._forward_hooks, own._forward_pre_hooks = OrderedDict(), OrderedDict()
     own._parameters = {
         name: weight if weight is None else nn.Parameter(weight.detach().float().clone(), requires_grad=False)
-        for name, weight in norm.named_parameters(recurse=False)
+        for name, weight in norm._parameters.items()  # with those that are None, such as a bias left out
     }
     for name in ("_hf_hook", "_old_forward", "forward"):  # accelerate's, where weights are offloaded
         vars(own).pop(name, None)
