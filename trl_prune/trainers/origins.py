@@ -37,12 +37,16 @@ def provenance_of(student: object, teacher: PreTrainedConfig) -> Provenance | No
 
     A dense model that was fine-tuned or corrected still has the blocks that the student's were; another has not.
     """
-    folder = checkpoint_of(student)
-    provenance = read_provenance(folder) if folder else None
+    provenance = _said_by(student)
     if provenance is None:
         return None
     blocks = teacher.get_text_config().num_hidden_layers
     return provenance if provenance.dense.get("num_hidden_layers", blocks) == blocks else None
+
+
+def _said_by(student: object) -> Provenance | None:
+    folder = checkpoint_of(student)
+    return read_provenance(folder) if folder else None
 
 
 def dense_of(student: object, otherwise: str) -> Path:
@@ -55,10 +59,9 @@ def dense_of(student: object, otherwise: str) -> Path:
     Raises:
         InputError: there is no provenance.
     """
-    folder = checkpoint_of(student)
-    provenance = read_provenance(folder) if folder else None
+    provenance = _said_by(student)
     if provenance is None:
-        name = student if isinstance(student, str) else folder or type(student).__name__
+        name = student if isinstance(student, str) else checkpoint_of(student) or type(student).__name__
         raise InputError(
             f"`teacher_model` was left out, and the student {name} has no "
             f"{PROVENANCE} that names its dense model; give `teacher_model`, or {otherwise}"
