@@ -74,11 +74,17 @@ def _hooks(model: PreTrainedModel, point: Point, told: dict[Point, Tensor]) -> l
         return [_before(_named(blocks[point.block], MLPS, point), point, told)]
     if point.state == "attention":
         return _projections(blocks[point.block], point, told)
-    reader = point.block + (point.state == "block")
-    if reader < len(blocks):
-        return [_before(blocks[reader], point, told)]
+    reader, _ = _reader(model, point)
+    return [_after_all(model.base_model, point, told) if reader is None else _before(reader, point, told)]
+
+
+def _reader(model: PreTrainedModel, point: Point) -> tuple[nn.Module | None, nn.Module | None]:
+    """Return what the stream enters behind a point, the next block or the final norm, and the norm it meets there."""
+    blocks, number = blocks_of(model), point.block + (point.state == "block")
+    if number < len(blocks):
+        return blocks[number], _child(blocks[number], INPUT_NORMS)
     norm = _child(model.get_decoder(), FINAL_NORMS)
-    return [_after_all(model.base_model, point, told) if norm is None else _before(norm, point, told)]
+    return norm, norm
 
 
 def ruler(model: PreTrainedModel, point: Point) -> nn.Module | None:
@@ -88,9 +94,7 @@ def ruler(model: PreTrainedModel, point: Point) -> nn.Module | None:
     """
     if point.state in INSIDE_BLOCKS:
         return None
-    blocks, number = blocks_of(model), point.block + (point.state == "block")
-    inside = number < len(blocks)
-    norm = _child(blocks[number], INPUT_NORMS) if inside else _child(model.get_decoder(), FINAL_NORMS)
+    _, norm = _reader(model, point)
     if norm is None:
         return None
     with gathered_head(*norm.parameters()), align_module_device(norm):
