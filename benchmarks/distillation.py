@@ -44,9 +44,9 @@ def floor(hidden, weight, teacher_hidden, teacher_weight, _):
 
 def ours(hidden, weight, teacher_hidden, teacher_weight, labels):
     """Our head, which tells cross-entropy, entropy and accuracy as well."""
-    from trl_prune.lm_head import LMHead
     from trl_prune.losses.distill_head import distill
     from trl_prune.losses.head_block import Objective
+    from trl_prune.losses.lm_head import LMHead
     from trl_prune.losses.targets import HeadTarget
 
     told = distill(hidden, LMHead(weight), labels, HeadTarget(teacher_hidden, LMHead(teacher_weight)), Objective())
@@ -102,7 +102,8 @@ def loss_row(name, count, vocab, width):
 def models():
     """Return teacher and student folders: SmolLM2-135M-Instruct, and what is left of it."""
     from trl_prune.checkpoints import dense_root
-    from trl_prune.pruning.surgery import LAYERS, prune_checkpoint
+    from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
+    from trl_prune.pruning.surgery.cut import LAYERS
     from trl_prune.smollm2 import smollm2
 
     dense = smollm2()

@@ -20,15 +20,17 @@ from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
 from trl_prune.checkpoints import load_config, load_model, load_tokenizer, locate, write_json
-from trl_prune.pruning.effects import kl, perplexity
+from trl_prune.pruning.choosing.blocks import REMOVALS, SELECTIONS, cached_loss
+from trl_prune.pruning.choosing.effects import kl, perplexity
+from trl_prune.pruning.choosing.units import Ranking, choose_keep
 from trl_prune.pruning.families import GROUPS, HEADS, HIDDEN, LAYERS, NEURONS, family_of
+from trl_prune.pruning.importance.scores import Scores, score
 from trl_prune.pruning.keep import axis_sizes
 from trl_prune.pruning.repairs import repairs_for
 from trl_prune.pruning.repairs.calibration import Calibration
 from trl_prune.pruning.repairs.moments import Moments
-from trl_prune.pruning.scores import Scores, score
-from trl_prune.pruning.selection import REMOVALS, SELECTIONS, Ranking, choose_keep, remembered
-from trl_prune.pruning.surgery import Cut, meta_model, prune_checkpoint
+from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
+from trl_prune.pruning.surgery.cut import Cut, meta_model
 from trl_prune.smollm2 import smollm2
 
 
@@ -105,8 +107,8 @@ class Setting:
         return sum(weight.numel() for weight in meta_model(self.config, keep).parameters())
 
     def effect(self, name):
-        """Return what removing blocks costs on a few texts, remembered."""
-        return remembered(EFFECTS[name](self.dense, self.texts[:TRIAL_BATCHES]), self.output / f"{name}.json")
+        """Return what removing blocks costs on a few texts, cached_loss."""
+        return cached_loss(EFFECTS[name](self.dense, self.texts[:TRIAL_BATCHES]), self.output / f"{name}.json")
 
 
 def windows(tokenizer, path, tokens):

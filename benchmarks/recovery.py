@@ -27,7 +27,7 @@ from datasets import Dataset
 
 import trl_prune
 from trl_prune.checkpoints import read_provenance
-from trl_prune.ledger import Ledger
+from trl_prune.runs.ledger import Ledger
 
 
 mpl.use("Agg")

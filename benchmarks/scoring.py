@@ -17,10 +17,10 @@ import time
 import torch
 
 from trl_prune.checkpoints import load_model, load_tokenizer, locate
-from trl_prune.data.formatting import calibration_batches
+from trl_prune.data.batches import calibration_batches
 from trl_prune.data.starter import starter_rows
-from trl_prune.pruning.importance import score_layers
-from trl_prune.pruning.scores import score
+from trl_prune.pruning.importance.layers import score_layers
+from trl_prune.pruning.importance.scores import score
 from trl_prune.smollm2 import smollm2
 
 

@@ -25,7 +25,8 @@ from transformers import LlamaConfig
 
 from trl_prune.checkpoints import INDEX, tensor_files, write_json
 from trl_prune.pruning.families import HIDDEN, LAYERS, NEURONS
-from trl_prune.pruning.surgery import Cut, prune_checkpoint
+from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
+from trl_prune.pruning.surgery.cut import Cut
 
 
 HIDDEN_SIZE, NEURONS_A_BLOCK, VOCABULARY = 2048, 8192, 32768

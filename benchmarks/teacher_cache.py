@@ -21,13 +21,15 @@ import torch
 from datasets import Dataset
 
 from trl_prune.checkpoints import dense_root, load_model, load_tokenizer
-from trl_prune.data.self_distillation import Teacher
 from trl_prune.data.starter import starter_rows
-from trl_prune.data.teacher_codecs import CODECS, Hidden, Sampled, TopK
-from trl_prune.data.teacher_rows import places_of, shifts_of
-from trl_prune.data.teacher_writing import Work, final_states, write_cache
-from trl_prune.lm_head import lm_head
-from trl_prune.pruning.surgery import LAYERS, prune_checkpoint
+from trl_prune.data.teacher import LazyTeacher
+from trl_prune.data.teacher_cache.codecs import CODECS, Hidden, Sampled, TopK
+from trl_prune.data.teacher_cache.encoding import CacheSpec, final_states
+from trl_prune.data.teacher_cache.sequences import places_of, shifts_of
+from trl_prune.data.teacher_cache.writing import write_cache
+from trl_prune.losses.lm_head import lm_head
+from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
+from trl_prune.pruning.surgery.cut import LAYERS
 from trl_prune.smollm2 import smollm2
 
 
@@ -54,7 +56,9 @@ def prepared():
 
 def teacher(loaded=None):
     """Return the dense model as a cache's writer takes it."""
-    return Teacher(lambda: loaded or load_model(smollm2(), "float32"), load_tokenizer(smollm2()), "the dense model")
+    return LazyTeacher(
+        lambda: loaded or load_model(smollm2(), "float32"), load_tokenizer(smollm2()), "the dense model"
+    )
 
 
 def pairs_of(rows):
@@ -117,7 +121,7 @@ def writing(way, _):
             print(tokens, time.process_time() - start, 0)
             return
     with tempfile.TemporaryDirectory() as folder:
-        work = Work(rows, teacher(model), CODECS[way](), BATCH)
+        work = CacheSpec(rows, teacher(model), CODECS[way](), BATCH)
         facts = write_cache(Path(folder) / "cache", work).facts
         seconds = time.process_time() - start
         size = sum(path.stat().st_size for path in (Path(folder) / "cache").glob("shard-*"))

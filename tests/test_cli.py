@@ -182,7 +182,7 @@ def test_no_recipe_two_recipes_missing_recipe(tmp_path, capsys):
 
 
 def test_output_in_use(tmp_path, capsys):
-    from trl_prune.artifacts import RunFolder
+    from trl_prune.runs.artifacts import RunFolder
 
     path = write(tmp_path)
     with RunFolder(tmp_path / "run").held(str(tmp_path / "dense")):
@@ -201,7 +201,7 @@ def test_a_full_disk_is_told_whoever_notices(error, tmp_path, capsys, monkeypatc
     def full(*_, **__):
         raise error
 
-    monkeypatch.setattr("trl_prune.pruning.shards.save_file", full)
+    monkeypatch.setattr("trl_prune.pruning.surgery.shards.save_file", full)
     path = write(
         tmp_path, lambda values: values.update(prune={"keep": {"num_hidden_layers": [0, 1, 3]}, "repairs": {}})
     )

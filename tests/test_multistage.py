@@ -8,11 +8,11 @@ import yaml
 
 from tests.test_pipeline import recipe_values
 from trl_prune.checkpoints import read_provenance
-from trl_prune.config import parse_recipe
-from trl_prune.context import Run
 from trl_prune.errors import InputError
 from trl_prune.pipeline import run_recipe
 from trl_prune.pruning.families import LAYERS
+from trl_prune.recipe import parse_recipe
+from trl_prune.runs.context import Run
 
 
 def values_of(folder, name, **sections):

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 import trl_prune
-from trl_prune.config import parse_recipe
-from trl_prune.trainers.arms import check_arm
+from trl_prune.recipe import parse_recipe
+from trl_prune.trainers.arms.plan import check_arm
 
 
 ROOT = Path(__file__).parents[1]

@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM
 
 from tests.conftest import ROWS, save_tiny
 from trl_prune.checkpoints import read_provenance
-from trl_prune.config import parse_recipe
 from trl_prune.errors import InputError
 from trl_prune.pipeline import plan, run_recipe
+from trl_prune.recipe import parse_recipe
 
 
 TASK = """\

@@ -16,24 +16,29 @@ from trl_prune.checkpoints import (
     locate,
     weights_fingerprint,
 )
-from trl_prune.config import load_recipe, parse_recipe
-from trl_prune.data.formatting import calibration_batches, format_of, read_dataset, sample
+from trl_prune.data.batches import calibration_batches, sample
+from trl_prune.data.formats import format_of
 from trl_prune.data.generation import Sampling
-from trl_prune.data.self_distillation import Teacher, rewrite_rows
-from trl_prune.data.teacher_cache import TeacherCache
-from trl_prune.data.teacher_codecs import Codec, codec_of
-from trl_prune.data.teacher_writing import Work, write_cache
+from trl_prune.data.reading import read_dataset
+from trl_prune.data.rewriting.rewrite import rewrite_rows
+from trl_prune.data.teacher import LazyTeacher
+from trl_prune.data.teacher_cache.cache import TeacherCache
+from trl_prune.data.teacher_cache.codecs import Codec, codec_of
+from trl_prune.data.teacher_cache.encoding import CacheSpec
+from trl_prune.data.teacher_cache.writing import write_cache
 from trl_prune.errors import InputError
-from trl_prune.evaluation.harness import Manner, evaluate_unit, find_tasks
+from trl_prune.evaluation.harness import EvaluationSettings, evaluate_task, find_tasks
 from trl_prune.evaluation.recovery import TaskScore
 from trl_prune.pipeline import run_recipe
+from trl_prune.pruning.choosing.units import MEASURED_BEST, Ranking, choose_keep
 from trl_prune.pruning.families import family_of
+from trl_prune.pruning.importance.scores import Scores
+from trl_prune.pruning.importance.scores import score as score_units
 from trl_prune.pruning.repairs import fitting_repairs, repairs_for
 from trl_prune.pruning.repairs.calibration import Calibration
-from trl_prune.pruning.scores import Scores
-from trl_prune.pruning.scores import score as score_units
-from trl_prune.pruning.selection import MEASURED_BEST, Ranking, choose_keep
-from trl_prune.pruning.surgery import Cut, prune_checkpoint
+from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
+from trl_prune.pruning.surgery.cut import Cut
+from trl_prune.recipe import load_recipe, parse_recipe
 from trl_prune.trainers.preparation import PREPARATION, prepare_rows
 
 
@@ -167,7 +172,7 @@ def rewrite_dataset(
     if format_of(rows.column_names) == "text":
         raise InputError("plain text has no answers to rewrite; wanted: prompt + completion, or messages")
     mark = weights_fingerprint(model) if isinstance(model, PreTrainedModel) else fingerprint(_folder(model))
-    teacher = Teacher(lambda: _model(model), load_tokenizer(_folder(model)), mark)
+    teacher = LazyTeacher(lambda: _model(model), load_tokenizer(_folder(model)), mark)
     return rewrite_rows(rows, teacher, Sampling(max_new_tokens, batch_size), Path(cache_dir))
 
 
@@ -191,7 +196,7 @@ def cache_teacher(
     prepared = prepare_rows(_rows(dataset), told, tokenizer)
     mark = weights_fingerprint(model) if isinstance(model, PreTrainedModel) else fingerprint(_folder(model))
     codec = codec_of({"tier": tier}) if isinstance(tier, str) else tier
-    work = Work(prepared, Teacher(lambda: _model(model), tokenizer, mark), codec, **options)
+    work = CacheSpec(prepared, LazyTeacher(lambda: _model(model), tokenizer, mark), codec, **options)
     return write_cache(Path(output), work)
 
 
@@ -211,8 +216,8 @@ def evaluate(
     """
     harness = find_tasks([tasks] if isinstance(tasks, str) else tasks, [])
     loaded, tokenizer = _model(model), load_tokenizer(_folder(model))
-    manner = Manner(apply_chat_template=apply_chat_template, items=items)
-    return {unit: evaluate_unit(loaded, tokenizer, harness, unit, manner)[0] for unit in harness.units}
+    settings = EvaluationSettings(apply_chat_template=apply_chat_template, items=items)
+    return {unit: evaluate_task(loaded, tokenizer, harness, unit, settings)[0] for unit in harness.units}
 
 
 def _path_of(dataset: Rows, output: Path) -> str:

@@ -143,7 +143,7 @@ def _recipe(given: argparse.Namespace) -> object:
         from trl_prune.quickstart import quickstart_recipe
 
         return quickstart_recipe(given.size, words)
-    from trl_prune.config import load_recipe
+    from trl_prune.recipe import load_recipe
 
     files = [word for word in words if "=" not in word]
     if len(files) > 1:
@@ -156,11 +156,11 @@ def _recipe(given: argparse.Namespace) -> object:
 
 def _show(run: object, verb: str) -> None:
     if verb in ("quickstart", "run", "report", "evaluate"):
-        from trl_prune.stages.console import show_recovery
+        from trl_prune.reporting.console import show_recovery
 
         show_recovery(run)
     elif verb == "search":
-        from trl_prune.stages.console import show_search
+        from trl_prune.reporting.console import show_search
 
         show_search(run)
     else:

@@ -4,14 +4,14 @@ import logging
 import shutil
 from collections.abc import Iterator
 
-from trl_prune.artifacts import verb
-from trl_prune.config import Recipe
-from trl_prune.context import Run
 from trl_prune.errors import InputError
+from trl_prune.recipe import Recipe
+from trl_prune.runs.artifacts import verb
+from trl_prune.runs.context import Run
+from trl_prune.runs.pruning_plan import planned_keep
+from trl_prune.runs.search_space import models_at_once
+from trl_prune.runs.stage import Stage
 from trl_prune.stages import cache_teacher, evaluate, prune, recover, report, rewrite, score, search
-from trl_prune.stages.candidates import models_at_once
-from trl_prune.stages.choosing import planned_keep
-from trl_prune.stages.stage import Stage
 from trl_prune.trainers.launching import find_launch
 
 
@@ -57,7 +57,7 @@ def run_recipe(recipe: Recipe, stages: list[str] | None = None, accelerate_confi
     run.folder.check(identity(recipe))
     check(run, names)
     with run.folder.held(identity(recipe)):
-        run.settle()
+        run.record_choices()
         check_fresh(run, names)
         for name in names:
             for unit in STAGES[name].units(recipe):

@@ -2,7 +2,7 @@
 
 from importlib.resources import files
 
-from trl_prune.config import Recipe, load_recipe
+from trl_prune.recipe import Recipe, load_recipe
 
 
 # What each size changes in quickstart.yaml.

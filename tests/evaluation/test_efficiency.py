@@ -4,7 +4,7 @@ import torch
 from tests.conftest import SIZES, VOCABULARY, tiny_model
 from trl_prune.evaluation.efficiency import FLOP_TOKENS, faster_dtype, measure_size, measure_speed
 from trl_prune.pruning.families import FAMILIES
-from trl_prune.pruning.surgery import LAYERS, meta_model
+from trl_prune.pruning.surgery.cut import LAYERS, meta_model
 
 
 def test_size_of_a_llama_by_hand():

@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import tiny_model
 from trl_prune.errors import InputError
-from trl_prune.evaluation.harness import Manner, evaluate_unit, find_tasks, shipped_tasks
+from trl_prune.evaluation.harness import EvaluationSettings, evaluate_task, find_tasks, shipped_tasks
 
 
 CHOICE = """\
@@ -50,8 +50,10 @@ def tasks(tmp_path_factory):
     return str(folder)
 
 
-def evaluate(tasks, tokenizer, names, unit, **manner):
-    return evaluate_unit(tiny_model("llama"), tokenizer, find_tasks(names, [tasks]), unit, Manner(**manner))
+def evaluate(tasks, tokenizer, names, unit, **settings):
+    return evaluate_task(
+        tiny_model("llama"), tokenizer, find_tasks(names, [tasks]), unit, EvaluationSettings(**settings)
+    )
 
 
 def test_choices_have_a_score_per_item_and_their_chance(tasks, tokenizer):

@@ -8,10 +8,10 @@ from torch import Tensor
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
 from trl_prune.errors import InputError
-from trl_prune.lm_head import LMHead
 from trl_prune.losses import distill_head
 from trl_prune.losses.distill_head import distill
 from trl_prune.losses.head_block import Objective
+from trl_prune.losses.lm_head import LMHead
 from trl_prune.losses.targets import HeadTarget, SparseTarget
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from tests.conftest import VOCABULARY
-from trl_prune.pruning.observation import Batch
+from trl_prune.pruning.importance.observation import Batch
 
 
 LENGTHS = (17, 9, 12, 5)

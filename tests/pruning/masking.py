@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trl_prune.pruning.families import EXPERTS, GROUPS, HEADS, HIDDEN, NEURONS
-from trl_prune.pruning.importance import decoder_blocks
+from trl_prune.pruning.importance.layers import decoder_blocks
 from trl_prune.pruning.keep import Keep
 
 

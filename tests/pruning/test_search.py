@@ -1,4 +1,4 @@
-"""The race: who goes on, what is measured again after a kill, how stable a ranking was."""
+"""The successive_halving: who goes on, what is measured again after a kill, how stable a ranking was."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trl_prune.pruning.search import Race, halved, pareto_front, race, ranked
+from trl_prune.pruning.search import HalvingResult, halving_schedule, pareto_front, ranked, successive_halving
 
 
 LOSS = {"a": [5.0, 4.0, 3.9], "b": [6.0, 3.0, 2.9], "c": [7.0, 3.5, 3.0], "d": [9.0, 1.0, 1.0]}
@@ -18,7 +18,7 @@ def measured(name: str, rung: int) -> float:
 
 def test_the_better_part_goes_on():
     dropped = []
-    told = race(list(LOSS), [3, 2], measured, {}, lambda names: dropped.append(list(names)))
+    told = successive_halving(list(LOSS), [3, 2], measured, {}, lambda names: dropped.append(list(names)))
     assert [list(scores) for scores in told.rungs] == [["a", "b", "c", "d"], ["a", "b", "c"], ["b", "c"]]
     assert dropped == [["d"], ["a"]]
     assert told.ranking == ["b", "c", "a", "d"]
@@ -26,12 +26,12 @@ def test_the_better_part_goes_on():
 
 
 def test_without_rungs_the_zero_shot_score_decides():
-    assert race(list(LOSS), [], measured, {}).winner == "a"
+    assert successive_halving(list(LOSS), [], measured, {}).winner == "a"
 
 
 def test_one_that_is_left_alone_is_not_trained_on():
-    assert [len(scores) for scores in race(list(LOSS), [4, 1, 1], measured, {}).rungs] == [4, 4, 1]
-    assert [len(scores) for scores in race(["a"], [1, 1], measured, {}).rungs] == [1]
+    assert [len(scores) for scores in successive_halving(list(LOSS), [4, 1, 1], measured, {}).rungs] == [4, 4, 1]
+    assert [len(scores) for scores in successive_halving(["a"], [1, 1], measured, {}).rungs] == [1]
 
 
 def test_what_was_measured_is_not_measured_again():
@@ -47,10 +47,10 @@ def test_what_was_measured_is_not_measured_again():
         return measured(name, rung)
 
     with pytest.raises(Stopped):
-        race(list(LOSS), [3, 2], fragile, store)
+        successive_halving(list(LOSS), [3, 2], fragile, store)
     done = list(calls)
-    told = race(list(LOSS), [3, 2], lambda *run: calls.append(run) or measured(*run), store)
-    assert told == race(list(LOSS), [3, 2], measured, {})
+    told = successive_halving(list(LOSS), [3, 2], lambda *run: calls.append(run) or measured(*run), store)
+    assert told == successive_halving(list(LOSS), [3, 2], measured, {})
     assert len(calls) == len(set(calls)) == 9
     assert calls[:6] == done
 
@@ -60,19 +60,19 @@ def test_a_score_that_is_no_number_is_the_worst():
 
 
 def test_stability_against_hand_counted_correlations():
-    told = race(list(LOSS), [4, 3], measured, {}).stability()
+    told = successive_halving(list(LOSS), [4, 3], measured, {}).stability()
     # From (5, 6, 7, 9) to (4, 3, 3.5, 1): of six pairs only (b, c) stays in order.
     assert told[0] == {"candidates": 4, "kendall": pytest.approx(-4 / 6), "spearman": pytest.approx(-0.8)}
     assert told[1] == {"candidates": 3, "kendall": pytest.approx(1), "spearman": pytest.approx(1)}
-    assert Race([{"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 2.0}]).stability()[0]["kendall"] is None
-    assert Race([{"a": 1.0}]).stability() == []
+    assert HalvingResult([{"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 2.0}]).stability()[0]["kendall"] is None
+    assert HalvingResult([{"a": 1.0}]).stability() == []
 
 
 def test_halving():
-    assert halved(10, 4) == [10, 5, 3, 2]
-    assert halved(2, 3) == [2, 2, 2]
-    assert halved(1, 2) == []
-    assert halved(8, 3, factor=4) == [8, 2, 2]
+    assert halving_schedule(10, 4) == [10, 5, 3, 2]
+    assert halving_schedule(2, 3) == [2, 2, 2]
+    assert halving_schedule(1, 2) == []
+    assert halving_schedule(8, 3, factor=4) == [8, 2, 2]
 
 
 POINTS = st.dictionaries(

@@ -2,14 +2,14 @@ import pytest
 import torch
 
 from tests.test_pipeline import recipe_values
-from trl_prune.config import parse_recipe
-from trl_prune.context import Run
-from trl_prune.data.teacher_cache import TeacherCache
-from trl_prune.data.teacher_rows import row_keys
+from trl_prune.data.teacher_cache.cache import TeacherCache
+from trl_prune.data.teacher_cache.sequences import row_keys
 from trl_prune.errors import InputError
 from trl_prune.pipeline import plan, run_recipe, wanted_stages
+from trl_prune.recipe import parse_recipe
+from trl_prune.runs.arms import training_args
+from trl_prune.runs.context import Run
 from trl_prune.stages import cache_teacher
-from trl_prune.stages.arm_data import training_args
 from trl_prune.trainers.preparation import prepare_rows
 
 

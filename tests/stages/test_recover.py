@@ -8,7 +8,7 @@ from tests.stages.test_cache_teacher import parse, values
 from trl_prune.checkpoints import read_provenance
 from trl_prune.errors import InputError
 from trl_prune.pipeline import plan, run_recipe
-from trl_prune.trainers import arms
+from trl_prune.trainers.arms import training as arms
 
 
 ARMS = {
@@ -54,7 +54,7 @@ def test_arms_learn_from_as_many_tokens(road):
 
 
 def test_the_cache_teaches_what_the_teacher_teaches(road):
-    """But for the states' rounding to 16 bits; tests/trainers/test_cached_teacher.py holds the two to each other."""
+    """But for the states' rounding to 16 bits; tests/trainers/teachers/test_cached.py holds the two to each other."""
     logs = [json.loads(road.folder.output("recover", "log", arm).read_text()) for arm in ("kd", "offline", "sft")]
     online, offline, data = ([entry["loss"] for entry in log] for log in logs)
     assert offline == pytest.approx(online, rel=0.05)

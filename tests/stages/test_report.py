@@ -3,11 +3,11 @@ import json
 import pytest
 
 from tests.test_pipeline import recipe_values
-from trl_prune.config import parse_recipe
 from trl_prune.errors import InputError
 from trl_prune.evaluation.recovery import Estimate
 from trl_prune.pipeline import run_recipe
-from trl_prune.stages.report import cell, examples, percent, plain
+from trl_prune.recipe import parse_recipe
+from trl_prune.reporting.page import cell, examples, percent, plain
 
 
 def row(verdict, number):

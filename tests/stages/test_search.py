@@ -1,4 +1,4 @@
-"""The search on a tiny model: a plan before anything heavy, a real race, and the same race killed on the way."""
+"""The search on a tiny model: a plan before anything heavy, a real successive_halving, and the same successive_halving killed on the way."""
 
 import json
 import os
@@ -13,15 +13,15 @@ import yaml
 
 from tests.test_pipeline import recipe_values
 from trl_prune.checkpoints import read_provenance
-from trl_prune.config import parse_recipe
-from trl_prune.context import Run
 from trl_prune.errors import InputError
 from trl_prune.pipeline import plan, run_recipe
 from trl_prune.pruning.families import GROUPS, HEADS, HIDDEN, LAYERS, NEURONS
-from trl_prune.pruning.grid import Candidate
 from trl_prune.pruning.keep import kept_sizes
-from trl_prune.stages.candidates import fitting, found_keep, scores_of
-from trl_prune.stages.trials import split_rows
+from trl_prune.pruning.sizes.grid import Candidate
+from trl_prune.recipe import parse_recipe
+from trl_prune.runs.context import Run
+from trl_prune.runs.search_space import fitting, found_keep, scores_of
+from trl_prune.runs.trials import split_rows
 
 
 ARGS = {"per_device_train_batch_size": 2, "logging_steps": 2, "save_steps": 2, "gradient_checkpointing": False}
@@ -186,7 +186,7 @@ def test_budgets_of_bytes_are_ceilings(tmp_path):
 
 @pytest.mark.slow
 def test_killed_again_and_again_it_ends_with_the_same_result(tmp_path):
-    """Kill -9 at moments spread over the race; what comes out is what an unbroken race gives, to the byte."""
+    """Kill -9 at moments spread over the successive_halving; what comes out is what an unbroken successive_halving gives, to the byte."""
     values = search_values(tmp_path)
     wanted = (searched(tmp_path, "whole").folder.stage_dir("search") / "result.json").read_text()
     recipe = tmp_path / "recipe.yaml"

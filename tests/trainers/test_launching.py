@@ -9,7 +9,7 @@ import yaml
 
 from trl_prune.errors import InputError
 from trl_prune.trainers import launching
-from trl_prune.trainers.launching import FAULT, Launch, as_process, find_launch, launch_command, run_processes
+from trl_prune.trainers.launching import FAULT, Launch, find_launch, launch_command, process_main, run_processes
 
 
 # On CPUs too: accelerate has MPI start what it calls MULTI_CPU. The arms' own `use_cpu` decides where they run.
@@ -95,13 +95,13 @@ def test_a_process_writes_its_fault_down(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sys, "argv", ["module", str(tmp_path / "job"), "1"])
     (tmp_path / "job").mkdir()
-    assert as_process(refuse) == 1
+    assert process_main(refuse) == 1
     assert (tmp_path / "job" / FAULT).read_text() == "job is wrong"
-    assert as_process(lambda job: None) == 0
+    assert process_main(lambda job: None) == 0
 
 
 def test_processes_that_did_not_start_are_missed(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["module", str(tmp_path), "2"])
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert as_process(lambda job: pytest.fail("it worked")) == 1
+    assert process_main(lambda job: pytest.fail("it worked")) == 1
     assert "started 1 processes where --accelerate_config says 2" in (tmp_path / FAULT).read_text()

@@ -3,7 +3,8 @@ from datasets import Dataset
 
 from tests.conftest import ROWS, tiny_tokenizer
 from trl_prune import KDConfig, KDTrainer
-from trl_prune.trainers.arms import ArmPlan, build_trainer
+from trl_prune.trainers.arms.plan import ArmPlan
+from trl_prune.trainers.arms.training import build_trainer
 from trl_prune.trainers.preparation import preparation_args, prepare_rows
 
 

@@ -11,7 +11,8 @@ from jinja2.exceptions import TemplateError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trl_prune.checkpoints import write_json
-from trl_prune.data.formatting import Message, pad
+from trl_prune.data.batches import pad
+from trl_prune.data.formats import Message
 
 
 @dataclass(frozen=True)

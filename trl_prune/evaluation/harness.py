@@ -52,7 +52,7 @@ class Harness:
 
 
 @dataclass(frozen=True)
-class Manner:
+class EvaluationSettings:
     """How every model is asked, the same for all of them.
 
     Attributes:
@@ -142,8 +142,12 @@ def _load(manager: "TaskManager", name: str) -> dict:
         raise InputError(f"the data of task {name!r} cannot be had: {first_line(error)}") from error
 
 
-def evaluate_unit(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, harness: Harness, unit: str, manner: Manner
+def evaluate_task(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    harness: Harness,
+    unit: str,
+    settings: EvaluationSettings,
 ) -> tuple[TaskScore, list[dict]]:
     """Run one task (or a group as one) on a model in memory.
 
@@ -155,29 +159,29 @@ def evaluate_unit(
 
     _quiet()
     leaves = harness.tasks[unit]
-    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=manner.batch_size, device=str(model.device))
+    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=settings.batch_size, device=str(model.device))
     told = lm_eval.simple_evaluate(
         model=lm,
         tasks=[unit],
         task_manager=harness.manager,
-        samples=_drawn(leaves, manner),
+        samples=_drawn(leaves, settings),
         bootstrap_iters=0,
         log_samples=True,
-        apply_chat_template=manner.apply_chat_template,
+        apply_chat_template=settings.apply_chat_template,
     )
     metric = metric_of(next(iter(leaves.values())))
     items = [item for name in leaves for item in _items(told["samples"][name], metric)]
     return _score(unit, metric, leaves, items), items
 
 
-def _drawn(leaves: Mapping[str, "Task"], manner: Manner) -> dict[str, list[int]] | None:
+def _drawn(leaves: Mapping[str, "Task"], settings: EvaluationSettings) -> dict[str, list[int]] | None:
     # lm-eval's own `limit` takes the first items, which are rarely a fair sample.
-    if manner.items is None:
+    if settings.items is None:
         return None
     drawn = {}
     for name, task in leaves.items():
         count = len(task.eval_docs)
-        drawn[name] = sorted(random.Random(manner.seed).sample(range(count), min(manner.items, count)))
+        drawn[name] = sorted(random.Random(settings.seed).sample(range(count), min(settings.items, count)))
     return drawn
 
 

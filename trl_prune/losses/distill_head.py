@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from trl_prune.errors import InputError
-from trl_prune.lm_head import LMHead
 from trl_prune.losses.divergences import WHOLE_VOCABULARY, divergence_of
 from trl_prune.losses.head_block import HeadOutput, Objective, Task, compare_block
+from trl_prune.losses.lm_head import LMHead
 from trl_prune.losses.targets import HeadTarget, SparseTarget, TeacherTarget
 
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trl_prune.lm_head import LMHead
 from trl_prune.losses.divergences import Pair, divergence_of, forward_kl, row_dot
+from trl_prune.losses.lm_head import LMHead
 from trl_prune.losses.targets import SparseTarget
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from trl_prune.lm_head import LMHead
+from trl_prune.losses.lm_head import LMHead
 
 
 @dataclass(frozen=True)

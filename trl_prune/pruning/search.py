@@ -1,4 +1,4 @@
-"""Which candidate to train in full: a race of short trainings (2407.14679, section 4.3).
+"""Which candidate to train in full: a successive_halving of short trainings (2407.14679, section 4.3).
 
 Zero-shot scores mislead: the paper's ranking changes during the first 300 steps of training and then holds (Figure 9).
 So candidates are trained for a while each, the better part of them for longer, and so on (successive halving); how far
@@ -19,8 +19,8 @@ HALVING = 2
 
 
 @dataclass(frozen=True)
-class Race:
-    """What a race found.
+class HalvingResult:
+    """What a successive_halving found.
 
     Attributes:
         rungs: scores at each rung, before any training first; lower is better.
@@ -65,31 +65,31 @@ def _agreement(before: Scores, after: Scores) -> dict[str, float | int | None]:
     return {"candidates": len(one)} | told
 
 
-def race(
+def successive_halving(
     names: Sequence[str],
-    entrants: Sequence[int],
+    survivors: Sequence[int],
     measure: Callable[[str, int], float],
     store: MutableMapping[str, float],
     dropped: Callable[[Collection[str]], None] = lambda _: None,
-) -> Race:
+) -> HalvingResult:
     """Score candidates, and train the better part of them for longer and longer, until the rungs end.
 
     Args:
         names: the candidates.
-        entrants: how many go on to each rung of training; none for a choice by zero-shot score alone.
+        survivors: how many go on to each rung of training; none for a choice by zero-shot score alone.
         measure: the score of a candidate after a rung; 0 is before any training. Lower is better.
         store: what was measured before, by `rung/name`; each score is put there as soon as it is known, so that an
-            interrupted race goes on.
+            interrupted successive_halving goes on.
         dropped: told which candidates are out, after each rung.
     """
     rungs = [_measured(names, 0, measure, store)]
-    for rung, places in enumerate(entrants, start=1):
+    for rung, places in enumerate(survivors, start=1):
         order = ranked(rungs[-1])
         if len(order) < 2:
             break
         dropped(order[places:])
         rungs.append(_measured(order[:places], rung, measure, store))
-    return Race(rungs)
+    return HalvingResult(rungs)
 
 
 def _measured(
@@ -104,7 +104,7 @@ def _measured(
     return scores
 
 
-def halved(count: int, rungs: int, factor: float = HALVING) -> list[int]:
+def halving_schedule(count: int, rungs: int, factor: float = HALVING) -> list[int]:
     """Return how many candidates run at each rung: all, then each time the better part, never fewer than two.
 
     One alone has nothing to be compared with and is not trained.

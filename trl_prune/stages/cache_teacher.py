@@ -6,19 +6,21 @@ from pathlib import Path
 
 from torch.utils.data import ConcatDataset
 
-from trl_prune.artifacts import Outcome
 from trl_prune.checkpoints import load_tokenizer
-from trl_prune.config import ArmSection
-from trl_prune.context import Run
-from trl_prune.data.self_distillation import Share, Teacher
-from trl_prune.data.teacher_codecs import CODECS, Codec, Sampled, TopK, settings_of
-from trl_prune.data.teacher_writing import Work, write_cache, write_shards
+from trl_prune.data.sharing import ProcessShare
+from trl_prune.data.teacher import LazyTeacher
+from trl_prune.data.teacher_cache.codecs import CODECS, Codec, Sampled, TopK, settings_of
+from trl_prune.data.teacher_cache.encoding import CacheSpec
+from trl_prune.data.teacher_cache.writing import write_cache, write_shards
 from trl_prune.errors import InputError
-from trl_prune.stages.arm_data import arm_rows, rows_hash, training_args
-from trl_prune.stages.sharing import alone, share_out
-from trl_prune.stages.stage import Stage
-from trl_prune.trainers.cached_teacher import check_serves
-from trl_prune.trainers.kd_config import KDConfig
+from trl_prune.recipe import ArmSection
+from trl_prune.runs.arms import arm_rows, rows_hash, training_args
+from trl_prune.runs.artifacts import StageOutput
+from trl_prune.runs.context import Run
+from trl_prune.runs.sharing import run_shared, single_process_share
+from trl_prune.runs.stage import Stage
+from trl_prune.trainers.kd.cache_checks import check_serves
+from trl_prune.trainers.kd.config import KDConfig
 from trl_prune.trainers.preparation import preparation_args, prepare_rows
 
 
@@ -53,27 +55,27 @@ def reading(run: Run, arm: ArmSection) -> str:
     return json.dumps([arm.data, told], sort_keys=True, default=str)
 
 
-def wanted(run: Run) -> Work:
+def wanted(run: Run) -> CacheSpec:
     """Return what is to be written."""
     tokenizer = load_tokenizer(run.teacher_dir)  # the run's own is not to learn an arm's end or padding token
     prepared = [
         prepare_rows(arm_rows(run, arm), training_args(run, arm), tokenizer, answers_only=True)
         for arm in readings(run).values()
     ]
-    teacher = Teacher(run.load_teacher, tokenizer, run.teacher_fingerprint)
-    return Work(ConcatDataset(prepared), teacher, codec(run), run.recipe.cache_teacher.batch_size)
+    teacher = LazyTeacher(run.load_teacher, tokenizer, run.teacher_fingerprint)
+    return CacheSpec(ConcatDataset(prepared), teacher, codec(run), run.recipe.cache_teacher.batch_size)
 
 
-def divide(run: Run, folder: Path, share: Share) -> None:
+def divide(run: Run, folder: Path, share: ProcessShare) -> None:
     """Write one process's share of the shards."""
     write_shards(folder / CACHE, wanted(run), share)
 
 
-def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
+def work(run: Run, unit: str, folder: Path) -> StageOutput:  # noqa: ARG001
     """Write the cache, leaving the shards that an interrupted pass wrote."""
     start = time.perf_counter()
-    share_out(run, "cache_teacher", folder)
-    facts = write_cache(folder / CACHE, wanted(run), alone("cache teacher", "shard")).facts
+    run_shared(run, "cache_teacher", folder)
+    facts = write_cache(folder / CACHE, wanted(run), single_process_share("cache teacher", "shard")).facts
     size = sum(path.stat().st_size for path in (folder / CACHE).glob("shard-*"))
     metrics = {
         "tier": run.recipe.cache_teacher.tier,
@@ -85,7 +87,7 @@ def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
         "plan": facts.plan,
     }
     # A teacher's rounding depends on the machine, so the shards get no fingerprint; `plan` names what they hold.
-    return Outcome({"cache": CACHE}, metrics, {"seconds": time.perf_counter() - start}, frozenset({"cache"}))
+    return StageOutput({"cache": CACHE}, metrics, {"seconds": time.perf_counter() - start}, frozenset({"cache"}))
 
 
 def inputs(run: Run, unit: str) -> dict[str, str]:  # noqa: ARG001

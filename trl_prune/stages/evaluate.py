@@ -6,30 +6,26 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
 
-from trl_prune.artifacts import Outcome
 from trl_prune.checkpoints import write_json
-from trl_prune.config import Recipe
-from trl_prune.context import Run
 from trl_prune.data.generation import Sampling, generate_batch, prompt_ids
 from trl_prune.evaluation.efficiency import measure_speed
-from trl_prune.evaluation.harness import Harness, Manner, content_hash, evaluate_unit, find_tasks
+from trl_prune.evaluation.harness import evaluate_task
 from trl_prune.evaluation.recovery import TaskScore
-from trl_prune.stages.stage import Stage
+from trl_prune.recipe import Recipe
+from trl_prune.runs.artifacts import StageOutput
+from trl_prune.runs.context import Run
+from trl_prune.runs.evaluation import evaluation_settings, harness_of, tasks_hash
+from trl_prune.runs.stage import Stage
 
 
 ANSWERS = "answers.json"
+
+
 ANSWER_TOKENS = 64
 
 
-def manner(run: Run) -> Manner:
-    """Return how every model is asked."""
-    section = run.recipe.evaluate
-    return Manner(section.batch_size, run.apply_chat_template, section.items, run.recipe.seed)
-
-
-def work(run: Run, unit: str, folder: Path) -> Outcome:
+def work(run: Run, unit: str, folder: Path) -> StageOutput:
     """Measure a model, leaving the tasks an interrupted pass wrote."""
     start = time.perf_counter()
     harness = harness_of(run)
@@ -37,7 +33,7 @@ def work(run: Run, unit: str, folder: Path) -> Outcome:
     for task in tqdm(harness.units, desc=f"evaluate {unit}", unit="task"):
         path = folder / f"{task}.json"
         if not path.is_file():
-            score, items = evaluate_unit(model, run.tokenizer, harness, task, manner(run))
+            score, items = evaluate_task(model, run.tokenizer, harness, task, evaluation_settings(run))
             write_json(path, {"score": asdict(score), "items": items})
     write_json(folder / ANSWERS, answers(run, model))
     # Arms have the pruned model's shape, and so its speed.
@@ -47,7 +43,7 @@ def work(run: Run, unit: str, folder: Path) -> Outcome:
         task: {"metric": score.metric, "mean": score.mean, "stderr": score.stderr} for task, score in scores.items()
     }
     outputs = {task: f"{task}.json" for task in harness.units} | {"answers": ANSWERS}
-    return Outcome(outputs, metrics, {"seconds": time.perf_counter() - start, "tokens_per_second": speed})
+    return StageOutput(outputs, metrics, {"seconds": time.perf_counter() - start, "tokens_per_second": speed})
 
 
 def answers(run: Run, model: object) -> dict[str, str]:
@@ -63,34 +59,14 @@ def read_scores(folder: Path, tasks: list[str]) -> dict[str, TaskScore]:
     return {task: TaskScore(**json.loads((folder / f"{task}.json").read_text())["score"]) for task in tasks}
 
 
-def harness_of(run: Run) -> Harness:
-    """Return the recipe's tasks; found once a run, since lm-eval's index is slow to read."""
-    if not hasattr(run, "_harness"):
-        run._harness = find_tasks(run.recipe.evaluate.tasks, run.recipe.evaluate.include_path)
-    return run._harness
-
-
 def units(recipe: Recipe) -> list[str]:
     """Return the models to measure."""
     return recipe.evaluated
 
 
-def mean_score(run: Run, model: PreTrainedModel, harness: Harness) -> float:
-    """Return a model's mean score over a harness's tasks, measured as the recipe says."""
-    told = [evaluate_unit(model, run.tokenizer, harness, unit, manner(run))[0] for unit in harness.units]
-    return sum(score.mean for score in told) / len(told)
-
-
 def inputs(run: Run, unit: str) -> dict[str, str]:
     """Name the model."""
     return {"model": run.model_hash(unit), "tasks": tasks_hash(run)}
-
-
-def tasks_hash(run: Run) -> str:
-    """Return the hash of what is asked; once a run, since it reads every item."""
-    if not hasattr(run, "_tasks_hash"):
-        run._tasks_hash = content_hash(harness_of(run))
-    return run._tasks_hash
 
 
 def settings(run: Run, unit: str) -> dict:  # noqa: ARG001

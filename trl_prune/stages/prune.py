@@ -5,20 +5,22 @@ import shutil
 import time
 from pathlib import Path
 
-from trl_prune.artifacts import Outcome
 from trl_prune.checkpoints import read_provenance, write_json, write_text
-from trl_prune.context import Run
 from trl_prune.errors import InputError
 from trl_prune.evaluation.harness import content_hash
 from trl_prune.pruning.families import LAYERS
 from trl_prune.pruning.keep import Keep, kept_sizes
-from trl_prune.pruning.passthrough import passthrough_recipe
 from trl_prune.pruning.repairs import check_repairs
-from trl_prune.pruning.surgery import Cut, prune_checkpoint
-from trl_prune.pruning.verification import verify_logits
-from trl_prune.stages.candidates import scores_of
-from trl_prune.stages.card import PICTURE, write_card
-from trl_prune.stages.choosing import (
+from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
+from trl_prune.pruning.surgery.cut import Cut
+from trl_prune.pruning.surgery.passthrough import passthrough_recipe
+from trl_prune.pruning.surgery.verification import verify_logits
+from trl_prune.reporting.card import PICTURE, write_card
+from trl_prune.reporting.plots.scores import draw_scores
+from trl_prune.runs.artifacts import StageOutput
+from trl_prune.runs.context import Run
+from trl_prune.runs.evaluation import evaluation_settings
+from trl_prune.runs.pruning_plan import (
     chosen_keep,
     effect_task,
     lost_to_rounding,
@@ -27,17 +29,16 @@ from trl_prune.stages.choosing import (
     round_sizes,
     wanted_sizes,
 )
-from trl_prune.stages.evaluate import manner
-from trl_prune.stages.repairing import fitted_repairs, left_out, reads_texts, wanted_repairs
-from trl_prune.stages.score import inputs as score_inputs
-from trl_prune.stages.score_plots import draw_scores
-from trl_prune.stages.stage import Stage
+from trl_prune.runs.repairs import fitted_repairs, left_out, reads_texts, wanted_repairs
+from trl_prune.runs.scoring import calibration_inputs
+from trl_prune.runs.search_space import scores_of
+from trl_prune.runs.stage import Stage
 
 
 CHOSEN, REPAIRS, PASSTHROUGH = "keep.json", "repairs", "passthrough.yaml"
 
 
-def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
+def work(run: Run, unit: str, folder: Path) -> StageOutput:  # noqa: ARG001
     """Choose the units that stay, repair what stays and write the checkpoint."""
     start = time.perf_counter()
     keep = _chosen_before(folder) or chosen_keep(run, folder)
@@ -61,7 +62,7 @@ def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
         draw_scores(scores_of(run), cut.keep, ranking(run), folder / "model" / PICTURE)
     write_card(folder / "model", run.dense_dir, _sizes(metrics), f"Chosen: {_chosen_by(run, cut)}.")
     outputs = {"model": "model", "keep": CHOSEN} | _passthrough(run, cut, folder)
-    return Outcome(outputs, metrics, {"seconds": time.perf_counter() - start})
+    return StageOutput(outputs, metrics, {"seconds": time.perf_counter() - start})
 
 
 def _chosen_before(folder: Path) -> Keep | None:
@@ -114,7 +115,7 @@ def inputs(run: Run, unit: str) -> dict[str, str]:  # noqa: ARG001
     if section.needs_scores:
         named["score"] = run.folder.result_hash("score")
     if _reads_texts(run):
-        named |= score_inputs(run, "")
+        named |= calibration_inputs(run)
     if section.by.startswith("task:"):
         named["task"] = content_hash(effect_task(run))
     return named
@@ -126,7 +127,7 @@ def settings(run: Run, unit: str) -> dict:  # noqa: ARG001
     if _reads_texts(run):
         told |= {"score": run.recipe.score.model_dump(mode="json"), "dtype": run.dtype}
     if run.recipe.prune.by.startswith("task:"):
-        told["evaluate"] = vars(manner(run))
+        told["evaluate"] = vars(evaluation_settings(run))
     return told
 
 

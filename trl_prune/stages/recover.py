@@ -7,19 +7,22 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from trl_prune.artifacts import Outcome
 from trl_prune.checkpoints import write_json
-from trl_prune.config import ArmSection, Recipe
-from trl_prune.context import Run
-from trl_prune.data.formatting import conversational
+from trl_prune.data.formats import conversational
 from trl_prune.errors import InputError
-from trl_prune.pruning.baselines import random_keep, write_untrained
-from trl_prune.pruning.surgery import Cut, prune_checkpoint
-from trl_prune.stages.arm_data import arm_rows, rows_hash, training_args
-from trl_prune.stages.repairing import fitted_repairs
-from trl_prune.stages.stage import Stage
-from trl_prune.trainers.arms import ArmPlan, Trained, check_arm, train_arm
-from trl_prune.trainers.launched_arm import train_launched
+from trl_prune.pruning.choosing.baselines import random_keep
+from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
+from trl_prune.pruning.surgery.cut import Cut
+from trl_prune.pruning.surgery.untrained import write_untrained
+from trl_prune.recipe import ArmSection, Recipe
+from trl_prune.runs.arms import arm_rows, rows_hash, training_args
+from trl_prune.runs.artifacts import StageOutput
+from trl_prune.runs.context import Run
+from trl_prune.runs.repairs import fitted_repairs
+from trl_prune.runs.stage import Stage
+from trl_prune.trainers.arms.launched import train_launched
+from trl_prune.trainers.arms.plan import ArmPlan, check_arm
+from trl_prune.trainers.arms.training import Trained, train_arm
 
 
 CHECKPOINTS, START, MODEL, LOG = "checkpoints", "start", "model", "log_history.json"
@@ -28,7 +31,7 @@ CHECKPOINTS, START, MODEL, LOG = "checkpoints", "start", "model", "log_history.j
 ALL_WEIGHTS_PASSES, LORA_PASSES = 3, 2
 
 
-def work(run: Run, unit: str, folder: Path) -> Outcome:
+def work(run: Run, unit: str, folder: Path) -> StageOutput:
     """Train an arm, going on from its last whole checkpoint, and save a plain model."""
     start = time.perf_counter()
     arm = run.recipe.recover[unit]
@@ -45,7 +48,7 @@ def work(run: Run, unit: str, folder: Path) -> Outcome:
         "final_loss": told.final_loss,
         "flops": flops(run, unit, told),
     }
-    return Outcome({"model": MODEL, "log": LOG}, metrics, {"seconds": time.perf_counter() - start})
+    return StageOutput({"model": MODEL, "log": LOG}, metrics, {"seconds": time.perf_counter() - start})
 
 
 def train(run: Run, told: ArmPlan, rows: Dataset, target: Path) -> Trained:

@@ -5,15 +5,17 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from trl_prune.artifacts import Outcome
 from trl_prune.checkpoints import atomic_file, load_config
-from trl_prune.context import Run
 from trl_prune.data.generation import Sampling
-from trl_prune.data.rewriting import acceptance
-from trl_prune.data.self_distillation import Share, Teacher, asked, check_answer_types, rewrite_rows, write_answers
+from trl_prune.data.rewriting.acceptance import acceptance
+from trl_prune.data.rewriting.rewrite import check_answer_types, rewrite_rows, rewriting_requests, write_answers
+from trl_prune.data.sharing import ProcessShare
+from trl_prune.data.teacher import LazyTeacher
 from trl_prune.errors import InputError
-from trl_prune.stages.sharing import alone, share_out
-from trl_prune.stages.stage import Stage
+from trl_prune.runs.artifacts import StageOutput
+from trl_prune.runs.context import Run
+from trl_prune.runs.sharing import run_shared, single_process_share
+from trl_prune.runs.stage import Stage
 
 
 ROWS = "rows.jsonl"
@@ -26,23 +28,27 @@ def sampling(run: Run) -> Sampling:
     return Sampling(section.max_new_tokens, section.batch_size, section.temperature, run.recipe.seed)
 
 
-def teacher(run: Run) -> Teacher:
+def teacher(run: Run) -> LazyTeacher:
     """Return who writes."""
-    return Teacher(run.load_teacher, run.tokenizer, run.teacher_fingerprint)
+    return LazyTeacher(run.load_teacher, run.tokenizer, run.teacher_fingerprint)
 
 
-def divide(run: Run, folder: Path, share: Share) -> None:
+def divide(run: Run, folder: Path, share: ProcessShare) -> None:
     """Generate one process's share of the batches."""
-    write_answers(asked(run.dataset), teacher(run), sampling(run), folder / BATCHES, share)
+    write_answers(rewriting_requests(run.dataset), teacher(run), sampling(run), folder / BATCHES, share)
 
 
-def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
+def work(run: Run, unit: str, folder: Path) -> StageOutput:  # noqa: ARG001
     """Rewrite the training rows, leaving those batches an interrupted pass wrote."""
     start = time.perf_counter()
-    share_out(run, "rewrite", folder)
-    rows = rewrite_rows(run.dataset, teacher(run), sampling(run), folder / BATCHES, alone("rewrite", "batch"))
+    run_shared(run, "rewrite", folder)
+    rows = rewrite_rows(
+        run.dataset, teacher(run), sampling(run), folder / BATCHES, single_process_share("rewrite", "batch")
+    )
     _write_rows(rows, folder / ROWS)
-    return Outcome({"rows": ROWS}, {"acceptance": acceptance(list(rows))}, {"seconds": time.perf_counter() - start})
+    return StageOutput(
+        {"rows": ROWS}, {"acceptance": acceptance(list(rows))}, {"seconds": time.perf_counter() - start}
+    )
 
 
 def _write_rows(rows: Dataset, path: Path) -> None:

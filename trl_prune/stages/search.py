@@ -10,21 +10,21 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from trl_prune.artifacts import Outcome
 from trl_prune.checkpoints import write_json
-from trl_prune.context import Run, dataset_fingerprint
 from trl_prune.errors import InputError
 from trl_prune.evaluation.harness import content_hash
-from trl_prune.ledger import Ledger
-from trl_prune.pruning.grid import Candidate
-from trl_prune.pruning.search import Race, pareto_front, race
-from trl_prune.stages.arm_data import training_args
-from trl_prune.stages.candidates import budget_of, entrants_of, fitting, keep_of, ranking_of
-from trl_prune.stages.evaluate import manner
-from trl_prune.stages.search_plots import draw_search
-from trl_prune.stages.stage import Stage
-from trl_prune.stages.trials import Trials, task_harness
-from trl_prune.trainers.arms import check_arm
+from trl_prune.pruning.search import HalvingResult, pareto_front, successive_halving
+from trl_prune.pruning.sizes.grid import Candidate
+from trl_prune.reporting.plots.search import draw_search
+from trl_prune.runs.arms import training_args
+from trl_prune.runs.artifacts import StageOutput
+from trl_prune.runs.context import Run, dataset_fingerprint
+from trl_prune.runs.evaluation import evaluation_settings
+from trl_prune.runs.ledger import Ledger
+from trl_prune.runs.search_space import budget_of, fitting, halving_schedule_of, keep_of, ranking_of
+from trl_prune.runs.stage import Stage
+from trl_prune.runs.trials import Trials, task_harness
+from trl_prune.trainers.arms.plan import check_arm
 
 
 KEEP, TABLE, MEASURED, SCRATCH = "keep.json", "candidates.json", "measured.json", "candidates"
@@ -34,28 +34,30 @@ SHOWN = 24
 INDENT = 26
 
 
-def work(run: Run, unit: str, folder: Path) -> Outcome:  # noqa: ARG001
-    """Race the candidates, going on where an interrupted race stopped, and write the winner's plan."""
+def work(run: Run, unit: str, folder: Path) -> StageOutput:  # noqa: ARG001
+    """HalvingResult the candidates, going on where an interrupted successive_halving stopped, and write the winner's plan."""
     start = time.perf_counter()
-    found, entrants = fitting(run), entrants_of(run)
+    found, survivors = fitting(run), halving_schedule_of(run)
     ledger = Ledger(folder / MEASURED)
     by_name = {one.name: one for one in found}
-    with tqdm(total=len(found) + sum(entrants), initial=len(ledger), desc="search", unit="trial") as bar:
-        trials = Trials(run, folder / SCRATCH, by_name, partial(keep_of, run), max(entrants, default=0), bar.update)
-        told = race(list(by_name), entrants, trials.measure, ledger, trials.drop)
+    with tqdm(total=len(found) + sum(survivors), initial=len(ledger), desc="search", unit="trial") as bar:
+        trials = Trials(run, folder / SCRATCH, by_name, partial(keep_of, run), max(survivors, default=0), bar.update)
+        told = successive_halving(list(by_name), survivors, trials.measure, ledger, trials.drop)
     table = table_of(run, found, told)
     write_json(folder / KEEP, keep_of(run, by_name[told.winner]))
     write_json(folder / TABLE, table)
     pictures = draw_search(table, folder)
     shutil.rmtree(folder / SCRATCH, ignore_errors=True)
     outputs = {"keep": KEEP, "candidates": TABLE} | dict(zip(pictures, pictures, strict=True))
-    return Outcome(outputs, table, {"seconds": time.perf_counter() - start})
+    return StageOutput(outputs, table, {"seconds": time.perf_counter() - start})
 
 
-def table_of(run: Run, found: Sequence[Candidate], told: Race) -> dict:
+def table_of(run: Run, found: Sequence[Candidate], told: HalvingResult) -> dict:
     """Return what the search found, as JSON: every candidate, best first, and how stable the ranking was."""
     by_name = {one.name: one for one in found}
-    sign = 1 if run.recipe.search.score == "loss" else -1  # a task's score went into the race upside down
+    sign = (
+        1 if run.recipe.search.score == "loss" else -1
+    )  # a task's score went into the successive_halving upside down
     rows = [
         {
             "name": name,
@@ -94,20 +96,20 @@ def settings(run: Run, unit: str) -> dict:  # noqa: ARG001
     told = {"search": run.recipe.search.model_dump(mode="json"), "seed": run.recipe.seed, "dtype": run.dtype}
     told |= {"ranking": asdict(ranking_of(run)), "repairs": run.recipe.prune.model_dump(mode="json")["repairs"]}
     if run.recipe.search.score != "loss":
-        told["evaluate"] = vars(manner(run))
+        told["evaluate"] = vars(evaluation_settings(run))
     return told if run.launch is None else told | {"processes": run.launch.processes}
 
 
 def plan(run: Run, unit: str) -> str:  # noqa: ARG001
-    """Say which sizes fit the budget and how many tokens the race will train on."""
-    found, entrants, costs = fitting(run), entrants_of(run), run.costs
+    """Say which sizes fit the budget and how many tokens the successive_halving will train on."""
+    found, survivors, costs = fitting(run), halving_schedule_of(run), run.costs
     section = run.recipe.search
     steps = [now - before for before, now in pairwise([0, *section.rungs])]
-    tokens = sum(count * step for count, step in zip(entrants, steps, strict=True))
+    tokens = sum(count * step for count, step in zip(survivors, steps, strict=True))
     blocks = "" if costs.blocks_are_alike else "; blocks are not alike, so sizes are exact once the blocks are scored"
     lines = [
         f"{len(found)} sizes with {budget_of(run, costs)}{blocks}",
-        f"all by {section.score} untrained, then {' -> '.join(map(str, entrants)) or 'none'} of them trained to "
+        f"all by {section.score} untrained, then {' -> '.join(map(str, survivors)) or 'none'} of them trained to "
         f"{' -> '.join(f'{rung:,}' for rung in section.rungs) or 'nothing'} tokens: {tokens:,} tokens in all",
         *(f"{one.name:<32} {one.parameters:>15,} parameters {_priced(one)}" for one in found[:SHOWN]),
     ]

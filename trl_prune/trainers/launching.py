@@ -85,7 +85,7 @@ def run_processes(launch: Launch, module: str, job: Path) -> None:
         raise RuntimeError(f"the {launch.processes} processes of {job} ended with code {done.returncode}")
 
 
-def as_process(work: Callable[[Path], None]) -> int:
+def process_main(work: Callable[[Path], None]) -> int:
     """Work on the job that the command line names, as one of its processes, and return the exit code."""
     job, wanted = Path(sys.argv[1]), int(sys.argv[2])
     try:

@@ -6,7 +6,7 @@ from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
-from trl_prune.trainers.self_distill_sft_trainer import answers_apart
+from trl_prune.trainers.self_distill.trainer import messages_to_prompt_completion
 from trl_prune.trainers.sft_arguments import on_one_device
 
 
@@ -55,7 +55,7 @@ def prepare_rows(rows: Dataset, args: dict, tokenizer: PreTrainedTokenizerBase, 
     with TemporaryDirectory() as folder:
         told = SFTConfig(folder, report_to="none", bf16=False, gradient_checkpointing=False, **preparation_args(args))
         on_one_device(told)
-        rows = answers_apart(rows, told) if answers_only else rows
+        rows = messages_to_prompt_completion(rows, told) if answers_only else rows
         trainer = SFTTrainer(_stand_in(len(tokenizer)), told, train_dataset=rows, processing_class=tokenizer)
     prepared = trainer.train_dataset
     return prepared.select_columns([name for name in COLUMNS if name in prepared.column_names])

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from tests.conftest import save_tiny, tiny_model
-from tests.pruning.test_surgery import ROOT, load_strictly
+from tests.pruning.surgery.test_checkpoint import ROOT, load_strictly
 from trl_prune.checkpoints import load_config
 from trl_prune.pruning.repairs import repairs_for
 from trl_prune.pruning.repairs.calibration import Calibration
-from trl_prune.pruning.surgery import Cut, prune_checkpoint
+from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
+from trl_prune.pruning.surgery.cut import Cut
 
 
 def texts(rows: int = 8, length: int = 40) -> list[dict[str, torch.Tensor]]:

@@ -5,11 +5,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.pruning.repairs.conftest import texts
-from tests.pruning.test_surgery import TOKENS
+from tests.pruning.surgery.test_checkpoint import TOKENS
 from trl_prune.checkpoints import read_provenance
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import GROUPS, HEADS, HIDDEN, LAYERS, NEURONS
-from trl_prune.pruning.observation import decoder_blocks
+from trl_prune.pruning.importance.observation import decoder_blocks
 from trl_prune.pruning.repairs.least_squares import by_input, refitted
 
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from tests.pruning.test_surgery import TOKENS
+from tests.pruning.surgery.test_checkpoint import TOKENS
 from trl_prune.checkpoints import read_provenance
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import FAMILIES, HIDDEN, LAYERS, NEURONS
-from trl_prune.pruning.observation import decoder_blocks
+from trl_prune.pruning.importance.observation import decoder_blocks
 from trl_prune.pruning.repairs import fitting_repairs
 from trl_prune.pruning.repairs.linear_map import mlp_output, removed_runs
 

@@ -12,10 +12,11 @@ from typing import NamedTuple
 from trl_prune.errors import InputError
 from trl_prune.pruning.repairs import head_merge, least_squares, linear_map, norm_rescale
 from trl_prune.pruning.repairs.calibration import Calibration
-from trl_prune.pruning.surgery import Cut, Repair
+from trl_prune.pruning.surgery.checkpoint import Repair
+from trl_prune.pruning.surgery.cut import Cut
 
 
-class Kind(NamedTuple):
+class RepairMethod(NamedTuple):
     """A kind of repair: `check` says early if it fits a cut, `build` fits it; both take its options by keyword."""
 
     check: Callable[..., None]
@@ -23,11 +24,11 @@ class Kind(NamedTuple):
 
 
 # In the order in which they are made.
-REPAIRS: dict[str, Kind] = {
-    "head_merge": Kind(head_merge.check, head_merge.build),
-    "least_squares": Kind(least_squares.check, least_squares.build),
-    "linear_map": Kind(linear_map.check, linear_map.build),
-    "norm_rescale": Kind(norm_rescale.check, norm_rescale.build),
+REPAIRS: dict[str, RepairMethod] = {
+    "head_merge": RepairMethod(head_merge.check, head_merge.build),
+    "least_squares": RepairMethod(least_squares.check, least_squares.build),
+    "linear_map": RepairMethod(linear_map.check, linear_map.build),
+    "norm_rescale": RepairMethod(norm_rescale.check, norm_rescale.build),
 }
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trl_prune.pruning.observation import Batch, Site, observe, watched
+from trl_prune.pruning.importance.observation import Batch, Site, observe, watched
 from trl_prune.pruning.repairs.moments import Moments
 
 
@@ -18,7 +18,7 @@ GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Watch:
+class ActivationReader:
     """Hands on what passes some sites at positions that are no padding, as an `observation.Observer`.
 
     Attributes:
@@ -84,7 +84,7 @@ class Calibration:
 
     def watch(self, sites: Sequence[Site], see: Callable[[Site, Tensor], None]) -> None:
         """Run the texts once, handing on what passes the sites."""
-        observe(self.model, self.progress(self.batches), [Watch(sites, see)])
+        observe(self.model, self.progress(self.batches), [ActivationReader(sites, see)])
 
     def input_moments(self, sizes: Mapping[str, int]) -> Iterator[tuple[str, Moments]]:
         """Yield the moments of the inputs of linear maps, group by group within the memory budget.

@@ -20,7 +20,7 @@ from trl_prune.errors import InputError
 from trl_prune.pruning.families import GROUPS, HEADS, HIDDEN, LAYERS
 from trl_prune.pruning.keep import Keep
 from trl_prune.pruning.repairs.calibration import Calibration
-from trl_prune.pruning.surgery import Cut
+from trl_prune.pruning.surgery.cut import Cut
 
 
 class HeadMerge:

@@ -25,7 +25,7 @@ from trl_prune.pruning.repairs.calibration import Calibration
 from trl_prune.pruning.repairs.dense_weights import DenseWeights
 from trl_prune.pruning.repairs.moments import Moments, ridge_regression
 from trl_prune.pruning.repairs.scratch import Scratch
-from trl_prune.pruning.surgery import Cut
+from trl_prune.pruning.surgery.cut import Cut
 
 
 # The axes whose readers are fitted anew.

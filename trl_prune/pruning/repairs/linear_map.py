@@ -21,12 +21,12 @@ from torch import Tensor
 from trl_prune.checkpoints import tensor_files
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import HIDDEN, LAYERS, NEURONS
-from trl_prune.pruning.observation import Site, decoder_blocks
+from trl_prune.pruning.importance.observation import Site, decoder_blocks
 from trl_prune.pruning.repairs.calibration import Calibration, groups_within
 from trl_prune.pruning.repairs.least_squares import input_axis, input_dim
 from trl_prune.pruning.repairs.moments import Moments, ridge_regression
 from trl_prune.pruning.repairs.scratch import Scratch
-from trl_prune.pruning.surgery import Cut
+from trl_prune.pruning.surgery.cut import Cut
 
 
 # Norms between the MLP's output and the stream.

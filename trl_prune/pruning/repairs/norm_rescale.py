@@ -14,7 +14,7 @@ from trl_prune.checkpoints import tensor_files
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import HEADS, HIDDEN, V
 from trl_prune.pruning.repairs.calibration import Calibration
-from trl_prune.pruning.surgery import Cut
+from trl_prune.pruning.surgery.cut import Cut
 
 
 ENERGIES = ("none", "measured")

@@ -1,0 +1,74 @@
+"""A written checkpoint is checked by those who will read it."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.conftest import save_tiny
+from trl_prune.pruning.families import HIDDEN, LAYERS
+from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
+from trl_prune.pruning.surgery.verification import DamagedCheckpointError, verify_loads, verify_logits
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return save_tiny(tmp_path / "model")
+
+
+def rewrite(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_a_sound_checkpoint_passes(folder):
+    verify_loads(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.weight"),
+        lambda tensors: tensors.update({"model.layers.9.mlp.up_proj.weight": torch.zeros(48, 32)}),
+        lambda tensors: tensors.update({"model.layers.1.mlp.up_proj.weight": torch.zeros(47, 32)}),
+    ],
+    ids=["missing", "left over", "another shape"],
+)
+def test_a_damaged_checkpoint_is_told(folder, change):
+    rewrite(folder, change)
+    with pytest.raises(DamagedCheckpointError, match="does not load"):
+        verify_loads(folder)
+
+
+def test_a_stale_config_is_told(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 5}))
+    with pytest.raises(DamagedCheckpointError, match="missing_keys"):
+        verify_loads(folder)
+
+
+def test_surgery_that_goes_wrong_leaves_nothing(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("trl_prune.pruning.surgery.cut.Cut.changed_config", lambda _: {})
+    with pytest.raises(DamagedCheckpointError):
+        prune_checkpoint(folder, tmp_path / "pruned", {LAYERS: [0]}, {"path": "dense"})
+    assert not (tmp_path / "pruned").exists()
+
+
+def test_logits_equal_those_of_the_dense_model_without_its_blocks(folder, tmp_path):
+    keep = {LAYERS: [0, 3]}
+    prune_checkpoint(folder, tmp_path / "pruned", keep, {"path": "dense"})
+    verify_logits(folder, tmp_path / "pruned", keep)
+    rewrite(tmp_path / "pruned", lambda tensors: tensors["model.layers.1.mlp.up_proj.weight"].mul_(1.01))
+    with pytest.raises(DamagedCheckpointError, match="differs"):
+        verify_logits(folder, tmp_path / "pruned", keep)
+
+
+def test_logits_that_are_not_finite_are_told(folder, tmp_path):
+    keep = {HIDDEN: list(range(16))}
+    prune_checkpoint(folder, tmp_path / "pruned", keep, {"path": "dense"})
+    verify_logits(folder, tmp_path / "pruned", keep)
+    rewrite(tmp_path / "pruned", lambda tensors: tensors["model.norm.weight"].fill_(float("nan")))
+    with pytest.raises(DamagedCheckpointError, match="not finite"):
+        verify_logits(folder, tmp_path / "pruned", keep)

@@ -1,0 +1,212 @@
+import pytest
+import yaml
+
+from trl_prune.errors import InputError
+from trl_prune.quickstart import SIZES, quickstart_recipe
+from trl_prune.recipe import Recipe, load_recipe, parse_recipe
+
+
+MINIMAL = {"model": "m", "dataset": {"path": "d.jsonl"}, "output": "runs/x", "prune": {"target": {"layers": 3}}}
+FULL = """\
+model: someone/model
+dataset: {path: rows.jsonl}
+output: runs/x
+prune:
+  by: block_influence
+  target:
+    layers: 24
+rewrite: {}
+recover:
+  selfd:
+    method: sft
+    data: rewritten
+"""
+
+
+def recipe_file(tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_are_the_papers():
+    recipe = parse_recipe(MINIMAL, "test")
+    assert recipe.prune.by == "angular_distance"
+    assert recipe.models == recipe.evaluated == ["dense", "pruned"]
+
+
+def arms(cache=True, **options):
+    sections = {"cache_teacher": {}} if cache else {}
+    return MINIMAL | sections | {"recover": {"kd": {"method": "kd", "data": "references"} | options}}
+
+
+def test_arms_that_distil_read_the_cache_where_there_is_one():
+    assert list(parse_recipe(arms(), "test").cached_arms) == ["kd"]
+    assert not parse_recipe(arms(teacher_cache=False), "test").cached_arms
+    assert not parse_recipe(arms(cache=False), "test").cached_arms
+    assert not parse_recipe(arms(method="sft"), "test").cached_arms
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (arms(cache=False, teacher_cache=True), "the recipe has no `cache_teacher` section"),
+        (arms(method="sft", teacher_cache=True), "recover.kd.teacher_cache is for `method: kd`, not sft"),
+        (arms(init="random"), "recover.kd.init is 'random'; wanted: 'pruned', 'random_units' or 'random_weights'"),
+        (arms() | {"cache_teacher": {"tier": "zip"}}, "cache_teacher.tier is 'zip'; wanted: 'sampled', 'topk' or"),
+        (arms() | {"cache_teacher": {"draws": 65}}, "cache_teacher.draws is 65; wanted: less than or equal to 64"),
+    ],
+)
+def test_a_cache_and_its_readers_fit(values, message):
+    with pytest.raises(InputError) as error:
+        parse_recipe(values, "test")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("by: block_influence", "by: blok"), "line 5: prune.by is 'blok'; wanted: 'angular_distance', 'block"),
+        (("layers: 24", "layres: 24"), "line 7: unknown key 'prune.target.layres'; did you mean 'layers'?"),
+        (("layers: 24", "layers: many"), "line 7: prune.target.layers is 'many'; wanted: a valid integer"),
+        (("layers: 24", "layers: 0"), "line 7: prune.target.layers is 0; wanted: greater than 0"),
+        (("prune:", "prun:"), "line 4: unknown key 'prun'; did you mean 'prune'?"),
+        (("method: sft", "metod: sft"), "line 11: unknown key 'recover.selfd.metod'; did you mean 'method'?"),
+        (
+            ("data: rewritten", "data: rewriten"),
+            "line 12: recover.selfd.data is 'rewriten'; wanted: 'references', 'rewritten'",
+        ),
+        (("rewrite: {}\n", ""), "trains on rewritten data but the recipe has no `rewrite` section"),
+        (("selfd:", "dense:"), "recover.dense: an arm's name"),
+        (("selfd:", "../x:"), "recover.../x: an arm's name"),
+        (("output: runs/x\n", ""), "the key 'output' is missing"),
+        (("  target:\n    layers: 24\n", ""), "prune wants exactly one of `target` and `keep`"),
+    ],
+)
+def test_faults_name_the_place_the_value_and_what_is_allowed(tmp_path, change, message):
+    path = recipe_file(tmp_path, FULL.replace(*change))
+    with pytest.raises(InputError) as error:
+        load_recipe(path, [])
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_overrides_are_dotted_keys_with_yaml_values(tmp_path):
+    path = recipe_file(tmp_path, FULL)
+    recipe = load_recipe(
+        path, ["prune.target.layers=20", "recover.selfd.args.learning_rate=1.0e-3", "seed=7", "evaluate.items=null"]
+    )
+    assert recipe.prune.target.layers == 20
+    assert recipe.recover["selfd"].args == {"learning_rate": 1e-3}
+    assert recipe.seed == 7
+
+
+def test_numbers_as_people_write_them(tmp_path):
+    recipe = load_recipe(recipe_file(tmp_path, FULL), ["recover.selfd.args.learning_rate=1e-4"])
+    assert recipe.recover["selfd"].args == {"learning_rate": 1e-4}
+    text = FULL + "    args: {learning_rate: 2e-5, run_name: 1e, warmup: -3E+2}\n"
+    assert load_recipe(recipe_file(tmp_path, text), []).recover["selfd"].args == {
+        "learning_rate": 2e-5,
+        "run_name": "1e",
+        "warmup": -300.0,
+    }
+
+
+def test_an_override_of_one_arm_leaves_its_anchors_others_alone():
+    recipe = quickstart_recipe("default", ["recover.sft.args.learning_rate=1e-3"])
+    assert recipe.recover["sft"].args["learning_rate"] == 1e-3
+    assert recipe.recover["selfd"].args["learning_rate"] == 2e-4
+
+
+def test_an_override_below_an_empty_section():
+    values = ["model=m", "dataset.path=d", "output=o", "prune.target.layers=2", "rewrite=", "rewrite.batch_size=3"]
+    assert load_recipe(None, values).rewrite.batch_size == 3
+
+
+def test_a_recipe_can_be_overrides_alone():
+    words = ["model=m", "dataset.path=d.jsonl", "output=o", "prune.keep.num_hidden_layers=[0, 1]"]
+    assert load_recipe(None, words).prune.keep.num_hidden_layers == [0, 1]
+
+
+@pytest.mark.parametrize("word", ["prune", "=3", "seed.x=1", "seed=[1"])
+def test_bad_overrides_are_named(tmp_path, word):
+    with pytest.raises(InputError, match="is no override|is a value|not YAML"):
+        load_recipe(recipe_file(tmp_path, FULL + "seed: 1\n"), [word])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: 1\nb: [1", "line 2 is not YAML"), ("- a\n", "holds a list"), ("just text", "holds a str")],
+)
+def test_files_that_are_no_recipe(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        load_recipe(recipe_file(tmp_path, text), [])
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(InputError, match="No such file"):
+        load_recipe(tmp_path / "none.yaml", [])
+
+
+def test_unknown_models_to_evaluate_are_refused():
+    with pytest.raises(InputError, match="evaluate.models names 'sft'; allowed: dense, pruned"):
+        parse_recipe(MINIMAL | {"evaluate": {"models": ["dense", "sft"]}}, "test")
+
+
+def test_sections_are_frozen():
+    recipe = parse_recipe(MINIMAL, "test")
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seed = 3
+
+
+def test_every_key_is_documented():
+    def undocumented(section, path):
+        for name, field in section.model_fields.items():
+            nested = [
+                part
+                for part in [field.annotation, *getattr(field.annotation, "__args__", ())]
+                if hasattr(part, "model_fields")
+            ]
+            for part in nested:
+                yield from undocumented(part, f"{path}.{name}")
+            if not nested and not field.description and name != "recover":
+                yield f"{path}.{name}"
+
+    assert list(undocumented(Recipe, "recipe")) == []
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_quickstart_sizes_are_recipes(size):
+    recipe = quickstart_recipe(size, ["seed=3"])
+    assert recipe.seed == 3
+    assert list(recipe.recover) == ["sft", "selfd"]
+    sft, selfd = recipe.recover.values()
+    assert sft.model_dump(exclude={"data"}) == selfd.model_dump(exclude={"data"})
+
+
+def test_yaml_round_trip():
+    recipe = parse_recipe(yaml.safe_load(FULL), "test")
+    assert parse_recipe(recipe.model_dump(mode="json"), "test") == recipe
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"search": {"budget": {}}}, "search.budget wants exactly one of `parameters`, `share`, `bytes` and `memory`"),
+        ({"search": {"budget": {"share": 0.5, "bytes": 9}}}, "wants exactly one"),
+        ({"search": {"budget": {"share": 0.5}, "rungs": [20, 10]}}, "search rungs are .*growing"),
+        (
+            {"search": {"budget": {"share": 0.5}, "train": {"tokens": 9}}},
+            "search.train says `tokens`, which `rungs` are for",
+        ),
+        ({"search": {"budget": {"share": 0.5}, "train": {"data": "rewritten"}}}, "search.train.data is 'rewritten'"),
+        ({"search": {"budget": {"share": 0.5}}, "prune": {"target": {"layers": 2}}}, "which go together"),
+        ({"search": {"budget": {"share": 0.5}, "train": {"init": "random_units"}}}, "starts from its candidate"),
+        ({}, "which go together"),
+        ({"prune": {"by": "search", "target": {"layers": 2}}}, "prune by search wants neither `target` nor `keep`"),
+    ],
+)
+def test_search_sections_that_do_not_fit_are_refused(sections, message):
+    with pytest.raises(InputError, match=message):
+        parse_recipe(MINIMAL | {"prune": {"by": "search"}} | sections, "test")

@@ -1,0 +1,52 @@
+"""Checkpoint folders: find, read, load, write and fingerprint them, and record what they descend from."""
+
+from trl_prune.checkpoints.companions import companions, copy_companions
+from trl_prune.checkpoints.fingerprints import fingerprint, weights_fingerprint
+from trl_prune.checkpoints.loading import best_device, load_config, load_model, load_tokenizer
+from trl_prune.checkpoints.provenance import (
+    PROVENANCE,
+    Provenance,
+    dense_root,
+    library_versions,
+    read_provenance,
+    write_provenance,
+)
+from trl_prune.checkpoints.reading import (
+    INDEX,
+    check_weights,
+    file_hash,
+    hub_commit,
+    locate,
+    read_header,
+    tensor_files,
+)
+from trl_prune.checkpoints.writing import atomic_file, atomic_folder, write_json, write_text
+
+
+__all__ = [
+    "INDEX",
+    "PROVENANCE",
+    "Provenance",
+    "atomic_file",
+    "atomic_folder",
+    "best_device",
+    "check_weights",
+    "companions",
+    "copy_companions",
+    "dense_root",
+    "file_hash",
+    "fingerprint",
+    "hub_commit",
+    "library_versions",
+    "load_config",
+    "load_model",
+    "load_tokenizer",
+    "locate",
+    "read_header",
+    "read_provenance",
+    "tensor_files",
+    "weights_fingerprint",
+    "write_json",
+    "write_provenance",
+    "write_text",
+]

@@ -1,0 +1,53 @@
+"""Atomic writes of files and folders."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    pass
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON atomically: the file is either the old one or the whole new one."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically and flushed to disk."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with part.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(part, path)
+
+
+@contextmanager
+def atomic_file(target: Path) -> Iterator[Path]:
+    """Yield a path beside the target for a writer; what it wrote takes the target's name when the block ends."""
+    part = target.with_name(f".{target.name}.part")
+    yield part
+    part.replace(target)
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside the target that takes its name only when the block ends without an error."""
+    part = target.with_name(f".{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    for path in part.rglob("*.safetensors"):
+        path.chmod(0o644)  # safetensors writes files that only their owner can read
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(part, target)

@@ -1,0 +1,40 @@
+"""A checkpoint of a pruned model's shape with freshly initialised weights, as a baseline."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from trl_prune.checkpoints import (
+    atomic_folder,
+    copy_companions,
+    library_versions,
+    load_config,
+    read_provenance,
+    write_provenance,
+)
+
+
+RANDOM_WEIGHTS = "random_weights"
+
+
+def write_untrained(student: Path, target: Path, seed: int) -> None:
+    """Write a checkpoint of the student's shape whose weights are as its family initialises them.
+
+    Args:
+        student: the checkpoint whose config, tokenizer and provenance are taken over.
+        target: the folder to write; it appears whole or not at all.
+        seed: of the weights.
+    """
+    config = load_config(student)
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config)
+    provenance = read_provenance(student)
+    with atomic_folder(target) as part:
+        copy_companions(student, part)
+        model.save_pretrained(part)
+        if provenance is not None:
+            edits = [{"edit": RANDOM_WEIGHTS, "seed": seed}]  # of whatever was repaired nothing is left
+            told = replace(provenance, parent=str(student), edits=edits, versions=library_versions())
+            write_provenance(told, part)

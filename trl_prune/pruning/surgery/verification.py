@@ -1,0 +1,60 @@
+"""What was written is read back: by transformers' own loader, and on request by running it."""
+
+from pathlib import Path
+
+import torch
+
+from trl_prune.checkpoints import load_model
+from trl_prune.pruning.families import LAYERS
+from trl_prune.pruning.importance.layers import layers_skipped
+from trl_prune.pruning.keep import Keep
+
+
+class DamagedCheckpointError(RuntimeError):
+    """A checkpoint that does not hold what its config says."""
+
+
+def verify_loads(folder: Path) -> None:
+    """Check every tensor's name and shape against the config, with transformers' own loader and no memory.
+
+    Raises:
+        DamagedCheckpointError: a tensor is missing, left over or of another shape.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        _, told = AutoModelForCausalLM.from_pretrained(folder, device_map="meta", output_loading_info=True)
+    except RuntimeError as error:
+        raise DamagedCheckpointError(f"{folder} does not load: {error}") from error
+    for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if told[fault]:
+            raise DamagedCheckpointError(f"{folder} does not load whole: {fault} {sorted(told[fault])[:5]}")
+
+
+@torch.inference_mode()
+def verify_logits(source: Path, folder: Path, keep: Keep, exact: bool = True, tokens: int = 32) -> None:
+    """Run the pruned model, and where only blocks went, beside the dense model with those blocks skipped.
+
+    Args:
+        source: the checkpoint that was cut.
+        folder: what was written.
+        keep: the plan.
+        exact: whether to compare with the dense model where only blocks went; repairs make them differ.
+        tokens: how many tokens to run.
+
+    Raises:
+        DamagedCheckpointError: logits that are not finite, or that differ.
+    """
+    pruned = load_model(folder, "float32", "cpu")
+    ids = torch.arange(tokens)[None] % pruned.config.vocab_size
+    logits = pruned(ids, use_cache=False).logits
+    if not logits.isfinite().all():
+        raise DamagedCheckpointError(f"{folder} gives logits that are not finite")
+    if keep.keys() - {LAYERS} or not exact:
+        return
+    dense = load_model(source, "float32", "cpu")
+    removed = set(range(dense.config.num_hidden_layers)) - set(keep[LAYERS])
+    with layers_skipped(dense, removed):
+        difference = (dense(ids, use_cache=False).logits - logits).abs().max().item()
+    if difference > 0:
+        raise DamagedCheckpointError(f"{folder} differs from the dense model without its blocks by {difference:g}")

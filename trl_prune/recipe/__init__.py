@@ -1,0 +1,20 @@
+"""The recipe: one YAML file, one frozen section per verb, each key documented once by the docstring under it."""
+
+from trl_prune.recipe.dataset import DatasetSection
+from trl_prune.recipe.loading import load_recipe, parse_recipe
+from trl_prune.recipe.prune import PruneSection, Target
+from trl_prune.recipe.recipe import Recipe
+from trl_prune.recipe.recover import ArmSection
+from trl_prune.recipe.search import SearchSection
+
+
+__all__ = [
+    "ArmSection",
+    "DatasetSection",
+    "PruneSection",
+    "Recipe",
+    "SearchSection",
+    "Target",
+    "load_recipe",
+    "parse_recipe",
+]

