@@ -1,4 +1,4 @@
-"""A training step on a CPU with the LM head on answers only, against TRL's on all positions.
+"""A training step on a CPU with the LM head on answer positions only, compared to TRL's on all positions.
 
 usage: python benchmarks/answer_positions.py
 """
@@ -17,11 +17,11 @@ from trl_prune.smollm2 import smollm2
 
 
 STEPS = 4
-CLASSES = {"SFTTrainer": SFTTrainer, "SelfDistillSFTTrainer": SelfDistillSFTTrainer}
+TRAINERS = {"SFTTrainer": SFTTrainer, "SelfDistillSFTTrainer": SelfDistillSFTTrainer}
 
 
 def measure(name):
-    """Print the CPU seconds of the steps after the first, and the first step's loss."""
+    """Print the mean CPU seconds of the steps after the first, and the first step's loss."""
     args = SelfDistillSFTConfig(
         tempfile.mkdtemp(),
         max_steps=STEPS,
@@ -34,26 +34,26 @@ def measure(name):
         rewrite=False,
         model_init_kwargs={"attn_implementation": "eager"},
     )
-    trainer = CLASSES[name](str(smollm2()), args, train_dataset=Dataset.from_list(starter_rows()[:40]))
-    step, marks = trainer.training_step, []
+    trainer = TRAINERS[name](str(smollm2()), args, train_dataset=Dataset.from_list(starter_rows()[:40]))
+    training_step, seconds = trainer.training_step, []
 
-    def timed(*given, **named):
+    def timed_step(*args, **kwargs):
         start = time.process_time()
-        told = step(*given, **named)
-        marks.append(time.process_time() - start)
-        return told
+        loss = training_step(*args, **kwargs)
+        seconds.append(time.process_time() - start)
+        return loss
 
-    trainer.training_step = timed
+    trainer.training_step = timed_step
     trainer.train()
-    print(f"{sum(marks[1:]) / len(marks[1:]):.2f} {trainer.state.log_history[0]['loss']}")
+    print(f"{sum(seconds[1:]) / len(seconds[1:]):.2f} {trainer.state.log_history[0]['loss']}")
 
 
 def main():
-    """Measure both trainers, each in a process of its own, and print the table."""
+    """Measure both trainers, each in its own process, and print the table."""
     rows = {}
-    for name in CLASSES:
-        told = subprocess.run([sys.executable, __file__, name], capture_output=True, text=True, check=True)
-        rows[name] = told.stdout.split()[-2:]
+    for name in TRAINERS:
+        completed = subprocess.run([sys.executable, __file__, name], capture_output=True, text=True, check=True)
+        rows[name] = completed.stdout.split()[-2:]
     print("| trainer | CPU seconds a step | x | first loss |\n|---|---|---|---|")
     for name, (seconds, loss) in rows.items():
         print(f"| {name} | {seconds} | {float(seconds) / float(rows['SFTTrainer'][0]):.2f} | {loss} |")

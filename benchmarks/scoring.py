@@ -1,10 +1,11 @@
-"""Scoring every axis in one pass, against one plain forward pass of the backbone and against other ways.
+"""Time and memory of scoring every axis in one pass, compared with a plain forward pass and with other methods.
 
 usage: python benchmarks/scoring.py [MODEL] (default: the quickstart's)
 
-All on the same batches. CPU seconds: one process runs the ways in turn, several rounds, and the least tells, so that
-what else the machine does hits all alike and counts least. Memory: each way in a process of its own, its first pass,
-the peak as a whole and above what the loaded model takes. OptiPFair is measured where it is installed.
+All methods run on the same batches. CPU seconds: one process runs the methods in turn for several rounds and takes the
+minimum, so that other load on the machine affects all alike and matters least. Memory: each method runs once in a
+separate process; reported are the peak and its difference from the memory with the model loaded. OptiPFair is measured
+if it is installed.
 """
 
 import importlib.util
@@ -28,29 +29,29 @@ TEXTS, BATCH, ROUNDS = 8, 8, 3
 
 
 def backbone(model, batches):
-    """Only the decoder: the limit."""
+    """Run the decoder only: the lower limit."""
     for batch in batches:
         model.get_decoder()(**batch, use_cache=False)
 
 
-def whole_model(model, batches):
-    """The decoder and the LM head."""
+def full_model(model, batches):
+    """Run the decoder and the LM head."""
     for batch in batches:
         model(**batch, use_cache=False)
 
 
 def layers(model, batches):
-    """Distances of all runs of blocks."""
+    """Score all runs of blocks by distance."""
     score_layers(model, batches)
 
 
 def all_axes(model, batches):
-    """Layers, heads, groups, neurons, hidden channels."""
+    """Score layers, heads, KV heads, neurons and hidden channels."""
     score(model, batches)
 
 
-def hidden_states_kept(model, batches):
-    """Layers only, as scripts do that ask transformers for every hidden state, with the head's logits."""
+def output_hidden_states(model, batches):
+    """Score layers as scripts do that request every hidden state from transformers, which computes logits as well."""
     total, count = 0, 0
     for batch in batches:
         states = torch.stack(model(**batch, output_hidden_states=True, use_cache=False).hidden_states)
@@ -61,14 +62,14 @@ def hidden_states_kept(model, batches):
 
 
 def optipfair_layers(model, batches):
-    """OptiPFair's block influence, layers only."""
+    """Score layers by OptiPFair's block influence."""
     from optipfair import analyze_layer_importance
 
     analyze_layer_importance(model, batches, show_progress=False)
 
 
 def optipfair_neurons(model, batches):
-    """What OptiPFair runs to score neurons (its pruning left out)."""
+    """Score neurons as OptiPFair does before it prunes."""
     from optipfair.pruning import mlp_glu
 
     handles = mlp_glu.setup_mlp_hooks_for_importance(model, next(model.parameters()).device)
@@ -79,40 +80,40 @@ def optipfair_neurons(model, batches):
         handle.remove()
 
 
-WAYS = {
+METHODS = {
     "backbone": backbone,
     "ours, all axes": all_axes,
     "ours, layers": layers,
-    "whole model": whole_model,
-    "`output_hidden_states`, layers": hidden_states_kept,
+    "whole model": full_model,
+    "`output_hidden_states`, layers": output_hidden_states,
     "OptiPFair, layers": optipfair_layers,
     "OptiPFair, neurons": optipfair_neurons,
 }
 
 
-def resident():
-    """Return the process's memory that is its own, in MB: mapped weights count only once they are copied."""
+def private_memory():
+    """Return the process's private memory in MB: memory-mapped weights count only once they are copied."""
     with open("/proc/self/statm") as file:
-        total, shared = (int(word) for word in file.read().split()[1:3])
+        total, shared = (int(field) for field in file.read().split()[1:3])
     return (total - shared) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-class Peak(threading.Thread):
-    """Watches memory from a thread: ru_maxrss would remember what loading the model took."""
+class PeakMemory(threading.Thread):
+    """Samples memory from a thread: ru_maxrss would include the peak of loading the model."""
 
     def __init__(self):
         super().__init__(daemon=True)
-        self.top, self.done = 0.0, False
+        self.megabytes, self.done = 0.0, False
 
     def run(self):
-        """Look every millisecond."""
+        """Sample every millisecond."""
         while not self.done:
-            self.top = max(self.top, resident())
+            self.megabytes = max(self.megabytes, private_memory())
             time.sleep(0.001)
 
 
-def prepared(name):
-    """Return the model, in memory of its own as on any machine that runs it, and the batches."""
+def load(name):
+    """Return the model, copied out of the memory-mapped file, and the batches."""
     from datasets import Dataset
 
     folder = locate(name) if name else smollm2()
@@ -123,50 +124,52 @@ def prepared(name):
 
 
 @torch.inference_mode()
-def measure_memory(name, way):
+def measure_memory(name, method):
     """Print the memory with the model loaded and the peak of a first pass, in MB."""
-    model, batches = prepared(name)
-    before = resident()
-    peak = Peak()
+    model, batches = load(name)
+    before = private_memory()
+    peak = PeakMemory()
     peak.start()
-    WAYS[way](model, batches)
+    METHODS[method](model, batches)
     peak.done = True
     peak.join()
-    print(f"{before:.0f} {peak.top:.0f}")
+    print(f"{before:.0f} {peak.megabytes:.0f}")
 
 
 @torch.inference_mode()
-def measure_time(name, *ways):
-    """Print each way's CPU seconds, the least of rounds in which the ways take turns."""
-    model, batches = prepared(name)
-    seconds = {way: [] for way in ways}
-    for way in ways:
-        WAYS[way](model, batches[-1:])
+def measure_time(name, *methods):
+    """Print the CPU seconds of each method, the minimum over rounds in which the methods take turns."""
+    model, batches = load(name)
+    seconds = {method: [] for method in methods}
+    for method in methods:
+        METHODS[method](model, batches[-1:])
     for _ in range(ROUNDS):
-        for way in ways:
+        for method in methods:
             start = time.process_time()
-            WAYS[way](model, batches)
-            seconds[way].append(time.process_time() - start)
-    print(*(f"{min(seconds[way]):.2f}" for way in ways))
+            METHODS[method](model, batches)
+            seconds[method].append(time.process_time() - start)
+    print(*(f"{min(seconds[method]):.2f}" for method in methods))
 
 
-def in_a_process(*arguments):
-    """Return the numbers that this script prints, run with these arguments."""
-    told = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True, check=True)
-    return [float(word) for word in told.stdout.splitlines()[-1].split()]
+def run_in_subprocess(*arguments):
+    """Return the numbers on the last line that this script prints when run with these arguments."""
+    process = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    return [float(number) for number in process.stdout.splitlines()[-1].split()]
 
 
 def main(name=""):
-    """Measure every way and print the table."""
-    installed = importlib.util.find_spec("optipfair") is not None
-    ways = list(WAYS) if installed else [way for way in WAYS if "OptiPFair" not in way]
-    seconds = dict(zip(ways, in_a_process(name, "time", *ways), strict=True))
-    memory = {way: in_a_process(name, "memory", way) for way in ways}
-    floor, top = seconds["backbone"], memory["backbone"][1]
-    print("| way | CPU seconds | x backbone | memory added, MB | peak, MB | x backbone |\n|---|---|---|---|---|---|")
-    for way, (before, peak) in memory.items():
-        time_told = f"{seconds[way]:.2f} | {seconds[way] / floor:.2f}"
-        print(f"| {way} | {time_told} | {peak - before:.0f} | {peak:.0f} | {peak / top:.2f} |")
+    """Measure every method and print the table."""
+    has_optipfair = importlib.util.find_spec("optipfair") is not None
+    methods = [method for method in METHODS if has_optipfair or "OptiPFair" not in method]
+    seconds = dict(zip(methods, run_in_subprocess(name, "time", *methods), strict=True))
+    memory = {method: run_in_subprocess(name, "memory", method) for method in methods}
+    backbone_seconds, backbone_peak = seconds["backbone"], memory["backbone"][1]
+    print(
+        "| method | CPU seconds | x backbone | memory added, MB | peak, MB | x backbone |\n|---|---|---|---|---|---|"
+    )
+    for method, (before, peak) in memory.items():
+        times = f"{seconds[method]:.2f} | {seconds[method] / backbone_seconds:.2f}"
+        print(f"| {method} | {times} | {peak - before:.0f} | {peak:.0f} | {peak / backbone_peak:.2f} |")
 
 
 if __name__ == "__main__":

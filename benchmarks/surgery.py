@@ -1,10 +1,10 @@
-"""Surgery on a synthetic sharded checkpoint, beside copying the bytes it keeps and beside mergekit's passthrough.
+"""Surgery on a synthetic sharded checkpoint, compared with copying the kept bytes and with mergekit's passthrough.
 
     python benchmarks/surgery.py --folder /somewhere/with/20GB [--gigabytes 4]
 
-Every way runs in a process of its own. Anonymous memory is sampled from /proc/<pid>/status (RssAnon), 100 times a
-second: pages of memory-mapped files are the kernel's to drop and are not counted. Seconds are wall seconds of the
-best of four runs: the source is in the page cache for all alike; each ends with an fsync of what it wrote.
+Every method runs in a separate process. Anonymous memory is sampled from /proc/<pid>/status (RssAnon), 100 times per
+second: pages of memory-mapped files can be dropped by the kernel and are not counted. Seconds are wall seconds of the
+best of four runs: the source is in the page cache in all of them; each ends with an fsync of the written files.
 """
 
 import argparse
@@ -29,21 +29,21 @@ from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 from trl_prune.pruning.surgery.cut import Cut
 
 
-HIDDEN_SIZE, NEURONS_A_BLOCK, VOCABULARY = 2048, 8192, 32768
+HIDDEN_SIZE, INTERMEDIATE_SIZE, VOCABULARY = 2048, 8192, 32768
 SHARD_BYTES = 5 * 10**8
 MEGABYTE, ROUNDS = 2**20, 4
 
 
-def make(folder: Path, gigabytes: float) -> None:
-    """Write a Llama checkpoint of about this size in bfloat16, in shards of 500 MB."""
+def make_checkpoint(folder: Path, gigabytes: float) -> None:
+    """Write a Llama checkpoint of about the given size in bfloat16, in shards of 500 MB."""
     block = {
         "self_attn.q_proj": (HIDDEN_SIZE, HIDDEN_SIZE),
         "self_attn.k_proj": (HIDDEN_SIZE // 4, HIDDEN_SIZE),
         "self_attn.v_proj": (HIDDEN_SIZE // 4, HIDDEN_SIZE),
         "self_attn.o_proj": (HIDDEN_SIZE, HIDDEN_SIZE),
-        "mlp.gate_proj": (NEURONS_A_BLOCK, HIDDEN_SIZE),
-        "mlp.up_proj": (NEURONS_A_BLOCK, HIDDEN_SIZE),
-        "mlp.down_proj": (HIDDEN_SIZE, NEURONS_A_BLOCK),
+        "mlp.gate_proj": (INTERMEDIATE_SIZE, HIDDEN_SIZE),
+        "mlp.up_proj": (INTERMEDIATE_SIZE, HIDDEN_SIZE),
+        "mlp.down_proj": (HIDDEN_SIZE, INTERMEDIATE_SIZE),
         "input_layernorm": (HIDDEN_SIZE,),
         "post_attention_layernorm": (HIDDEN_SIZE,),
     }
@@ -55,12 +55,12 @@ def make(folder: Path, gigabytes: float) -> None:
     shapes["model.norm.weight"] = (HIDDEN_SIZE,)
     folder.mkdir(parents=True)
     LlamaConfig(
-        hidden_size=HIDDEN_SIZE, intermediate_size=NEURONS_A_BLOCK, num_hidden_layers=layers, num_attention_heads=32,
+        hidden_size=HIDDEN_SIZE, intermediate_size=INTERMEDIATE_SIZE, num_hidden_layers=layers, num_attention_heads=32,
         num_key_value_heads=8, vocab_size=VOCABULARY, dtype="bfloat16", architectures=["LlamaForCausalLM"],
     ).save_pretrained(folder)  # fmt: skip
     shards: list[dict[str, tuple]] = [{}]
     for name, shape in shapes.items():
-        if 2 * sum(torch.Size(held).numel() for held in shards[-1].values()) > SHARD_BYTES:
+        if 2 * sum(torch.Size(other).numel() for other in shards[-1].values()) > SHARD_BYTES:
             shards.append({})
         shards[-1][name] = shape
     weight_map = {}
@@ -71,39 +71,39 @@ def make(folder: Path, gigabytes: float) -> None:
     write_json(folder / INDEX, {"metadata": {}, "weight_map": weight_map})
 
 
-def plan(folder: Path, way: str) -> dict[str, list]:
-    """Return what stays: three layers of four, or three channels and neurons of four."""
+def plan(folder: Path, kind: str) -> dict[str, list]:
+    """Return a plan that keeps three of four layers (`depth`), or three of four channels and neurons (`width`)."""
     layers = json.loads((folder / "config.json").read_text())["num_hidden_layers"]
-    if way == "depth":
+    if kind == "depth":
         return {LAYERS: [layer for layer in range(layers) if layer % 4 != 2]}
-    neurons = [index for index in range(NEURONS_A_BLOCK) if index % 4 != 2]
+    neurons = [index for index in range(INTERMEDIATE_SIZE) if index % 4 != 2]
     return {HIDDEN: [index for index in range(HIDDEN_SIZE) if index % 4 != 2], NEURONS: [neurons] * layers}
 
 
-def prune(source: Path, target: Path, way: str) -> None:
-    """Our way."""
-    prune_checkpoint(source, target, plan(source, way), {"path": str(source)})
+def prune(source: Path, target: Path, kind: str) -> None:
+    """Prune with trl-prune."""
+    prune_checkpoint(source, target, plan(source, kind), {"path": str(source)})
 
 
-def floor(source: Path, target: Path, way: str) -> None:
-    """Write the kept bytes file by file with nothing around it: read, `index_select` where width goes, write."""
+def copy_kept(source: Path, target: Path, kind: str) -> None:
+    """Write only the kept bytes, file by file: read, `index_select` along cut dimensions, write."""
     from trl_prune.checkpoints import load_config
 
-    cut = Cut.of(load_config(source), plan(source, way))
+    cut = Cut.of(load_config(source), plan(source, kind))
     target.mkdir()
     files = tensor_files(source)
     for path in sorted(set(files.values())):
-        with safe_open(path, "pt") as stored, (target / path.name).open("wb") as out:
+        with safe_open(path, "pt") as weights, (target / path.name).open("wb") as out:
             for name in sorted(name for name, file in files.items() if file == path):
-                if cut.name(name) is not None:
-                    tensor = stored.get_tensor(name)
-                    for dim, rows in enumerate(cut.rows(name, tensor.shape)):
-                        tensor = tensor if rows is None else tensor.index_select(dim, rows)
+                if cut.new_name(name) is not None:
+                    tensor = weights.get_tensor(name)
+                    for dim, indices in enumerate(cut.kept_indices(name, tensor.shape)):
+                        tensor = tensor if indices is None else tensor.index_select(dim, indices)
                     out.write(memoryview(tensor.contiguous().view(torch.uint8).flatten().numpy()))
 
 
-def passthrough(source: Path, target: Path, way: str) -> None:  # noqa: ARG001
-    """Take the same blocks by passthrough."""
+def passthrough(source: Path, target: Path, kind: str) -> None:  # noqa: ARG001
+    """Keep the same blocks with mergekit's passthrough."""
     slices = [
         {"sources": [{"model": str(source.resolve()), "layer_range": [layer, layer + 1]}]}
         for layer in plan(source, "depth")[LAYERS]
@@ -116,60 +116,60 @@ def passthrough(source: Path, target: Path, way: str) -> None:  # noqa: ARG001
     run_merge(recipe, str(target), MergeOptions(lazy_unpickle=True, quiet=True, write_model_card=False))
 
 
-WAYS: dict[str, tuple[Callable, str]] = {
-    "depth: copy the kept bytes": (floor, "depth"),
+METHODS: dict[str, tuple[Callable, str]] = {
+    "depth: copy the kept bytes": (copy_kept, "depth"),
     "depth: prune_checkpoint": (prune, "depth"),
     "depth: mergekit passthrough": (passthrough, "depth"),
-    "width: index_select and write": (floor, "width"),
+    "width: index_select and write": (copy_kept, "width"),
     "width: prune_checkpoint": (prune, "width"),
 }
 
 
-def child(way: str, source: Path, target: Path) -> None:
-    """Do one way and flush what it wrote."""
-    work, kind = WAYS[way]
-    if work is passthrough:
+def run_method(method: str, source: Path, target: Path) -> None:
+    """Run one method, flush what it wrote and print seconds and the memory of imports as JSON."""
+    function, kind = METHODS[method]
+    if function is passthrough:
         import mergekit.merge  # noqa: F401
     torch.set_num_threads(1)
-    imports = _anonymous(os.getpid())
+    imports = _anonymous_bytes(os.getpid())
     start = time.perf_counter()
-    work(source, target, kind)
+    function(source, target, kind)
     for path in target.iterdir():
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
     print(json.dumps({"seconds": time.perf_counter() - start, "imports": imports}))
 
 
-def measure(way: str, source: Path, target: Path) -> dict:
-    """Return seconds and the peak of anonymous memory of one way."""
+def measure(method: str, source: Path, target: Path) -> dict:
+    """Return seconds, peak anonymous memory and written bytes of one method."""
     shutil.rmtree(target, ignore_errors=True)
-    command = [sys.executable, __file__, "--child", way, "--folder", str(source), "--target", str(target)]
+    command = [sys.executable, __file__, "--child", method, "--folder", str(source), "--target", str(target)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    seen: list[int] = []
-    watcher = threading.Thread(target=_watch, args=(process, seen))
-    watcher.start()
-    told = json.loads(process.communicate()[0].splitlines()[-1])
-    watcher.join()
+    samples: list[int] = []
+    sampler = threading.Thread(target=_sample_memory, args=(process, samples))
+    sampler.start()
+    result = json.loads(process.communicate()[0].splitlines()[-1])
+    sampler.join()
     written = sum(path.stat().st_size for path in target.glob("*.safetensors"))
     shutil.rmtree(target)
-    return told | {"peak": max(seen), "written": written}
+    return result | {"peak": max(samples), "written": written}
 
 
-def _watch(process: subprocess.Popen, seen: list[int]) -> None:
+def _sample_memory(process: subprocess.Popen, samples: list[int]) -> None:
     while process.poll() is None:
-        seen.append(sum(_anonymous(pid) for pid in _family(process.pid)))
+        samples.append(sum(_anonymous_bytes(pid) for pid in _process_tree(process.pid)))
         time.sleep(0.01)
 
 
-def _family(pid: int) -> list[int]:
+def _process_tree(pid: int) -> list[int]:
     children = Path(f"/proc/{pid}/task/{pid}/children")
     try:
-        return [pid, *(inner for child in children.read_text().split() for inner in _family(int(child)))]
+        return [pid, *(inner for child in children.read_text().split() for inner in _process_tree(int(child)))]
     except OSError:
         return []
 
 
-def _anonymous(pid: int) -> int:
+def _anonymous_bytes(pid: int) -> int:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -178,33 +178,33 @@ def _anonymous(pid: int) -> int:
 
 
 def main() -> None:
-    """Make the checkpoint where it is not there yet, measure every way and print the table."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--folder", type=Path, required=True)
-    options.add_argument("--gigabytes", type=float, default=4)
-    options.add_argument("--child")
-    options.add_argument("--target", type=Path)
-    given = options.parse_args()
-    if given.child:
-        child(given.child, given.folder, given.target)
+    """Write the checkpoint unless it exists, measure every method and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--gigabytes", type=float, default=4)
+    parser.add_argument("--child")
+    parser.add_argument("--target", type=Path)
+    args = parser.parse_args()
+    if args.child:
+        run_method(args.child, args.folder, args.target)
         return
-    source = given.folder / "dense"
+    source = args.folder / "dense"
     if not source.exists():
-        make(source, given.gigabytes)
-    with safe_open(next(iter(sorted(source.glob("*.safetensors")))), "pt") as stored:
-        largest = max(stored.get_tensor(name).nbytes for name in stored.keys())  # noqa: SIM118
+        make_checkpoint(source, args.gigabytes)
+    with safe_open(next(iter(sorted(source.glob("*.safetensors")))), "pt") as weights:
+        largest = max(weights.get_tensor(name).nbytes for name in weights.keys())  # noqa: SIM118
     size = sum(path.stat().st_size for path in source.glob("*.safetensors"))
     print(f"source {size / 1e9:.2f} GB, largest tensor {largest / MEGABYTE:.0f} MB\n")
-    print("| way | seconds | over its floor | GB written | peak anonymous MB | of which imports |")
+    print("| method | seconds | over its floor | GB written | peak anonymous MB | of which imports |")
     print("|---|---|---|---|---|---|")
-    bases: dict[str, float] = {}
-    for way in WAYS:
-        runs = [measure(way, source, given.folder / "target") for _ in range(ROUNDS)]
-        told = min(runs, key=lambda run: run["seconds"])
-        base = bases.setdefault(way.split(":")[0], told["seconds"])
+    copy_seconds: dict[str, float] = {}
+    for method in METHODS:
+        runs = [measure(method, source, args.folder / "target") for _ in range(ROUNDS)]
+        best = min(runs, key=lambda run: run["seconds"])
+        limit = copy_seconds.setdefault(method.split(":")[0], best["seconds"])
         print(
-            f"| {way} | {told['seconds']:.2f} | {told['seconds'] / base:.2f}x | {told['written'] / 1e9:.2f} "
-            f"| {told['peak'] / MEGABYTE:.0f} | {told['imports'] / MEGABYTE:.0f} |",
+            f"| {method} | {best['seconds']:.2f} | {best['seconds'] / limit:.2f}x | {best['written'] / 1e9:.2f} "
+            f"| {best['peak'] / MEGABYTE:.0f} | {best['imports'] / MEGABYTE:.0f} |",
             flush=True,
         )
 

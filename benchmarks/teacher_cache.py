@@ -1,14 +1,14 @@
-"""The teacher's cache: how small, how true, how fast written, and how fast learned from.
+"""The teacher cache: its size, the accuracy of its gradients, and the speed of writing it and of training from it.
 
 usage: python benchmarks/teacher_cache.py [fidelity|writing|step] ...
 
-SmolLM2-135M teaches itself without 6 of its 30 blocks, on the quickstart's rows, float32. CPU seconds, each way in a
-process of its own.
-- `fidelity`: 1,024 learned tokens. The gradient of the student's LM head, `(u - q)^T h` with u the student's
-  distribution, q the cached one and h the student's final states, against that of the full teacher: relative error,
-  and that of the mean over 4 seeds: chance averages out, bias stays.
-- `writing`: bytes a token, and tokens a second of the teacher's backbone alone, and of the backbone with each tier.
-- `step`: one training step of SFTTrainer, of KDTrainer on each tier, and of KDTrainer on the teacher itself.
+SmolLM2-135M is the teacher of itself without 6 of its 30 blocks, on the quickstart's rows, in float32. Times are CPU
+seconds, each measured in its own process.
+- `fidelity`: on 1,024 learned tokens, the gradient of the student's LM head, `(u - q)^T h` with u the student's
+  distribution, q the cached one and h the student's final states, compared with that of the full teacher: the relative
+  error of one seed, and of the mean over 4 seeds, in which noise averages out and bias remains.
+- `writing`: bytes per token, and tokens per second of the teacher's backbone alone and of writing each tier.
+- `step`: one training step of SFTTrainer, of KDTrainer with each tier, and of KDTrainer with the teacher itself.
 """
 
 import subprocess
@@ -25,7 +25,7 @@ from trl_prune.data.starter import starter_rows
 from trl_prune.data.teacher import LazyTeacher
 from trl_prune.data.teacher_cache.codecs import CODECS, Hidden, Sampled, TopK
 from trl_prune.data.teacher_cache.encoding import CacheSpec, final_states
-from trl_prune.data.teacher_cache.sequences import places_of, shifts_of
+from trl_prune.data.teacher_cache.sequences import distinct_sequences, random_shifts
 from trl_prune.data.teacher_cache.writing import write_cache
 from trl_prune.losses.lm_head import lm_head
 from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
@@ -38,8 +38,8 @@ BATCH = 4
 ARGS = {"max_length": 512, "completion_only_loss": False, "use_cpu": True}
 
 
-def student(folder):
-    """Return the pruned student's folder."""
+def student_path(folder):
+    """Return the folder of the pruned student, which is made at the first call."""
     target = Path(folder) / "student"
     if not target.is_dir():
         keep = {LAYERS: [index for index in range(30) if index not in REMOVED]}
@@ -47,95 +47,97 @@ def student(folder):
     return target
 
 
-def prepared():
-    """Return rows as the trainers see them."""
+def prepared_rows():
+    """Return the rows as the trainers prepare them."""
     from trl_prune.trainers.preparation import prepare_rows
 
     return prepare_rows(Dataset.from_list(starter_rows()[:ROWS]), ARGS, load_tokenizer(smollm2()))
 
 
-def teacher(loaded=None):
-    """Return the dense model as a cache's writer takes it."""
-    return LazyTeacher(
-        lambda: loaded or load_model(smollm2(), "float32"), load_tokenizer(smollm2()), "the dense model"
-    )
+def teacher(model):
+    """Return a loaded dense model as a `LazyTeacher`."""
+    return LazyTeacher(lambda: model, load_tokenizer(smollm2()), "the dense model")
 
 
-def pairs_of(rows):
-    """Return rows as tensors of ids and labels."""
+def ids_and_labels(rows):
+    """Return the input ids and labels of rows as tensors."""
     return [(torch.tensor(row["input_ids"]), torch.tensor(row["labels"])) for row in rows]
 
 
 @torch.inference_mode()
-def fidelity(folder):
+def measure_fidelity(folder):
     """Print the table of gradient errors."""
-    rows = list(prepared())
-    models = load_model(smollm2(), "float32"), load_model(student(folder), "float32")
-    taught, told = ([final_states(model, [pair]) for pair in pairs_of(rows)] for model in models)
-    states, hidden = torch.cat(taught)[:POSITIONS], torch.cat(told)[:POSITIONS]
-    heads = [lm_head(model) for model in models]
-    true, ours = heads[0].logits(states).softmax(-1), heads[1].logits(hidden).softmax(-1)
-    whole = (ours - true).T @ hidden
+    sequences = ids_and_labels(prepared_rows())
+    models = load_model(smollm2(), "float32"), load_model(student_path(folder), "float32")
+    teacher_states, student_states = (
+        torch.cat([final_states(model, [sequence]) for sequence in sequences])[:POSITIONS] for model in models
+    )
+    teacher_head, student_head = (lm_head(model) for model in models)
+    teacher_probs = teacher_head.logits(teacher_states).softmax(-1)
+    student_probs = student_head.logits(student_states).softmax(-1)
+    gradient_norm = ((student_probs - teacher_probs).T @ student_states).norm()
     print("| tier | bytes a token | gradient error | of 4 seeds' mean | distinct ids |\n|---|---|---|---|---|")
     for codec in (Sampled(16), Sampled(), TopK(16), TopK(64), Hidden()):
-        off = []
+        differences = []
         for seed in range(SEEDS if codec.ragged else 1):
-            target, size, ids = cached(codec, states, heads[0], seed, ours)
-            off.append((target - true).T @ hidden)
-        errors = [gradient.norm() / whole.norm() for gradient in off]
-        mean = sum(off) / len(off)
+            probs, num_bytes, num_ids = cached_probs(codec, teacher_states, teacher_head, seed, student_probs)
+            differences.append((probs - teacher_probs).T @ student_states)
+        errors = [difference.norm() / gradient_norm for difference in differences]
+        mean_error = (sum(differences) / len(differences)).norm() / gradient_norm
         name = f"{codec.tier} {vars(codec).get('draws', vars(codec).get('k', ''))}"
-        print(f"| {name} | {size:.0f} | {sum(errors) / len(errors):.4f} | {mean.norm() / whole.norm():.4f} | {ids} |")
-    top = true.topk(50)
-    renormalised = torch.zeros_like(true).scatter_(1, top.indices, top.values / top.values.sum(-1, keepdim=True))
-    error = ((renormalised - true).T @ hidden).norm() / whole.norm()
+        print(f"| {name} | {num_bytes:.0f} | {sum(errors) / len(errors):.4f} | {mean_error:.4f} | {num_ids} |")
+    top = teacher_probs.topk(50)
+    top_probs = top.values / top.values.sum(-1, keepdim=True)
+    renormalized = torch.zeros_like(teacher_probs).scatter_(1, top.indices, top_probs)
+    error = ((renormalized - teacher_probs).T @ student_states).norm() / gradient_norm
     print(f"| (top 50 renormalised, no tail) | 200 | {error:.4f} | {error:.4f} | 50 |")
 
 
-def cached(codec, states, head, seed, ours):
-    """Return the distribution that a loss makes of a codec's words, its bytes a token, and its ids a token."""
-    place = places_of([{"input_ids": list(range(POSITIONS + 1)), "labels": list(range(POSITIONS + 1))}])[0]
-    arrays = codec.encode(states, head, shifts_of(place.key, POSITIONS, seed))
-    size = sum(array.numel() * array.element_size() for array in arrays.values()) / POSITIONS
+def cached_probs(codec, states, head, seed, student_probs):
+    """Return the distribution that a loss reads from a codec's arrays, the bytes per token and the ids per token."""
+    tokens = list(range(POSITIONS + 1))
+    span = distinct_sequences([{"input_ids": tokens, "labels": tokens}])[0]
+    arrays = codec.encode(states, head, random_shifts(span.key, POSITIONS, seed))
+    num_bytes = sum(array.numel() * array.element_size() for array in arrays.values()) / POSITIONS
     target = codec.decode(arrays, head)
     if codec.tier == "hidden":
-        return head.logits(target.hidden).softmax(-1), size, ""
-    dense = torch.zeros_like(ours).scatter_add_(1, target.ids, target.probs)
-    if target.tail is not None:  # the loss compares the tail as one bucket, so inside it the student is its own target
-        rest = ours.scatter(1, target.ids, 0.0)
-        dense += rest * (target.tail / rest.sum(-1))[:, None]
-    return dense, size, f"{float((target.probs > 0).sum(-1).float().mean()):.1f}"
+        return head.logits(target.hidden).softmax(-1), num_bytes, ""
+    probs = torch.zeros_like(student_probs).scatter_add_(1, target.ids, target.probs)
+    if target.tail is not None:  # the loss compares the tail's total mass only, so the student is the target inside it
+        tail_probs = student_probs.scatter(1, target.ids, 0.0)
+        probs += tail_probs * (target.tail / tail_probs.sum(-1))[:, None]
+    return probs, num_bytes, f"{float((target.probs > 0).sum(-1).float().mean()):.1f}"
 
 
-def writing(way, _):
-    """Print tokens, CPU seconds and bytes of one way to read all rows."""
-    rows, model = list(prepared()), load_model(smollm2(), "float32")
+def measure_writing(variant, _):
+    """Print tokens, CPU seconds and bytes per position of the backbone alone, or of writing a tier."""
+    rows, model = list(prepared_rows()), load_model(smollm2(), "float32")
     tokens = sum(len(row["input_ids"]) for row in rows)
-    order = sorted(pairs_of(rows), key=lambda pair: -len(pair[0]))
+    sequences = sorted(ids_and_labels(rows), key=lambda sequence: -len(sequence[0]))
     with torch.inference_mode():
-        final_states(model, order[:1])
-        start = time.process_time()
-        if way == "backbone":
-            for place in range(0, len(order), BATCH):
-                final_states(model, order[place : place + BATCH])
-            print(tokens, time.process_time() - start, 0)
+        final_states(model, sequences[:1])
+        start_time = time.process_time()
+        if variant == "backbone":
+            for start in range(0, len(sequences), BATCH):
+                final_states(model, sequences[start : start + BATCH])
+            print(tokens, time.process_time() - start_time, 0)
             return
     with tempfile.TemporaryDirectory() as folder:
-        work = CacheSpec(rows, teacher(model), CODECS[way](), BATCH)
-        facts = write_cache(Path(folder) / "cache", work).facts
-        seconds = time.process_time() - start
-        size = sum(path.stat().st_size for path in (Path(folder) / "cache").glob("shard-*"))
-    print(tokens, seconds, size / facts.positions)
+        spec = CacheSpec(rows, teacher(model), CODECS[variant](), BATCH)
+        metadata = write_cache(Path(folder) / "cache", spec).metadata
+        seconds = time.process_time() - start_time
+        num_bytes = sum(path.stat().st_size for path in (Path(folder) / "cache").glob("shard-*"))
+    print(tokens, seconds, num_bytes / metadata.positions)
 
 
-def step(way, folder):
+def measure_step(variant, folder):
     """Print the median CPU seconds of the training steps after the first."""
     from trl import SFTConfig, SFTTrainer
 
     from trl_prune import KDConfig, KDTrainer, cache_teacher
 
     rows = Dataset.from_list(starter_rows()[:ROWS])
-    told = ARGS | {
+    kwargs = ARGS | {
         "max_steps": STEPS,
         "per_device_train_batch_size": BATCH,
         "bf16": False,
@@ -143,56 +145,58 @@ def step(way, folder):
         "report_to": "none",
         "save_strategy": "no",
     }
-    if way == "SFTTrainer":
-        trainer = SFTTrainer(str(student(folder)), SFTConfig(tempfile.mkdtemp(), **told), train_dataset=rows)
+    student = str(student_path(folder))
+    if variant == "SFTTrainer":
+        trainer = SFTTrainer(student, SFTConfig(tempfile.mkdtemp(), **kwargs), train_dataset=rows)
     else:
-        tier = way.removeprefix("KDTrainer, ")
+        tier = variant.removeprefix("KDTrainer, ")
         cache = None if tier == "teacher" else Path(folder) / tier
         if cache is not None:
             cache_teacher(str(smollm2()), rows, cache, tier, args=ARGS)
-        args = KDConfig(tempfile.mkdtemp(), teacher_cache=cache and str(cache), **told)
-        trainer = KDTrainer(str(student(folder)), args, train_dataset=rows)
-    marks, inner = [], trainer.training_step
+        args = KDConfig(tempfile.mkdtemp(), teacher_cache=cache and str(cache), **kwargs)
+        trainer = KDTrainer(student, args, train_dataset=rows)
+    seconds, training_step = [], trainer.training_step
 
-    def timed(*given, **named):
-        start = time.process_time()
-        loss = inner(*given, **named)
-        marks.append(time.process_time() - start)
+    def timed_step(*step_args, **step_kwargs):
+        start_time = time.process_time()
+        loss = training_step(*step_args, **step_kwargs)
+        seconds.append(time.process_time() - start_time)
         return loss
 
-    trainer.training_step = timed
+    trainer.training_step = timed_step
     trainer.train()
-    print(sorted(marks[1:])[len(marks[1:]) // 2])
+    print(sorted(seconds[1:])[len(seconds[1:]) // 2])
 
 
-def asked(*words):
-    """Return the last line that a process of its own prints."""
-    done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=True)
-    return done.stdout.strip().splitlines()[-1]
+def measured(*arguments):
+    """Return the last line printed by this script run with arguments in its own process."""
+    process = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=True)
+    return process.stdout.strip().splitlines()[-1]
 
 
-def tables(wanted, folder):
-    """Print the tables."""
-    student(folder)
-    if "fidelity" in wanted:
-        fidelity(folder)
-    if "writing" in wanted:
+def print_tables(names, folder):
+    """Print the tables of the given names."""
+    student_path(folder)
+    if "fidelity" in names:
+        measure_fidelity(folder)
+    if "writing" in names:
         print("\n| way | CPU seconds | tokens a CPU second | x | bytes a token |\n|---|---|---|---|---|")
-        told = {way: [float(part) for part in asked("writing", way, folder).split()] for way in ("backbone", *CODECS)}
-        for way, (tokens, seconds, size) in told.items():
-            share = seconds / told["backbone"][1]
-            print(f"| {way} | {seconds:.1f} | {tokens / seconds:.0f} | {share:.2f} | {size:.0f} |")
-    if "step" in wanted:
-        ways = ["SFTTrainer", *(f"KDTrainer, {tier}" for tier in CODECS), "KDTrainer, teacher"]
+        variants = ("backbone", *CODECS)
+        results = {name: [float(value) for value in measured("writing", name, folder).split()] for name in variants}
+        for name, (tokens, seconds, num_bytes) in results.items():
+            ratio = seconds / results["backbone"][1]
+            print(f"| {name} | {seconds:.1f} | {tokens / seconds:.0f} | {ratio:.2f} | {num_bytes:.0f} |")
+    if "step" in names:
+        variants = ["SFTTrainer", *(f"KDTrainer, {tier}" for tier in CODECS), "KDTrainer, teacher"]
         print("\n| trainer | CPU seconds a step | x |\n|---|---|---|")
-        seconds = {way: float(asked("step", way, folder)) for way in ways}
-        for way, told in seconds.items():
-            print(f"| {way} | {told:.2f} | {told / seconds['SFTTrainer']:.2f} |")
+        results = {name: float(measured("step", name, folder)) for name in variants}
+        for name, seconds in results.items():
+            print(f"| {name} | {seconds:.2f} | {seconds / results['SFTTrainer']:.2f} |")
 
 
 if __name__ == "__main__":
     if len(sys.argv) == 4:
-        {"writing": writing, "step": step}[sys.argv[1]](*sys.argv[2:])
+        {"writing": measure_writing, "step": measure_step}[sys.argv[1]](*sys.argv[2:])
     else:
         with tempfile.TemporaryDirectory() as shared:
-            tables(sys.argv[1:] or ("fidelity", "writing", "step"), shared)
+            print_tables(sys.argv[1:] or ("fidelity", "writing", "step"), shared)

@@ -19,8 +19,8 @@ def main(model: str, rows: str, output: str) -> None:
     scores = score(model, rows, samples=128)
     for name, sizes in CUTS.items():
         folder = prune(model, f"{output}-{name}", sizes=sizes(scores.sizes), scores=scores)
-        told = evaluate(str(folder), items=20)
-        print(name, folder, sum(task.mean for task in told.values()) / len(told))
+        scores_by_task = evaluate(str(folder), limit=20)
+        print(name, folder, sum(task.mean for task in scores_by_task.values()) / len(scores_by_task))
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Task groups for lm-eval that measure what pruning costs and recovery brings back."""
+"""lm-eval task groups that measure a pruned model's losses and its recovery."""

@@ -1,5 +1,13 @@
 """Tiny random models of real families and a byte-level tokenizer: no network, seconds."""
 
+import os
+
+
+# Before torch is imported: workers of pytest-xdist share the cores, one thread each. Nothing is asked of the hub.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
 from pathlib import Path
 
 import pytest

@@ -14,7 +14,7 @@ from trl_prune.pruning.keep import kept_sizes
 def test_score_then_prune(dense, tmp_path):
     scores = trl_prune.score(str(dense), Dataset.from_list(ROWS), samples=6)
     same = trl_prune.score(AutoModelForCausalLM.from_pretrained(dense), Dataset.from_list(ROWS), samples=6)
-    assert scores.layers.positions == same.layers.positions
+    assert scores.layers.num_positions == same.layers.num_positions
     sizes = {"num_hidden_layers": 2, "intermediate_size": 20, "num_attention_heads": 2}
     folder = trl_prune.prune(dense, tmp_path / "pruned", sizes=sizes, scores=scores)
     assert kept_sizes(read_provenance(folder).keep) == sizes | {"num_key_value_heads": 2}
@@ -36,7 +36,7 @@ def test_prune_overwrites_nothing(dense, tmp_path):
     ("arguments", "message"),
     [
         ({"sizes": {"num_hidden_layers": 2}}, "wants `keep`, or `sizes` and the `scores`"),
-        ({"keep": {"num_hidden_layers": [9]}}, "num_hidden_layers is .9.; wanted: growing indices"),
+        ({"keep": {"num_hidden_layers": [9]}}, "num_hidden_layers is .9.; wanted: increasing indices"),
         ({"keep": {"num_layers": [0]}}, "axis 'num_layers'; llama has num_hidden_layers"),
     ],
 )
@@ -46,8 +46,8 @@ def test_prune_says_what_it_wants(dense, tmp_path, arguments, message):
 
 
 def test_rewrite_dataset(dense, tmp_path):
-    told = trl_prune.rewrite_dataset(str(dense), Dataset.from_list(ROWS), tmp_path, max_new_tokens=4)
-    assert set(told["provenance"]) <= {"rewritten", "reference"}
+    rewritten = trl_prune.rewrite_dataset(str(dense), Dataset.from_list(ROWS), tmp_path, max_new_tokens=4)
+    assert set(rewritten["provenance"]) <= {"rewritten", "reference"}
     with pytest.raises(InputError, match="plain text"):
         trl_prune.rewrite_dataset(str(dense), Dataset.from_list([{"text": "a b c"}]), tmp_path)
 
@@ -61,22 +61,22 @@ def test_a_model_changed_in_memory_writes_anew(dense, tmp_path):
 
 
 def test_cache_teacher(dense, tmp_path):
-    rows, told = Dataset.from_list(ROWS), {"max_length": 40, "use_cpu": True}
-    one = trl_prune.cache_teacher(str(dense), rows, tmp_path / "one", args=told, batch_size=5)
-    assert (one.tier, one.facts.settings["draws"], len(one)) == ("sampled", 50, len(ROWS))
+    rows, args = Dataset.from_list(ROWS), {"max_length": 40, "use_cpu": True}
+    one = trl_prune.cache_teacher(str(dense), rows, tmp_path / "one", args=args, batch_size=5)
+    assert (one.tier, one.metadata.settings["draws"], len(one)) == ("sampled", 50, len(ROWS))
     model = AutoModelForCausalLM.from_pretrained(dense)
     config = trl_prune.SelfDistillSFTConfig("unused", max_length=40, use_cpu=True, bf16=False)
     other = trl_prune.cache_teacher(model, rows, tmp_path / "other", TopK(k=4), args=config)
     assert (other.tier, other.codec.k) == ("topk", 4)
-    assert other.facts.positions == one.facts.positions
-    assert set(one.facts.teacher) & set(other.facts.teacher), "a model is known by its weights, however it is given"
+    assert other.metadata.positions == one.metadata.positions
+    assert set(one.metadata.teacher) & set(other.metadata.teacher), "a model is recognised by its weights"
     with pytest.raises(InputError, match="tier is 'zip'"):
         trl_prune.cache_teacher(str(dense), rows, tmp_path / "zip", "zip")
 
 
 def test_evaluate(dense):
-    told = trl_prune.evaluate(str(dense), "probe_plurals", items=4)
-    assert len(told["probe_plurals"].items) == 4
+    scores = trl_prune.evaluate(str(dense), "probe_plurals", limit=4)
+    assert len(scores["probe_plurals"].items) == 4
 
 
 def test_run(tmp_path):

@@ -26,27 +26,27 @@ def write(tmp_path, change=lambda values: None):
 def refused(capsys, *argv):
     code = main(list(argv))
     error = capsys.readouterr().err
-    told = [line for line in error.splitlines() if line.startswith("trl-prune:")]
+    output = [line for line in error.splitlines() if line.startswith("trl-prune:")]
     assert code == 2, error
-    assert len(told) == 1, error
+    assert len(output) == 1, error
     assert "Traceback" not in error
-    return told[0]
+    return output[0]
 
 
 def test_verbs_and_stages_are_the_same_words():
     assert list(STAGE_VERBS) == list(STAGES)
     for name, stage in STAGES.items():
-        assert sys.modules[stage.work.__module__].__name__ == f"trl_prune.stages.{name}"
+        assert sys.modules[stage.execute.__module__].__name__ == f"trl_prune.stages.{name}"
 
 
 def test_help_names_every_verb_and_imports_nothing_heavy():
     script = "import sys; from trl_prune.cli import parser; print(parser().format_help()); print(sorted(sys.modules))"
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     for verb in ("quickstart", "run", "tasks", *STAGE_VERBS):
-        assert f"    {verb.replace('_', '-')}" in told
-    assert "distill" in told
+        assert f"    {verb.replace('_', '-')}" in output
+    assert "distill" in output
     for heavy in ("torch", "transformers", "trl", "pydantic", "datasets", "matplotlib"):
-        assert f"'{heavy}'" not in told
+        assert f"'{heavy}'" not in output
 
 
 def test_tasks_prints_a_folder(capsys):
@@ -80,8 +80,8 @@ def test_the_teacher_is_cached_by_its_verb(tmp_path, capsys):
 
 
 def test_devices_that_nobody_knows_are_refused(tmp_path, capsys):
-    told = refused(capsys, "run", write(tmp_path), "--accelerate_config", "fsdp3")
-    assert "--accelerate_config 'fsdp3' is no file here; allowed: a file, or fsdp1, fsdp2" in told
+    output = refused(capsys, "run", write(tmp_path), "--accelerate_config", "fsdp3")
+    assert "--accelerate_config 'fsdp3' is not a file; allowed: a path, or fsdp1, fsdp2" in output
     assert not (tmp_path / "run").exists()
 
 
@@ -94,18 +94,18 @@ CASES = {
     "wrong type": (lambda v, t: v.update(seed="many"), "seed is 'many'"),
     "too many layers": (
         lambda v, t: v["prune"].update(target={"layers": 9}),
-        "prune.target.layers is 9; allowed: 1..4 (the model has 4)",
+        "prune.target: num_hidden_layers is 9; allowed: 1..4 (the model has 4)",
     ),
     "keep out of range": (
         lambda v, t: v.update(prune={"keep": {"num_hidden_layers": [0, 7]}}),
-        "keep.num_hidden_layers is [0, 7]; wanted: growing indices without repeats in 0..3",
+        "keep.num_hidden_layers is [0, 7]; wanted: increasing indices without repeats in 0..3",
     ),
     "no usable columns": (
         lambda v, t: (t / "rows.jsonl").write_text('{"question": "a", "answer": "b"}'),
         "has the columns question, answer; wanted: prompt + completion or messages or text",
     ),
     "empty dataset": (lambda v, t: (t / "rows.jsonl").write_text(""), "is empty"),
-    "missing dataset": (lambda v, t: (t / "rows.jsonl").unlink(), "is not a file here"),
+    "missing dataset": (lambda v, t: (t / "rows.jsonl").unlink(), "is not a local file"),
     "text cannot be rewritten": (
         lambda v, t: (t / "rows.jsonl").write_text('{"text": "some words"}'),
         "without answers to rewrite",
@@ -117,7 +117,7 @@ CASES = {
     "hub model without network": (lambda v, t: v.update(model="someone/model"), "the hub cannot be reached"),
     "hub dataset without network": (
         lambda v, t: v["dataset"].update(path="someone/rows"),
-        "cannot be had from the hub",
+        "cannot be loaded from the Hub",
     ),
     "unknown family": (
         lambda v, t: rewrite_config(t, model_type="gptj"),
@@ -139,7 +139,7 @@ CASES = {
     ),
     "unknown training argument": (
         lambda v, t: v["recover"]["sft"]["args"].update(learning_rat=1),
-        "recover.sft.args.learning_rat is no argument here; did you mean 'learning_rate'?",
+        "recover.sft.args.learning_rat is not an accepted argument; did you mean 'learning_rate'?",
     ),
     "wrong training argument": (
         lambda v, t: v["recover"]["sft"]["args"].update(lr_scheduler_type="wavy"),
@@ -185,7 +185,7 @@ def test_output_in_use(tmp_path, capsys):
     from trl_prune.runs.artifacts import RunFolder
 
     path = write(tmp_path)
-    with RunFolder(tmp_path / "run").held(str(tmp_path / "dense")):
+    with RunFolder(tmp_path / "run").lock(str(tmp_path / "dense")):
         assert "in use by another" in refused(capsys, "run", path)
     shutil.rmtree(tmp_path / "run")
 
@@ -205,5 +205,5 @@ def test_a_full_disk_is_told_whoever_notices(error, tmp_path, capsys, monkeypatc
     path = write(
         tmp_path, lambda values: values.update(prune={"keep": {"num_hidden_layers": [0, 1, 3]}, "repairs": {}})
     )
-    assert "the disk is full; free some, and the same command goes on from here" in refused(capsys, "prune", path)
+    assert "the disk is full; free some, and the same command resumes" in refused(capsys, "prune", path)
     assert not (tmp_path / "run" / "prune" / "model").exists()

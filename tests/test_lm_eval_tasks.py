@@ -1,3 +1,5 @@
+"""The shipped lm-eval tasks: they load, their items are balanced, and no training row has the wording of one."""
+
 import ast
 import hashlib
 import json
@@ -101,19 +103,21 @@ def test_there_are_enough_capabilities_and_several_are_held_out(tasks):
 
 
 def test_both_multiple_choice_and_generative_probes_exist(tasks):
-    kinds = Counter(task.OUTPUT_TYPE for task in tasks.values())
-    assert kinds["multiple_choice"] >= 2
-    assert kinds["generate_until"] >= 2
+    output_types = Counter(task.OUTPUT_TYPE for task in tasks.values())
+    assert output_types["multiple_choice"] >= 2
+    assert output_types["generate_until"] >= 2
 
 
-def test_generated_answers_stop_at_the_line_end_and_stay_within_six_thousand_tokens(tasks, docs):
+def test_generated_answers_end_at_the_line_end_and_within_six_thousand_tokens(tasks, docs):
     generative = {name: task for name, task in tasks.items() if task.OUTPUT_TYPE == "generate_until"}
     assert all(task.config.generation_kwargs["until"] == ["\n"] for task in generative.values())
-    most = sum(task.config.generation_kwargs["max_gen_toks"] * len(docs[name]) for name, task in generative.items())
-    assert most <= 6000
+    max_tokens = sum(
+        task.config.generation_kwargs["max_gen_toks"] * len(docs[name]) for name, task in generative.items()
+    )
+    assert max_tokens <= 6000
 
 
-def test_generative_filter_finds_the_answer_in_what_a_model_writes(tasks, docs):
+def test_the_generative_filter_extracts_the_answer_from_a_longer_text(tasks, docs):
     for name, task in tasks.items():
         if task.OUTPUT_TYPE != "generate_until":
             continue
@@ -128,7 +132,7 @@ def test_probes_have_150_to_200_items_in_a_fixed_form(docs):
         assert {tuple(sorted(item)) for item in items} <= {("choices", "label", "prompt"), ("answer", "prompt")}
 
 
-def test_items_are_the_same_every_time():
+def test_items_are_reproducible():
     assert digest_of_all() == digest_of_all()
 
 
@@ -136,8 +140,10 @@ def test_items_are_the_same_every_time():
 def test_items_do_not_depend_on_the_hash_seed(seed):
     code = "import test_lm_eval_tasks as t; print(t.digest_of_all())"
     environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": f"{Path(__file__).parent}:{ROOT.parent}", "PATH": ""}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split()[-1] == digest_of_all()
+    completed = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert completed.stdout.split()[-1] == digest_of_all()
 
 
 def test_positions_of_right_answers_are_balanced(choice_docs):
@@ -147,30 +153,30 @@ def test_positions_of_right_answers_are_balanced(choice_docs):
         assert max(counts.values()) - min(counts.values()) <= 1
 
 
-def test_choices_of_an_item_are_distinct_and_as_many_everywhere(choice_docs):
+def test_choices_of_an_item_are_distinct_and_equally_many_in_all_items(choice_docs):
     for items in choice_docs.values():
         assert {len(item["choices"]) for item in items} == {len(set(item["choices"])) for item in items}
         assert len({len(item["choices"]) for item in items}) == 1
 
 
-def test_length_does_not_give_the_answer_away(choice_docs):
+def test_the_shortest_or_longest_choice_is_not_the_answer_more_often_than_chance(choice_docs):
     for name, items in choice_docs.items():
         chance = 1 / len(items[0]["choices"])
         for pick in (min, max):
-            right = sum(pick(item["choices"], key=len) == item["choices"][item["label"]] for item in items)
-            assert right / len(items) < chance + 0.15, name
+            hits = sum(pick(item["choices"], key=len) == item["choices"][item["label"]] for item in items)
+            assert hits / len(items) < chance + 0.15, name
 
 
-def test_an_answer_word_is_wrong_about_as_often_as_chance_says(choice_docs):
+def test_the_choices_that_are_most_often_right_do_not_predict_the_answer(choice_docs):
     for name, items in choice_docs.items():
         right, shown = Counter(), Counter()
         for item in items:
             right[item["choices"][item["label"]]] += 1
             shown.update(item["choices"])
-        # Picking, in each item, the word that is right most often where it is shown.
+        # In each item, pick the word that is most often right where it is shown.
         picks = (max(item["choices"], key=lambda word: (right[word] / shown[word], word)) for item in items)
-        score = sum(pick == item["choices"][item["label"]] for pick, item in zip(picks, items, strict=True))
-        assert score / len(items) < 1 / len(items[0]["choices"]) + 0.25, name
+        hits = sum(pick == item["choices"][item["label"]] for pick, item in zip(picks, items, strict=True))
+        assert hits / len(items) < 1 / len(items[0]["choices"]) + 0.25, name
 
 
 def test_no_item_appears_twice_within_or_across_tasks(docs):
@@ -197,15 +203,15 @@ def test_probes_share_no_wording_with_the_training_rows(docs, training):
 
 
 @pytest.mark.parametrize("capability", TABLE_PROBES)
-def test_probes_ask_for_no_pair_that_a_training_row_asks_for(capability, training):
+def test_no_probe_has_the_subject_and_answer_of_a_training_row(capability, training):
     builder = load_yaml(PROBES / "facts.yaml")["custom_dataset"]
     pairs = [pair for section in builder.__globals__["_table"](capability).values() for pair in section.items()]
-    asked = [(f" {' '.join(words_of(prompt))} ", " ".join(words_of(answer))) for prompt, _, answer in training]
+    rows = [(f" {' '.join(words_of(prompt))} ", " ".join(words_of(answer))) for prompt, _, answer in training]
     for subject, answer in pairs:
         words = [word for word in words_of(subject) if word not in {"a", "an", "the", "someone", "is"}]
         forward, backward = (" ".join(words), answer.lower()), (answer.lower(), " ".join(words))
-        for given, wanted in (forward, backward):
-            assert not [prompt for prompt, reply in asked if f" {given} " in prompt and reply == wanted]
+        for question, expected in (forward, backward):
+            assert not [prompt for prompt, reply in rows if f" {question} " in prompt and reply == expected]
 
 
 def test_openllm_v1_has_the_leaderboard_tasks_and_shots():
@@ -238,24 +244,24 @@ def test_openllm_v1_counts_only_strict_gsm8k_answers():
 
 
 @pytest.mark.slow
-def test_groups_clash_with_no_task_of_lm_eval_and_openllm_v1_names_only_its_tasks(tasks):
-    own = TaskManager(include_defaults=True).all_tasks
-    named = {member.get("task") or member["group"] for member in OPENLLM["task"]}
-    assert named <= set(own)
-    assert not {"openllm_v1", "recovery_probes", *tasks} & set(own)
+def test_no_name_is_one_of_lm_evals_and_openllm_v1_names_only_those(tasks):
+    lm_eval_names = set(TaskManager(include_defaults=True).all_tasks)
+    members = {member.get("task") or member["group"] for member in OPENLLM["task"]}
+    assert members <= lm_eval_names
+    assert not {"openllm_v1", "recovery_probes", *tasks} & lm_eval_names
 
 
 @pytest.mark.slow
 def test_openllm_v1_keeps_every_mmlu_subject_and_the_versions_of_lm_eval(monkeypatch):
     loaded = []
 
-    class Recorded:
+    class RecordedTask:
         def __init__(self, config):
             self.task_name = config["task"]
             loaded.append(config)
 
-    # Real tasks would download their data as soon as they are built.
-    monkeypatch.setattr("lm_eval.tasks._factory.ConfigurableTask", Recorded)
+    # Real tasks download their data when they are built.
+    monkeypatch.setattr("lm_eval.tasks._factory.ConfigurableTask", RecordedTask)
     TaskManager(include_path=str(ROOT)).load(["openllm_v1"])
     names = [config["task"] for config in loaded]
     assert len([name for name in names if name.startswith("mmlu_")]) == 57

@@ -17,9 +17,9 @@ RECIPES = sorted(path.name for path in files("mergekit_recipes").iterdir() if pa
 
 
 def weights(folder):
-    model, told = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
-    assert not told["missing_keys"]
-    assert not told["unexpected_keys"]
+    model, loading = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
     return model.state_dict()
 
 

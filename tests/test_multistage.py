@@ -1,4 +1,4 @@
-"""Cutting a cut: a run whose model is an earlier run's model keeps the dense root, as provenance and as teacher."""
+"""Pruning a pruned model: provenance and teacher of the second run are the first run's dense model."""
 
 import json
 import shutil
@@ -25,15 +25,15 @@ def first(tmp_path):
     return run_recipe(parse_recipe(values_of(tmp_path, "first", rewrite=None), "test"), ["score", "prune"])
 
 
-def test_the_second_run_keeps_the_root_and_learns_from_it(first, tmp_path):
+def test_the_second_run_keeps_the_root_as_teacher(first, tmp_path):
     model = str(first.model_dir("pruned"))
     values = values_of(tmp_path, "second", model=model, prune={"target": {"layers": 1}})
     second = run_recipe(parse_recipe(values, "test"), ["score", "prune", "rewrite"])
-    told, before = read_provenance(second.model_dir("pruned")), read_provenance(first.model_dir("pruned"))
-    assert told.dense == before.dense
-    assert told.dense["path"] == str((tmp_path / "dense").resolve())
-    assert told.parent == model
-    assert told.keep[LAYERS][0] in before.keep[LAYERS]
+    after, before = read_provenance(second.model_dir("pruned")), read_provenance(first.model_dir("pruned"))
+    assert after.dense == before.dense
+    assert after.dense["path"] == str((tmp_path / "dense").resolve())
+    assert after.parent == model
+    assert after.keep[LAYERS][0] in before.keep[LAYERS]
     assert second.dense_dir == first.model_dir("pruned")
     assert second.teacher_dir == first.dense_dir == first.teacher_dir
 
@@ -42,11 +42,11 @@ def test_the_second_run_keeps_the_root_and_learns_from_it(first, tmp_path):
     assert [json.loads(row)["rewrite"] for row in rows[0]] == [json.loads(row)["rewrite"] for row in rows[1]]
 
 
-def test_a_root_that_is_gone_is_told(first, tmp_path):
+def test_a_missing_root_is_named(first, tmp_path):
     model = str(first.model_dir("pruned"))
     recipe = parse_recipe(values_of(tmp_path, "second", model=model, prune={"target": {"layers": 1}}), "test")
     shutil.rmtree(tmp_path / "dense")
-    with pytest.raises(InputError, match="names its root, which teaches: .*dense"):
+    with pytest.raises(InputError, match="names its root, the teacher: .*dense"):
         _ = Run(recipe).teacher_dir
 
 
@@ -56,10 +56,10 @@ def test_rounds_count_in_the_runs_own_model(first, tmp_path):
     values = values_of(tmp_path, "second", model=str(first.model_dir("pruned")), prune=prune, rewrite=None)
     second = run_recipe(parse_recipe(values, "test"), ["score", "prune"])
     keep = json.loads(second.folder.output("prune", "keep").read_text())
-    told, before = read_provenance(second.model_dir("pruned")), read_provenance(first.model_dir("pruned"))
+    after, before = read_provenance(second.model_dir("pruned")), read_provenance(first.model_dir("pruned"))
     assert keep[LAYERS][0] in (0, 1)
-    assert told.keep[LAYERS] == [before.keep[LAYERS][keep[LAYERS][0]]]
-    assert {len(neurons) for neurons in told.keep["intermediate_size"]} == {16}
+    assert after.keep[LAYERS] == [before.keep[LAYERS][keep[LAYERS][0]]]
+    assert {len(neurons) for neurons in after.keep["intermediate_size"]} == {16}
     recipe_text = yaml.safe_load(
         run_recipe(parse_recipe(values | {"prune": {"target": {"layers": 1}}}, "test"), ["score", "prune"])
         .folder.output("prune", "passthrough")

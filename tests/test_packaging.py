@@ -11,7 +11,7 @@ import yaml
 
 import trl_prune
 from trl_prune.recipe import parse_recipe
-from trl_prune.trainers.arms.plan import check_arm
+from trl_prune.trainers.arms.checks import check_arm
 
 
 ROOT = Path(__file__).parents[1]

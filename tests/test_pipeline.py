@@ -1,7 +1,8 @@
-"""The whole road on a tiny model, and the same road with the process killed on the way."""
+"""A whole run on a tiny model, and the same run with the process killed in every stage."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from tests.conftest import ROWS, save_tiny
 from trl_prune.checkpoints import read_provenance
 from trl_prune.errors import InputError
-from trl_prune.pipeline import plan, run_recipe
+from trl_prune.pipeline import plan, run_recipe, stages_to_run
 from trl_prune.recipe import parse_recipe
 
 
@@ -89,14 +90,14 @@ def results(run_dir: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def road(tmp_path_factory):
+def finished(tmp_path_factory):
     """A finished run."""
-    folder = tmp_path_factory.mktemp("road")
+    folder = tmp_path_factory.mktemp("run")
     return folder, run_recipe(recipe(folder))
 
 
-def test_every_stage_leaves_a_result(road):
-    folder, _ = road
+def test_every_stage_leaves_a_result(finished):
+    folder, _ = finished
     assert set(results(folder / "run")) == {
         "score/result.json",
         "prune/result.json",
@@ -113,18 +114,18 @@ def test_every_stage_leaves_a_result(road):
     assert not list((folder / "run").rglob("*.part"))
 
 
-def test_every_model_is_an_ordinary_checkpoint_that_knows_its_root(road):
-    folder, run = road
+def test_every_model_is_an_ordinary_checkpoint_that_knows_its_root(finished):
+    folder, run = finished
     for name in ("pruned", "sft", "selfd"):
-        _, told = AutoModelForCausalLM.from_pretrained(run.model_dir(name), output_loading_info=True)
-        assert not told["missing_keys"]
-        assert not told["unexpected_keys"]
+        _, loading = AutoModelForCausalLM.from_pretrained(run.model_dir(name), output_loading_info=True)
+        assert not loading["missing_keys"]
+        assert not loading["unexpected_keys"]
         assert read_provenance(run.model_dir(name)).dense["path"] == str(folder / "dense")
         assert (run.model_dir(name) / "LICENSE").is_file()
 
 
-def test_the_page_stands_by_itself_and_shows_the_figures(road):
-    folder, _ = road
+def test_the_page_stands_by_itself_and_shows_the_figures(finished):
+    folder, _ = finished
     page = (folder / "run" / "report" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 6
     assert "<img" in page
@@ -140,8 +141,8 @@ def test_the_page_stands_by_itself_and_shows_the_figures(road):
     assert "Why?" in markdown
 
 
-def test_a_second_run_does_nothing(road):
-    folder, _ = road
+def test_a_second_run_does_nothing(finished):
+    folder, _ = finished
     before = {path: path.stat().st_mtime_ns for path in (folder / "run").rglob("*") if path.is_file()}
     run_recipe(recipe(folder))
     after = {path: path.stat().st_mtime_ns for path in (folder / "run").rglob("*") if path.is_file()}
@@ -149,26 +150,27 @@ def test_a_second_run_does_nothing(road):
     assert changed <= {".lock"}
 
 
-def test_a_dry_run_after_the_run_skips_everything(road):
-    folder, _ = road
+def test_a_dry_run_after_the_run_skips_everything(finished):
+    folder, _ = finished
     lines = list(plan(recipe(folder)))
     assert not [line for line in lines if line.startswith("  run ")]
     assert len([line for line in lines if line.startswith("  skip")]) == 10
 
 
-def test_a_dry_run_writes_nothing_and_tells_the_plan(tmp_path):
-    told = "\n".join(plan(recipe(tmp_path, "planned")))
+def test_a_dry_run_writes_nothing_and_prints_the_plan(tmp_path):
+    lines = "\n".join(plan(recipe(tmp_path, "planned")))
     assert not (tmp_path / "planned").exists()
-    assert "num_hidden_layers 4 -> 2, blocks by angular_distance" in told
-    assert "24 rows" in told
-    assert "sft on references" in told
-    assert "LoRA r=2" in told
+    assert "num_hidden_layers 4 -> 2, blocks by angular_distance" in lines
+    assert "24 rows" in lines
+    assert "sft on references" in lines
+    assert "LoRA r=2" in lines
 
 
-def test_a_changed_arm_redoes_that_arm_and_what_follows(tmp_path):
-    run_recipe(recipe(tmp_path))
+def test_a_changed_arm_redoes_that_arm_and_what_follows(finished, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder / "run", tmp_path / "run")
     before = results(tmp_path / "run")
-    values = recipe_values(tmp_path)
+    values = recipe_values(folder) | {"output": str(tmp_path / "run")}
     values["recover"]["sft"]["args"] = values["recover"]["sft"]["args"] | {"learning_rate": 5e-3}
     run_recipe(parse_recipe(values, "test"))
     after = results(tmp_path / "run")
@@ -187,8 +189,8 @@ SCORE_AND_PRUNE = {"evaluate": {"tasks": [], "questions": []}}
 
 @pytest.mark.parametrize("by", ["block_influence", "deepest", "random", "perplexity", "kl", "task:probe_plurals"])
 def test_every_way_to_choose_blocks(tmp_path, by):
-    run = pruned(tmp_path, by=by, target={"layers": 2}, how="single")
-    assert len(run.folder.needed("prune").metrics["removed"]) == 2
+    run = pruned(tmp_path, by=by, target={"layers": 2}, strategy="single")
+    assert len(run.folder.require("prune").metrics["removed"]) == 2
     assert (by in ("perplexity", "kl") or "task" in by) == (run.folder.result("score") is None)
 
 
@@ -204,12 +206,12 @@ def test_every_way_to_choose_blocks(tmp_path, by):
 )
 def test_every_axis_is_cut_from_a_recipe(tmp_path, target, kept):
     run = pruned(tmp_path, target=target)
-    told = run.folder.needed("prune").metrics
-    assert told["kept"] == {"num_hidden_layers": 4} | kept
+    metrics = run.folder.require("prune").metrics
+    assert metrics["kept"] == {"num_hidden_layers": 4} | kept
     model = AutoModelForCausalLM.from_pretrained(run.model_dir("pruned"))
-    assert model.num_parameters() == told["pruned"]["parameters"] < told["dense"]["parameters"]
+    assert model.num_parameters() == metrics["pruned"]["parameters"] < metrics["dense"]["parameters"]
     assert [edit["repair"] for edit in read_provenance(run.model_dir("pruned")).edits] == [
-        record["repair"] for record in told["repairs"]
+        record["repair"] for record in metrics["repairs"]
     ]
 
 
@@ -223,15 +225,15 @@ def test_a_cut_in_rounds_scores_anew_before_each(tmp_path):
 
 def test_repairs_by_name_and_checked_logits(tmp_path):
     run = pruned(tmp_path, target={"hidden_size": 16}, repairs={"norm_rescale": {}}, check_logits=True)
-    assert [record["repair"] for record in run.folder.needed("prune").metrics["repairs"]] == ["norm_rescale"]
-    with pytest.raises(InputError, match="prune.repairs: 'glue' is no repair; allowed: head_merge"):
+    assert [record["repair"] for record in run.folder.require("prune").metrics["repairs"]] == ["norm_rescale"]
+    with pytest.raises(InputError, match="prune.repairs: 'glue' is not a repair; allowed: head_merge"):
         pruned(tmp_path, target={"hidden_size": 16}, repairs={"glue": {}})
 
 
 def test_a_depth_cut_comes_with_a_recipe_for_mergekit_and_a_card(tmp_path):
     run = pruned(tmp_path, target={"layers": 3}, repairs={}, check_logits=True)
     recipe_text = yaml.safe_load(run.folder.output("prune", "passthrough").read_text())
-    ranges = [told["sources"][0]["layer_range"] for told in recipe_text["slices"]]
+    ranges = [piece["sources"][0]["layer_range"] for piece in recipe_text["slices"]]
     assert sum(end - start for start, end in ranges) == 3
     card = (run.model_dir("pruned") / "README.md").read_text()
     assert "num_hidden_layers 3" in card
@@ -246,30 +248,52 @@ def test_keep_by_hand_and_messages_without_arms(tmp_path):
     values |= {"prune": {"keep": {"num_hidden_layers": [0, 1, 3]}}}
     values["recover"] = {"selfd": values["recover"]["sft"] | {"data": "rewritten"}}
     run = run_recipe(parse_recipe(values, "test"))
-    assert run.folder.needed("prune").metrics["removed"] == [2]
+    assert run.folder.require("prune").metrics["removed"] == [2]
     assert run.folder.result("report") is not None
 
 
-def test_a_verb_alone_asks_for_what_it_needs(tmp_path):
-    with pytest.raises(InputError, match="run `trl-prune score` first"):
-        run_recipe(recipe(tmp_path), ["prune"])
-    run_recipe(recipe(tmp_path), ["score"])
+def test_a_verb_first_runs_what_it_needs(tmp_path):
     run_recipe(recipe(tmp_path), ["prune"])
+    before = results(tmp_path / "run")
+    assert set(before) == {"score/result.json", "prune/result.json"}
+    run_recipe(recipe(tmp_path, score={"samples": 4}), ["prune"])
+    after = results(tmp_path / "run")
+    assert all(after[name] != before[name] for name in before), "another calibration set, so scores and cut are redone"
+
+
+def test_stages_are_in_order_with_all_they_need(tmp_path):
+    whole = recipe(tmp_path)
+    assert stages_to_run(whole, None) == ["score", "prune", "rewrite", "recover", "evaluate", "report"]
+    assert stages_to_run(whole, ["report"]) == stages_to_run(whole, None)
+    assert stages_to_run(whole, ["rewrite"]) == ["rewrite"]
+    assert stages_to_run(whole, ["recover"]) == ["score", "prune", "rewrite", "recover"]
+    assert stages_to_run(whole, ["recover"], only=True) == ["recover"]
+    by_hand = recipe(tmp_path, prune={"keep": {"num_hidden_layers": [0, 1]}}, recover={}, rewrite=None)
+    assert stages_to_run(by_hand, ["evaluate"]) == ["prune", "evaluate"]
+    dense_only = recipe(tmp_path, evaluate={"models": ["dense"]})
+    assert stages_to_run(dense_only, ["evaluate"]) == ["evaluate"]
+
+
+def test_only_runs_one_stage_on_results_that_exist(tmp_path):
+    with pytest.raises(InputError, match="run `trl-prune score` first, or leave out --only"):
+        run_recipe(recipe(tmp_path), ["prune"], only=True)
+    run_recipe(recipe(tmp_path), ["score"], only=True)
+    run_recipe(recipe(tmp_path), ["prune"], only=True)
     assert set(results(tmp_path / "run")) == {"score/result.json", "prune/result.json"}
 
 
-def test_a_verb_alone_refuses_results_of_other_settings(tmp_path):
+def test_only_refuses_results_of_other_settings(tmp_path):
     run_recipe(recipe(tmp_path), ["score"])
-    with pytest.raises(InputError, match="score is of other settings.*run `trl-prune score` again first"):
-        run_recipe(recipe(tmp_path, score={"samples": 4}), ["prune"])
+    with pytest.raises(InputError, match="score has other settings.*run `trl-prune score` again first, or leave out"):
+        run_recipe(recipe(tmp_path, score={"samples": 4}), ["prune"], only=True)
 
 
-def test_an_edited_chat_template_is_another_model(tmp_path):
+def test_only_refuses_results_of_another_chat_template(tmp_path):
     run_recipe(recipe(tmp_path), ["score"])
     template = tmp_path / "dense" / "chat_template.jinja"
     template.write_text(template.read_text() + " ")
-    with pytest.raises(InputError, match="is of other settings or inputs"):
-        run_recipe(recipe(tmp_path), ["prune"])
+    with pytest.raises(InputError, match="has other settings or inputs"):
+        run_recipe(recipe(tmp_path), ["prune"], only=True)
 
 
 def test_the_disk_is_checked_first(tmp_path, monkeypatch):
@@ -287,10 +311,10 @@ def test_a_multi_stage_run_keeps_the_first_dense_model_as_root(tmp_path):
         "rewrite": None,
     }
     second = run_recipe(parse_recipe(values | {"prune": {"target": {"layers": 1}}}, "test"), ["score", "prune"])
-    told = read_provenance(second.model_dir("pruned"))
-    assert told.dense["path"] == str(tmp_path / "dense")
-    assert len(told.keep["num_hidden_layers"]) == 1
-    assert set(told.keep["num_hidden_layers"]) <= set(
+    provenance = read_provenance(second.model_dir("pruned"))
+    assert provenance.dense["path"] == str(tmp_path / "dense")
+    assert len(provenance.keep["num_hidden_layers"]) == 1
+    assert set(provenance.keep["num_hidden_layers"]) <= set(
         read_provenance(first.model_dir("pruned")).keep["num_hidden_layers"]
     )
 
@@ -331,8 +355,8 @@ def test_killed_in_every_stage_it_ends_as_unbroken(tmp_path, stages):
     for stage in stages:
         kill_when(start(path), tmp_path / "broken", KILL_AT[stage])
     last = start(path)
-    _, told = last.communicate(timeout=300)
-    assert last.returncode == 0, told.decode()[-2000:]
+    _, stderr = last.communicate(timeout=300)
+    assert last.returncode == 0, stderr.decode()[-2000:]
     run_recipe(parse_recipe(values | {"output": str(tmp_path / "unbroken")}, "test"))
     broken, unbroken = results(tmp_path / "broken"), results(tmp_path / "unbroken")
     assert broken.keys() == unbroken.keys()

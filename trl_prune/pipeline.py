@@ -2,160 +2,174 @@
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from trl_prune.errors import InputError
 from trl_prune.recipe import Recipe
 from trl_prune.runs.artifacts import verb
 from trl_prune.runs.context import Run
 from trl_prune.runs.pruning_plan import planned_keep
-from trl_prune.runs.search_space import models_at_once
+from trl_prune.runs.search_space import max_models_on_disk
 from trl_prune.runs.stage import Stage
 from trl_prune.stages import cache_teacher, evaluate, prune, recover, report, rewrite, score, search
-from trl_prune.trainers.launching import find_launch
+from trl_prune.trainers.launching import resolve_launch
 
 
 STAGES: dict[str, Stage] = {
     module.STAGE.name: module.STAGE
     for module in (score, search, prune, rewrite, cache_teacher, recover, evaluate, report)
 }
-# Adam's two moments and the float32 master weights of a training checkpoint, in bytes a parameter.
+# Adam's two moments and the float32 master weights of a training checkpoint, in bytes per parameter.
 TRAINING_BYTES = 12
-# What repairs keep of each fitted weight until the checkpoint is written, in bytes.
-FITTED_BYTES = 4
+# What repairs store of each fitted weight until the checkpoint is written, in bytes.
+REPAIR_BYTES = 4
 logger = logging.getLogger("trl_prune")
 
 
-def wanted_stages(recipe: Recipe) -> list[str]:
-    """Return the stages that a recipe asks for, in order."""
-    unwanted = set()
-    if not recipe.prune.needs_scores and recipe.search is None:
-        unwanted.add("score")
-    if recipe.search is None:
-        unwanted.add("search")
-    if recipe.rewrite is None:
-        unwanted.add("rewrite")
-    if not recipe.cached_arms:
-        unwanted.add("cache_teacher")
-    return [name for name in STAGES if name not in unwanted]
-
-
-def run_recipe(recipe: Recipe, stages: list[str] | None = None, accelerate_config: str | None = None) -> Run:
-    """Run a recipe's stages, all of them or those named; finished ones are skipped, a broken one goes on.
+def run_recipe(
+    recipe: Recipe,
+    stages: Sequence[str] | None = None,
+    accelerate_config: str | None = None,
+    only: bool = False,
+) -> Run:
+    """Run a recipe's stages, or some of them with those they need; skip finished ones and resume interrupted ones.
 
     Args:
         recipe: the recipe.
-        stages: the verbs to run; those that the recipe asks for where None.
-        accelerate_config: how arms are trained on several devices: a file of accelerate's, or a name TRL ships; on all
-            GPUs where None.
+        stages: names of stages; all that the recipe configures if None.
+        accelerate_config: how training is distributed: a config file of accelerate, or a name that TRL ships; all GPUs
+            if None.
+        only: run the named stages alone, on results that exist.
 
     Raises:
-        InputError: something the user gave is wrong; found before the first stage starts wherever it can be.
+        InputError: a mistake in the user's input, found before the first stage starts wherever possible.
     """
-    run = Run(recipe, find_launch(accelerate_config))
-    names = stages or wanted_stages(recipe)
-    run.folder.check(identity(recipe))
+    run = _open_run(recipe, accelerate_config)
+    names = stages_to_run(recipe, stages, only)
     check(run, names)
-    with run.folder.held(identity(recipe)):
+    with run.folder.lock(run_identity(recipe)):
         run.record_choices()
-        check_fresh(run, names)
+        if only:
+            check_earlier_results(run, names)
         for name in names:
-            for unit in STAGES[name].units(recipe):
-                do(run, STAGES[name], unit)
+            for part in STAGES[name].parts(recipe):
+                execute_part(run, STAGES[name], part)
     return run
 
 
-def check_fresh(run: Run, names: list[str]) -> None:
-    """Check that the results a stage run alone builds on are those of this recipe.
-
-    Raises:
-        InputError: an earlier stage's result is of other settings or inputs.
-    """
-    earlier = [name for name in wanted_stages(run.recipe) if list(STAGES).index(name) < list(STAGES).index(names[0])]
-    for name in earlier:
-        for unit in STAGES[name].units(run.recipe):
-            if run.folder.result(name, unit) is not None and not _is_done(run, STAGES[name], unit):
-                raise InputError(
-                    f"{run.folder.stage_dir(name, unit)} is of other settings or inputs than this recipe's: run "
-                    f"`trl-prune {verb(name)}` again first, or `run`"
-                )
+def _open_run(recipe: Recipe, accelerate_config: str | None) -> Run:
+    run = Run(recipe, resolve_launch(accelerate_config), tuple(STAGES.values()))
+    run.folder.check(run_identity(recipe))
+    return run
 
 
-def identity(recipe: Recipe) -> str:
-    """Return the words by which a run folder knows whose run it holds."""
+def run_identity(recipe: Recipe) -> str:
+    """Return the model and revision by which a run folder knows its run."""
     return recipe.model + (f"@{recipe.revision}" if recipe.revision else "")
 
 
-def check(run: Run, names: list[str]) -> None:
-    """Check all stages' inputs, and the disk, before the first stage starts."""
+def stages_to_run(recipe: Recipe, stages: Sequence[str] | None, only: bool = False) -> list[str]:
+    """Return the named stages and all stages that they need, in the pipeline's order.
+
+    Args:
+        recipe: the recipe.
+        stages: names of stages; all that the recipe configures if None.
+        only: leave out the stages that the named ones need.
+    """
+    if stages is None:
+        return [name for name, stage in STAGES.items() if stage.is_configured(recipe)]
+    required = set(stages)
+    if not only:
+        for name in reversed(STAGES):  # a stage needs earlier ones only
+            if name in required:
+                required |= set(STAGES[name].needs(recipe))
+    return [name for name in STAGES if name in required]
+
+
+def check_earlier_results(run: Run, names: Sequence[str]) -> None:
+    """Check that the results that stages run alone read are those of this recipe.
+
+    Raises:
+        InputError: the result of a stage that they need has other settings or inputs.
+    """
+    for name in stages_to_run(run.recipe, names):
+        for part in STAGES[name].parts(run.recipe) if name not in names else []:
+            if run.folder.result(name, part) is not None and not _is_done(run, STAGES[name], part):
+                raise InputError(
+                    f"{run.folder.stage_dir(name, part)} has other settings or inputs than this recipe: run "
+                    f"`trl-prune {verb(name)}` again first, or leave out --only"
+                )
+
+
+def check(run: Run, names: Sequence[str]) -> None:
+    """Check the user's input to the named stages, and the free disk space, before the first stage starts."""
     for name in names:
-        if STAGES[name].units(run.recipe):
+        if STAGES[name].parts(run.recipe):
             STAGES[name].check(run)
-    free, needed = shutil.disk_usage(_existing(run)).free, disk_needed(run)
+    free, needed = shutil.disk_usage(_existing_parent(run)).free, disk_needed(run)
     if needed > free:
         raise InputError(f"{run.folder.path} needs {needed / 1e9:.1f} GB and has {free / 1e9:.1f} GB free")
 
 
-def _existing(run: Run) -> str:
+def _existing_parent(run: Run) -> str:
     path = run.folder.path.absolute()
     return str(next(parent for parent in (path, *path.parents) if parent.is_dir()))
 
 
 def disk_needed(run: Run) -> int:
-    """Return the bytes a run writes at most, a teacher's cache not counted, whose tokens are not known yet.
+    """Return an upper bound of the bytes that a run writes, without the teacher's cache, whose size is not known yet.
 
-    These are the pruned model and those of its rounds, what its repairs fitted, a search's candidates, each arm's
-    model, one baseline's start and one training's checkpoints.
+    Counted are the pruned model and those of its rounds, the fitted repairs, a search's candidates, each arm's model,
+    one baseline's initial model and the checkpoints of one training.
     """
-    pruned = run.size(planned_keep(run)).parameters
+    keep, candidates = planned_keep(run), max_models_on_disk(run)
+    pruned = run.size(keep).parameters
     model_bytes = int(run.dense_bytes * pruned / run.size().parameters)
     arms = run.recipe.recover.values()
     trained = [*arms, *([run.recipe.search.train] if run.recipe.search else [])]
-    full = any(arm.peft is None for arm in trained)
-    starts = any(arm.init != "pruned" for arm in arms)
-    models = len(arms) + starts + models_at_once(run) + run.recipe.prune.rounds
-    fits = FITTED_BYTES * pruned * (run.recipe.prune.repairs != {})
-    return model_bytes * models + fits + 2 * TRAINING_BYTES * pruned * full
+    trains_all_weights = any(arm.peft is None for arm in trained)
+    has_baseline = any(arm.init != "pruned" for arm in arms)
+    models = len(arms) + has_baseline + candidates + run.recipe.prune.rounds
+    repairs = REPAIR_BYTES * pruned * (run.recipe.prune.repairs != {})
+    return model_bytes * models + repairs + 2 * TRAINING_BYTES * pruned * trains_all_weights
 
 
-def do(run: Run, stage: Stage, unit: str) -> None:
-    """Do a unit of a stage, or skip it where its result still fits."""
-    inputs, settings = stage.inputs(run, unit), stage.settings(run, unit)
-    title = f"{stage.name} {unit}".strip()
-    if run.folder.is_done(stage.name, unit, inputs, settings):
+def execute_part(run: Run, stage: Stage, part: str) -> None:
+    """Do a part of a stage, or skip it if its result matches inputs and settings."""
+    inputs, settings = stage.inputs(run, part), stage.settings(run, part)
+    title = f"{stage.name} {part}".strip()
+    if run.folder.is_done(stage.name, part, inputs, settings):
         logger.info("%s: done before", title)
         return
-    folder = run.folder.begin(stage.name, unit, inputs, settings)
-    logger.info("%s: %s", title, stage.plan(run, unit))
+    folder = run.folder.begin(stage.name, part, inputs, settings)
+    logger.info("%s: %s", title, stage.describe(run, part))
     run.seed_everything()
-    run.folder.finish(stage.name, unit, stage.work(run, unit, folder))
+    run.folder.finish(stage.name, part, stage.execute(run, part, folder))
 
 
-def plan(recipe: Recipe, accelerate_config: str | None = None) -> Iterator[str]:
-    """Yield the lines of a dry run: what each stage would do, or that it is done; nothing is written."""
-    run = Run(recipe, find_launch(accelerate_config))
-    run.folder.check(identity(recipe))
-    names = wanted_stages(recipe)
+def plan(
+    recipe: Recipe,
+    stages: Sequence[str] | None = None,
+    accelerate_config: str | None = None,
+    only: bool = False,
+) -> Iterator[str]:
+    """Yield the lines of a dry run: what `run_recipe` with the same arguments would do or skip; writes nothing."""
+    run = _open_run(recipe, accelerate_config)
+    names = stages_to_run(recipe, stages, only)
     check(run, names)
-    config = run.config
-    yield f"model {recipe.model}: {config.model_type}, {run.dense_dir}"
+    yield f"model {recipe.model}: {run.config.model_type}, {run.dense_dir}"
     yield f"dataset {recipe.dataset.path}: {len(run.dataset)} rows, {run.dataset_format}"
     yield f"output {run.folder.path}: up to {disk_needed(run) / 1e9:.2f} GB"
     for name in names:
-        for unit in STAGES[name].units(recipe):
-            state = "skip" if _is_done(run, STAGES[name], unit) else "run "
-            yield f"  {state} {f'{name} {unit}'.strip():<18} {STAGES[name].plan(run, unit)}"
+        for part in STAGES[name].parts(recipe):
+            action = "skip" if _is_done(run, STAGES[name], part) else "run "
+            yield f"  {action} {f'{name} {part}'.strip():<18} {STAGES[name].describe(run, part)}"
 
 
-def _is_done(run: Run, stage: Stage, unit: str) -> bool:
-    if recipe_is_new(run):
+def _is_done(run: Run, stage: Stage, part: str) -> bool:
+    if "dtype" not in run.folder.notes():  # a new run, whose dtype is not chosen yet
         return False
     try:
-        return run.folder.is_done(stage.name, unit, stage.inputs(run, unit), stage.settings(run, unit))
+        return run.folder.is_done(stage.name, part, stage.inputs(run, part), stage.settings(run, part))
     except InputError:  # an earlier stage has no result yet
         return False
-
-
-def recipe_is_new(run: Run) -> bool:
-    """Return whether nothing was settled in the run folder yet."""
-    return "dtype" not in run.folder.notes()

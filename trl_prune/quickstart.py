@@ -14,7 +14,7 @@ SIZES: dict[str, list[str]] = {
         "rewrite.max_new_tokens=64",
         "recover.sft.tokens=4000",
         "recover.selfd.tokens=4000",
-        "evaluate.items=15",
+        "evaluate.limit=15",
         "evaluate.questions=['Why does ice float on water?']",
     ],
     "default": [],
@@ -24,7 +24,7 @@ SIZES: dict[str, list[str]] = {
         "score.samples=256",
         "recover.sft.tokens=80000",
         "recover.selfd.tokens=80000",
-        "evaluate.items=null",
+        "evaluate.limit=null",
     ],
 }
 

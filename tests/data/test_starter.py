@@ -1,16 +1,31 @@
 import ast
+import hashlib
+import json
 import re
 from collections import Counter
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
+from trl_prune.data import starter
 from trl_prune.data.starter import CAPABILITIES, starter_rows
-from trl_prune.data.starter.language import CORRECTIONS
-from trl_prune.data.starter.problems import CONVERSIONS
+from trl_prune.data.starter.sentences import corrections
+from trl_prune.data.starter.unit_conversion import conversions
 
 
 ROWS = starter_rows()
+
+FOLDER = Path(starter.__file__).parent
+JSONL_FILES = sorted(FOLDER.glob("*/*.jsonl"))
+DATA_FILES = [*JSONL_FILES, *sorted(FOLDER.glob("*/*.yaml"))]
+
+# SHA-256 of `json.dumps(starter_rows(seed), ensure_ascii=False).encode("utf-8")`, by seed.
+CHECKSUMS = {
+    0: "5fbcf037c33f387b985df620c5a09368ae992f28a35819a13190ab01695db0dd",
+    1: "acbc2bd9d458a17386296a06243b3b369b01794cb9ff4df4669a37e48d3d7fcb",
+    7: "7ecb90e8fc1f749e455eeb07ac64359a2f23cceab6cda9327493417f851eef9a",
+}
 
 SMALLEST_COUNTS = {
     "arithmetic_word_problems": 200,
@@ -88,6 +103,47 @@ def evaluate(expression):
     return value(ast.parse(expression, mode="eval").body)
 
 
+@pytest.mark.parametrize("seed", CHECKSUMS)
+def test_rows_match_their_checksum(seed):
+    serialized = json.dumps(starter_rows(seed), ensure_ascii=False).encode("utf-8")
+
+    assert hashlib.sha256(serialized).hexdigest() == CHECKSUMS[seed]
+
+
+@pytest.mark.parametrize("path", JSONL_FILES, ids=lambda path: path.name)
+def test_jsonl_files_hold_one_entry_per_line_with_the_same_fields(path):
+    text = path.read_text(encoding="utf-8")
+    entries = [json.loads(line) for line in text.removesuffix("\n").split("\n")]
+
+    assert text.endswith("\n")
+    assert len({tuple(entry) for entry in entries}) == 1
+    assert len({json.dumps(entry).casefold() for entry in entries}) == len(entries)
+
+
+def test_finished_rows_name_the_capability_of_their_file():
+    for path in (FOLDER / "rows").glob("*.jsonl"):
+        assert {json.loads(line)["capability"] for line in path.open(encoding="utf-8")} == {path.stem}
+
+
+def test_the_readme_lists_every_data_file_with_its_number_of_entries():
+    readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `([^`]+\.(?:jsonl|yaml))`", readme, re.MULTILINE)
+    counts = dict(re.findall(r"^\| `([^`]+\.jsonl)` \| (\d+) \|", readme, re.MULTILINE))
+
+    assert sorted(listed) == sorted(path.name for path in DATA_FILES)
+    assert counts == {path.name: str(path.read_text(encoding="utf-8").count("\n")) for path in JSONL_FILES}
+
+
+def test_the_readme_lists_every_field_of_the_jsonl_files():
+    readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for path in JSONL_FILES:
+        with path.open(encoding="utf-8") as lines:
+            fields = json.loads(next(lines))
+        (line,) = [line for line in readme.splitlines() if line.startswith(f"| `{path.name}`")]
+        described = readme if path.parent.name == "rows" else line
+        assert [field for field in fields if f"`{field}`" not in described] == []
+
+
 def test_same_seed_gives_same_rows():
     assert starter_rows() == ROWS
     assert starter_rows(7) == starter_rows(7)
@@ -115,7 +171,7 @@ def test_no_prompt_occurs_twice(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_every_stretch_of_100_rows_covers_all_capabilities(seed):
+def test_every_100_consecutive_rows_cover_all_capabilities(seed):
     capabilities = [row["capability"] for row in starter_rows(seed)]
 
     for start in range(len(capabilities) - 99):
@@ -167,7 +223,7 @@ def test_calculations_use_only_numbers_of_the_problem():
 
 
 def test_conversion_factors_match_the_unit_sizes():
-    for conversion in CONVERSIONS:
+    for conversion in conversions():
         ratio = Fraction(UNIT_SIZES[conversion.source], UNIT_SIZES[conversion.target])
         assert ratio == (conversion.factor if conversion.operator == "*" else Fraction(1, conversion.factor))
 
@@ -217,9 +273,9 @@ def test_historical_years_rise():
 
 
 def test_grammar_rows_change_the_sentence():
-    for _, marked in CORRECTIONS:
-        (marks,) = re.findall(r"\{([^|{}]+)\|([^|{}]+)\}", marked)
-        assert marks[0] != marks[1]
+    for correction in corrections():
+        ((wrong, right),) = re.findall(r"\{([^|{}]+)\|([^|{}]+)\}", correction.sentence)
+        assert wrong != right
     for row in rows_of("grammar"):
         assert row["answer"] not in prompt_of(row)
 

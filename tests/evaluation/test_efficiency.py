@@ -7,21 +7,31 @@ from trl_prune.pruning.families import FAMILIES
 from trl_prune.pruning.surgery.cut import LAYERS, meta_model
 
 
-def test_size_of_a_llama_by_hand():
+def test_the_size_of_a_llama_equals_the_count_by_hand():
     model = tiny_model("llama")
     hidden, inner, layers, heads, groups = 32, SIZES["intermediate_size"], 4, 4, 2
     head = hidden // heads
     projections = 2 * hidden * hidden + 2 * hidden * groups * head + 3 * hidden * inner
     parameters = 2 * VOCABULARY * hidden + layers * (projections + 2 * hidden) + hidden
-    attention = 2 * 2 * FLOP_TOKENS * hidden  # scores and sums over all positions, a token
+    attention = 2 * 2 * FLOP_TOKENS * hidden  # scores and weighted sums over all positions, per token
     rotary = (head // 2) * 2  # the angles are a matrix product too
-    told = measure_size(meta_model(model.config))
-    assert told.parameters == parameters == sum(weight.numel() for weight in model.parameters())
-    wanted = layers * (2 * projections + attention) + 2 * VOCABULARY * hidden
-    assert told.flops_per_token == pytest.approx(wanted + rotary, abs=rotary)
+    size = measure_size(meta_model(model.config))
+    assert size.parameters == parameters == sum(weight.numel() for weight in model.parameters())
+    flops = layers * (2 * projections + attention) + 2 * VOCABULARY * hidden
+    assert size.flops_per_token == pytest.approx(flops + rotary, abs=rotary)
 
 
-def test_a_cut_saves_its_blocks():
+def test_a_token_costs_the_experts_it_is_routed_to():
+    config, routed = tiny_model("mixtral").config, {}
+    for count in (1, 2):
+        config.num_experts_per_tok = count
+        routed[count] = measure_size(meta_model(config))
+    expert = 2 * 3 * config.hidden_size * config.intermediate_size * config.num_hidden_layers
+    assert routed[2].flops_per_token - routed[1].flops_per_token == expert
+    assert routed[2].parameters == routed[1].parameters
+
+
+def test_removed_blocks_save_their_parameters_and_operations():
     config = tiny_model("llama").config
     dense, half = measure_size(meta_model(config)), measure_size(meta_model(config, {LAYERS: [0, 3]}))
     quarter = measure_size(meta_model(config, {LAYERS: [0]}))
@@ -30,16 +40,16 @@ def test_a_cut_saves_its_blocks():
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_every_family_is_counted_without_memory(family):
+def test_every_family_is_counted_on_the_meta_device(family):
     model = tiny_model(family)
     assert measure_size(meta_model(model.config)).parameters == sum(weight.numel() for weight in model.parameters())
 
 
 def test_speed_and_dtype_are_measured():
     model = tiny_model("llama")
-    told = measure_speed(model, batch=1, tokens=8, new_tokens=2)
-    assert told.prompt > 0
-    assert told.decode > 0
+    speed = measure_speed(model, batch_size=1, tokens=8, new_tokens=2)
+    assert speed.prompt > 0
+    assert speed.decode > 0
     assert faster_dtype(model) in ("float32", "bfloat16")
     assert all(weight.grad is None for weight in model.parameters())
     assert torch.is_grad_enabled()

@@ -1,4 +1,4 @@
-"""The real lm-eval on tiny models and a task of our own."""
+"""lm-eval on tiny models and three small tasks."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import tiny_model
 from trl_prune.errors import InputError
-from trl_prune.evaluation.harness import EvaluationSettings, evaluate_task, find_tasks, shipped_tasks
+from trl_prune.evaluation.harness import EvaluationSettings, evaluate_task, load_tasks, shipped_tasks_dir
 
 
 CHOICE = """\
@@ -20,8 +20,8 @@ doc_to_choice: "{{{{choices}}}}"
 doc_to_target: answer
 metric_list: [{{metric: acc}}, {{metric: acc_norm}}]
 """
-TYPED = (
-    CHOICE.replace("tiny_choice", "tiny_typed")
+WITH_METADATA = (
+    CHOICE.replace("tiny_choice", "tiny_with_metadata")
     + "metadata: {{metric: acc, chance: 0.125, capability: x, trained: true}}\n"
 )
 GENERATED = """\
@@ -35,76 +35,79 @@ doc_to_target: "{{{{question}}}}"
 generation_kwargs: {{until: ["\\n"], max_gen_toks: 4}}
 metric_list: [{{metric: exact_match}}]
 """
-GROUP = "group: tiny_group\ntask: [tiny_choice, tiny_typed]\n"
+GROUP = "group: tiny_group\ntask: [tiny_choice, tiny_with_metadata]\n"
 
 
 @pytest.fixture(scope="module")
-def tasks(tmp_path_factory):
+def tasks_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tasks")
     data = folder / "rows.json"
     choices = ["odd", "even", "big"]
     rows = [json.dumps({"question": f"Number {n} is", "choices": choices, "answer": n % 2}) for n in range(20)]
     data.write_text("\n".join(rows))
-    for name, text in {"choice": CHOICE, "typed": TYPED, "generated": GENERATED, "group": GROUP}.items():
+    files = {"choice": CHOICE, "with_metadata": WITH_METADATA, "generated": GENERATED, "group": GROUP}
+    for name, text in files.items():
         (folder / f"{name}.yaml").write_text(text.format(data=data))
     return str(folder)
 
 
-def evaluate(tasks, tokenizer, names, unit, **settings):
-    return evaluate_task(
-        tiny_model("llama"), tokenizer, find_tasks(names, [tasks]), unit, EvaluationSettings(**settings)
-    )
+def evaluate(tasks_dir, tokenizer, task, **settings):
+    tasks = load_tasks([task], [tasks_dir])
+    return evaluate_task(tiny_model("llama"), tokenizer, tasks, task, EvaluationSettings(**settings))
 
 
-def test_choices_have_a_score_per_item_and_their_chance(tasks, tokenizer):
-    score, items = evaluate(tasks, tokenizer, ["tiny_choice"], "tiny_choice")
+def test_multiple_choice_has_a_score_per_item_and_the_chance_of_its_choices(tasks_dir, tokenizer):
+    score, items = evaluate(tasks_dir, tokenizer, "tiny_choice")
     assert score.metric == "acc_norm"
     assert score.chance == pytest.approx(1 / 3)
     assert len(score.items) == len(items) == 20
     assert set(score.items) <= {0.0, 1.0}
 
 
-def test_metadata_decides_where_it_speaks(tasks, tokenizer):
-    score, _ = evaluate(tasks, tokenizer, ["tiny_typed"], "tiny_typed")
+def test_metadata_overrides_the_metric_and_the_chance(tasks_dir, tokenizer):
+    score, _ = evaluate(tasks_dir, tokenizer, "tiny_with_metadata")
     assert (score.metric, score.chance, score.capability, score.trained) == ("acc", 0.125, "x", True)
 
 
-def test_generation_keeps_answers_and_has_no_chance(tasks, tokenizer):
-    score, items = evaluate(tasks, tokenizer, ["tiny_generated"], "tiny_generated", items=3)
+def test_generation_keeps_answers_and_has_no_chance(tasks_dir, tokenizer):
+    score, items = evaluate(tasks_dir, tokenizer, "tiny_generated", limit=3)
     assert (score.metric, score.chance) == ("exact_match", 0.0)
     assert all(isinstance(item["answer"], str) for item in items)
 
 
-def test_drawn_items_are_the_same_items_scored_alike(tasks, tokenizer):
-    whole, items = evaluate(tasks, tokenizer, ["tiny_choice"], "tiny_choice")
-    drawn, some = evaluate(tasks, tokenizer, ["tiny_choice"], "tiny_choice", items=5, seed=1)
-    by_id = {item["doc_id"]: score for item, score in zip(items, whole.items, strict=True)}
-    assert [by_id[item["doc_id"]] for item in some] == drawn.items
-    assert [item["doc_id"] for item in some] != list(range(5))
+def test_a_limit_draws_items_at_random_and_scores_them_as_without_it(tasks_dir, tokenizer):
+    full, items = evaluate(tasks_dir, tokenizer, "tiny_choice")
+    limited, drawn_items = evaluate(tasks_dir, tokenizer, "tiny_choice", limit=5, seed=1)
+    scores = {item["doc_id"]: score for item, score in zip(items, full.items, strict=True)}
+    drawn = [item["doc_id"] for item in drawn_items]
+    assert [scores[doc_id] for doc_id in drawn] == limited.items
+    assert drawn != list(range(5))
 
 
-def test_groups_are_opened_one_level(tasks):
-    harness = find_tasks(["tiny_group", "tiny_generated"], [tasks])
-    assert harness.units == ["tiny_choice", "tiny_typed", "tiny_generated"]
+def test_a_group_is_replaced_by_its_members(tasks_dir):
+    tasks = load_tasks(["tiny_group", "tiny_generated"], [tasks_dir])
+    assert tasks.names == ["tiny_choice", "tiny_with_metadata", "tiny_generated"]
 
 
-def test_a_score_is_lm_evals_own(tasks, tokenizer):
+def test_the_score_is_the_one_that_lm_eval_reports(tasks_dir, tokenizer):
     import lm_eval
     from lm_eval.models.huggingface import HFLM
 
-    harness = find_tasks(["tiny_choice"], [tasks])
+    tasks = load_tasks(["tiny_choice"], [tasks_dir])
     lm = HFLM(pretrained=tiny_model("llama"), tokenizer=tokenizer, batch_size=4, device="cpu")
-    told = lm_eval.simple_evaluate(model=lm, tasks=["tiny_choice"], task_manager=harness.manager, bootstrap_iters=0)
-    score, _ = evaluate(tasks, tokenizer, ["tiny_choice"], "tiny_choice")
-    assert score.mean == pytest.approx(told["results"]["tiny_choice"]["acc_norm,none"])
+    results = lm_eval.simple_evaluate(
+        model=lm, tasks=["tiny_choice"], task_manager=tasks.task_manager, bootstrap_iters=0
+    )
+    score, _ = evaluate(tasks_dir, tokenizer, "tiny_choice")
+    assert score.mean == pytest.approx(results["results"]["tiny_choice"]["acc_norm,none"])
 
 
-def test_shipped_tasks_are_found_without_lm_evals_index():
-    assert (shipped_tasks() / "recovery_probes").is_dir()
-    assert len(find_tasks(["recovery_probes"], []).units) >= 6
+def test_shipped_tasks_are_loaded_without_lm_evals_index():
+    assert (shipped_tasks_dir() / "recovery_probes").is_dir()
+    assert len(load_tasks(["recovery_probes"], []).names) >= 6
 
 
 @pytest.mark.slow  # reading lm-eval's own index takes 25 s
-def test_unknown_tasks_are_named_with_the_nearest():
+def test_unknown_tasks_are_named_with_the_closest_match():
     with pytest.raises(InputError, match="'recovery_probs'.*did you mean 'recovery_probes'"):
-        find_tasks(["recovery_probs"], [])
+        load_tasks(["recovery_probs"], [])

@@ -1,11 +1,13 @@
+"""Oracles: the ratios of means, and the formula of the standard error of a mean."""
+
 import numpy as np
 import pytest
 
 from trl_prune.evaluation.recovery import TaskScore, paired_difference, recovery, subset
 
 
-def scores(means, items=400, chance=0.25, seed=0):
-    """Items are answered right from the first on, so that models agree on which are easy."""
+def scores(means, items=400, chance=0.25):
+    """Return scores in which the first items are right, so that models agree on which items are easy."""
     return {
         task: TaskScore(task, "acc", [float(item < mean * items) for item in range(items)], chance, task, task == "a")
         for task, mean in means.items()
@@ -18,58 +20,58 @@ RECOVERED = scores({"a": 0.6, "b": 0.5})
 
 
 def test_recovery_is_the_ratio_of_means():
-    told = recovery(RECOVERED, DENSE, PRUNED)
-    assert told.score.value == pytest.approx(0.55)
-    assert told.recovery.value == pytest.approx(0.55 / 0.7)
-    assert told.corrected.value == pytest.approx((0.55 - 0.25) / (0.7 - 0.25))
-    assert told.gap_closed.value == pytest.approx((0.55 - 0.35) / (0.7 - 0.35))
+    result = recovery(RECOVERED, DENSE, PRUNED)
+    assert result.score.value == pytest.approx(0.55)
+    assert result.recovery.value == pytest.approx(0.55 / 0.7)
+    assert result.corrected.value == pytest.approx((0.55 - 0.25) / (0.7 - 0.25))
+    assert result.gap_closed.value == pytest.approx((0.55 - 0.35) / (0.7 - 0.35))
 
 
-def test_the_dense_model_recovers_all_without_error():
-    told = recovery(DENSE, DENSE, PRUNED)
-    assert (told.recovery.value, told.recovery.stderr) == (1.0, 0.0)
-    assert (told.corrected.value, told.corrected.stderr) == (1.0, 0.0)
-    assert told.gap_closed.value == pytest.approx(1.0)
+def test_the_dense_models_recovery_is_one_without_error():
+    result = recovery(DENSE, DENSE, PRUNED)
+    assert (result.recovery.value, result.recovery.stderr) == (1.0, 0.0)
+    assert (result.corrected.value, result.corrected.stderr) == (1.0, 0.0)
+    assert result.gap_closed.value == pytest.approx(1.0)
 
 
-def test_unknown_chance_and_no_pruned_model_leave_their_columns_out():
+def test_unknown_chance_and_no_pruned_model_give_none():
     unknown = {task: TaskScore(task, "acc", score.items) for task, score in DENSE.items()}
-    told = recovery(unknown, unknown)
-    assert told.corrected is None
-    assert told.gap_closed is None
+    result = recovery(unknown, unknown)
+    assert result.corrected is None
+    assert result.gap_closed is None
 
 
-def test_bootstrap_error_agrees_with_the_formula():
-    told = recovery(RECOVERED, DENSE)
+def test_the_bootstrap_error_agrees_with_the_formula():
+    result = recovery(RECOVERED, DENSE)
     variances = [score.stderr**2 for score in RECOVERED.values()]
-    assert told.score.stderr == pytest.approx(np.sqrt(sum(variances)) / 2, rel=0.08)
+    assert result.score.stderr == pytest.approx(np.sqrt(sum(variances)) / 2, rel=0.08)
 
 
-def test_pairing_makes_the_ratios_error_smaller_than_independent_items_would():
-    told = recovery(RECOVERED, DENSE)
-    relative = [estimate.stderr / estimate.value for estimate in (told.score, recovery(DENSE, DENSE).score)]
-    assert told.recovery.stderr / told.recovery.value < np.hypot(*relative)
+def test_pairing_makes_the_error_of_the_ratio_smaller_than_independent_items_would():
+    result = recovery(RECOVERED, DENSE)
+    relative = [estimate.stderr / estimate.value for estimate in (result.score, recovery(DENSE, DENSE).score)]
+    assert result.recovery.stderr / result.recovery.value < np.hypot(*relative)
 
 
 def test_paired_difference_and_its_error():
     generator = np.random.default_rng(0)
-    one, other = generator.random(300), generator.random(300)
-    told = paired_difference({"a": TaskScore("a", "acc", list(one))}, {"a": TaskScore("a", "acc", list(other))})
-    assert told.value == pytest.approx((one - other).mean())
-    assert told.stderr == pytest.approx(np.std(one - other, ddof=1) / np.sqrt(300))
+    first, second = generator.random(300), generator.random(300)
+    estimate = paired_difference({"a": TaskScore("a", "acc", list(first))}, {"a": TaskScore("a", "acc", list(second))})
+    assert estimate.value == pytest.approx((first - second).mean())
+    assert estimate.stderr == pytest.approx(np.std(first - second, ddof=1) / np.sqrt(300))
     same = paired_difference(DENSE, DENSE)
     assert (same.value, same.stderr) == (0.0, 0.0)
 
 
-def test_estimates_repeat():
+def test_estimates_are_reproducible():
     assert recovery(RECOVERED, DENSE, PRUNED, seed=3) == recovery(RECOVERED, DENSE, PRUNED, seed=3)
 
 
-def test_subsets():
+def test_subset_selects_tasks_with_or_without_recovery_data():
     assert list(subset(DENSE, True)) == ["a"]
     assert list(subset(DENSE, False)) == ["b"]
 
 
 def test_zero_dense_score_gives_no_ratio():
-    nothing = scores({"a": 0.0})
-    assert np.isnan(recovery(nothing, nothing).recovery.value)
+    zero = scores({"a": 0.0})
+    assert np.isnan(recovery(zero, zero).recovery.value)

@@ -1,3 +1,5 @@
+"""Oracles: the definitions in float64, and the relation of one position at a time."""
+
 import pytest
 import torch
 
@@ -9,23 +11,23 @@ def random(*shape, seed=0):
 
 
 @pytest.mark.parametrize("name", HIDDEN_LOSSES)
-def test_states_are_as_far_from_themselves_as_nothing(name):
+def test_the_distance_of_states_from_themselves_is_zero(name):
     states = random(5, 8)
     assert HIDDEN_LOSSES[name](states, states).abs().max() < 1e-6
     assert HIDDEN_LOSSES[name](states, random(5, 8, seed=1)).min() > 0.01
 
 
-def test_the_distances_are_the_definitions():
+def test_the_distances_equal_the_definitions():
     a, b = random(5, 8), random(5, 8, seed=1)
-    wanted = 1 - (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))
-    torch.testing.assert_close(HIDDEN_LOSSES["cosine"](a, b).double(), wanted, atol=1e-6, rtol=1e-5)
+    expected = 1 - (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))
+    torch.testing.assert_close(HIDDEN_LOSSES["cosine"](a, b).double(), expected, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(HIDDEN_LOSSES["mse"](a, b).double(), ((a - b) ** 2).mean(-1), atol=1e-6, rtol=1e-5)
 
 
-def test_relations_are_the_definition_at_each_position():
+def test_relations_equal_the_definition_at_each_position():
     student, teacher = random(2, 6, 8).requires_grad_(), random(2, 6, 12, seed=1)
     allowed = torch.ones(6, 6, dtype=torch.bool).tril().expand(2, 6, 6)
-    told = attention_relation(student, teacher, allowed, heads=2)
+    values = attention_relation(student, teacher, allowed, heads=2)
 
     def relation(states, batch, head, row):
         width = states.shape[-1] // 2
@@ -34,11 +36,11 @@ def test_relations_are_the_definition_at_each_position():
 
     for batch in range(2):
         for row in range(6):
-            wanted = []
+            per_head = []
             for head in range(2):
-                ours, theirs = relation(student, batch, head, row), relation(teacher, batch, head, row)
-                wanted.append((theirs.exp() * (theirs - ours)).sum())
-            torch.testing.assert_close(told[batch, row], torch.stack(wanted).mean(), atol=1e-5, rtol=1e-4)
-    told.sum().backward()
+                log_p, log_q = relation(student, batch, head, row), relation(teacher, batch, head, row)
+                per_head.append((log_q.exp() * (log_q - log_p)).sum())
+            torch.testing.assert_close(values[batch, row], torch.stack(per_head).mean(), atol=1e-5, rtol=1e-4)
+    values.sum().backward()
     assert torch.isfinite(student.grad).all()
     assert student.grad.abs().max() > 0

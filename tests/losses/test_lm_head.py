@@ -17,7 +17,7 @@ from trl_prune.losses.lm_head import lm_head
         ("phi", {}),
     ],
 )
-def test_the_head_makes_the_models_own_logits(family, changes):
+def test_the_head_computes_the_models_logits(family, changes):
     model = tiny_model(family, **changes)
     tokens = torch.arange(24).view(2, 12)
     with torch.inference_mode():

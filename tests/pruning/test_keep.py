@@ -1,4 +1,4 @@
-"""Plans: what is refused, how heads follow groups, how cuts compose."""
+"""Pruning plans: errors, heads derived from KV heads, composition of cuts."""
 
 import pytest
 from hypothesis import given
@@ -7,7 +7,7 @@ from transformers import AutoConfig
 
 from tests.conftest import tiny_model
 from trl_prune.errors import InputError
-from trl_prune.pruning.families import EXPERTS, FAMILIES, GROUPS, HEADS, HIDDEN, LAYERS, NEURONS
+from trl_prune.pruning.families import EXPERTS, FAMILIES, HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS
 from trl_prune.pruning.keep import axis_sizes, complete_keep, compose_keep, kept_sizes
 
 
@@ -21,84 +21,89 @@ def complete(keep: dict, config=LLAMA) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("keep", "told"),
+    ("keep", "message"),
     [
         ({LAYERS: []}, "num_hidden_layers is empty"),
         ({LAYERS: [0, 0]}, "without repeats in 0..2"),
-        ({LAYERS: [2, 1]}, "growing indices"),
+        ({LAYERS: [2, 1]}, "increasing indices"),
         ({LAYERS: [-1, 2]}, "0..2"),
         ({LAYERS: [1, 3]}, r"\[1, 3\].*0..2"),
         ({HIDDEN: [0, 32]}, "hidden_size is .*0..31"),
-        ({HIDDEN: ["0"]}, "whole numbers"),
+        ({HIDDEN: ["0"]}, "a list of integers"),
         ({"hidden_sizes": [0]}, "axis 'hidden_sizes'; llama has"),
         ({EXPERTS: [[0]] * 3}, "llama has num_hidden_layers"),
         ({NEURONS: [[0, 1]] * 2}, "2 entries; wanted: a list of indices for each of 3 layers"),
         ({NEURONS: [0, 1, 2]}, "a list of indices for each"),
-        ({NEURONS: [[0, 1], [0], [0, 1]]}, "keeps 1 to 2 units a layer"),
+        ({NEURONS: [[0, 1], [0], [0, 1]]}, "keeps 1 to 2 units per layer"),
         ({NEURONS: [[0, 1], [0, 99], [0, 1]]}, r"intermediate_size\[1\] is \[0, 99\]"),
-        ({HEADS: [[0, 1, 4]] * 3}, r"2 of group 0, 1 of group 1.*equally many"),
+        ({HEADS: [[0, 1, 4]] * 3}, r"2 of group 0, 1 of group 1.*the same number of query heads"),
         ({HEADS: [[0, 1]] * 3}, r"2 of group 0, 0 of group 1"),
-        ({HIDDEN: list(range(20))}, "multiple of num_attention_heads; 20 is none of 8 .the nearest below: 16"),
-        ({HEADS: [[0, 4]] * 3, GROUPS: [[0]] * 3}, "no other group any"),
+        (
+            {HIDDEN: list(range(20))},
+            "multiple of num_attention_heads; 20 is not a multiple of 8 .the nearest below: 16",
+        ),
+        ({HEADS: [[0, 4]] * 3, KV_HEADS: [[0]] * 3}, "every other group none"),
     ],
 )
-def test_plans_that_do_not_fit_are_refused(keep, told):
-    with pytest.raises(InputError, match=told):
+def test_plans_that_do_not_fit_the_model_raise(keep, message):
+    with pytest.raises(InputError, match=message):
         complete(keep)
 
 
-def test_groups_take_their_heads_along():
-    assert complete({GROUPS: [[1]] * 3})[HEADS] == [[4, 5, 6, 7]] * 3
+def test_kv_heads_determine_the_query_heads():
+    assert complete({KV_HEADS: [[1]] * 3})[HEADS] == [[4, 5, 6, 7]] * 3
 
 
-def test_heads_alone_keep_every_group():
-    assert complete({HEADS: [[0, 3, 4, 6]] * 3})[GROUPS] == [[0, 1]] * 3
+def test_cutting_query_heads_keeps_every_kv_head():
+    assert complete({HEADS: [[0, 3, 4, 6]] * 3})[KV_HEADS] == [[0, 1]] * 3
 
 
-def test_one_head_a_group_makes_groups_follow_heads():
+def test_multi_head_attention_keeps_the_same_heads_and_kv_heads():
     config = AutoConfig.for_model("llama", num_attention_heads=4, num_key_value_heads=4, num_hidden_layers=1)
-    assert complete({HEADS: [[0, 3]]}, config)[GROUPS] == [[0, 3]]
-    assert complete({GROUPS: [[1, 2]]}, config)[HEADS] == [[1, 2]]
+    assert complete({HEADS: [[0, 3]]}, config)[KV_HEADS] == [[0, 3]]
+    assert complete({KV_HEADS: [[1, 2]]}, config)[HEADS] == [[1, 2]]
 
 
-def test_a_plan_of_one_axis_keeps_all_layers():
+def test_a_plan_without_layers_keeps_all_layers():
     assert complete({HIDDEN: list(range(24))})[LAYERS] == [0, 1, 2]
 
 
-def test_experts_left_must_be_as_many_as_a_token_is_routed_to():
+def test_at_least_as_many_experts_as_a_token_is_routed_to_must_be_kept():
     config = tiny_model("mixtral").config
-    with pytest.raises(InputError, match="leaves 1 experts a layer, and each token is routed to 2"):
+    with pytest.raises(InputError, match="keeps 1 experts per layer, but each token is routed to 2"):
         complete({EXPERTS: [[0]] * 4}, config)
 
 
-def test_neurons_of_experts_are_refused_with_the_reason():
-    with pytest.raises(InputError, match="mixtral cannot be cut along intermediate_size: its neurons sit in experts"):
+def test_error_on_neurons_of_experts_gives_the_reason():
+    with pytest.raises(
+        InputError, match="mixtral cannot be cut along intermediate_size: its neurons are inside experts"
+    ):
         complete({NEURONS: [[0]] * 4}, tiny_model("mixtral").config)
 
 
-def test_heads_and_hidden_go_together_where_head_dim_is_derived():
+def test_heads_and_hidden_are_cut_together_if_head_dim_is_derived():
     config = tiny_model("gpt_neox").config
     with pytest.raises(InputError, match="2 heads need 16 channels, not 32"):
         complete({HEADS: [[0, 2]] * 4}, config)
-    whole = complete({HEADS: [[0, 2]] * 4, HIDDEN: list(range(16))}, config)
-    assert kept_sizes(whole) == {LAYERS: 4, HEADS: 2, HIDDEN: 16}
+    keep = complete({HEADS: [[0, 2]] * 4, HIDDEN: list(range(16))}, config)
+    assert kept_sizes(keep) == {LAYERS: 4, HEADS: 2, HIDDEN: 16}
 
 
-def test_families_have_the_axes_their_weights_name():
+def test_families_have_the_axes_of_their_weights():
     assert set(axis_sizes(tiny_model("opt").config, FAMILIES["opt"])) == {LAYERS, HIDDEN, NEURONS, HEADS}
     assert EXPERTS in axis_sizes(tiny_model("qwen3_moe").config, FAMILIES["qwen3_moe"])
 
 
 @given(st.lists(st.integers(0, 30), unique=True, min_size=1).map(sorted), st.data())
-def test_composition_picks_from_what_was_kept(before, data):
-    positions = st.lists(st.integers(0, len(before) - 1), unique=True, min_size=1).map(sorted)
-    now = data.draw(positions)
-    composed = compose_keep({LAYERS: before}, {LAYERS: now}, 31)[LAYERS]
-    assert composed == [before[place] for place in now]
+def test_composed_layers_index_into_the_first_cut(first, data):
+    indices = st.lists(st.integers(0, len(first) - 1), unique=True, min_size=1).map(sorted)
+    second = data.draw(indices)
+    composed = compose_keep({LAYERS: first}, {LAYERS: second}, 31)[LAYERS]
+    assert composed == [first[index] for index in second]
 
 
-def subsets(size: int, least: int) -> st.SearchStrategy:
-    return st.lists(st.integers(0, size - 1), unique=True, min_size=least, max_size=least).map(sorted)
+def subsets(size: int, count: int) -> st.SearchStrategy:
+    return st.lists(st.integers(0, size - 1), unique=True, min_size=count, max_size=count).map(sorted)
 
 
 @given(st.data())
@@ -110,8 +115,7 @@ def test_two_cuts_in_a_row_are_one_cut_of_the_dense_model(data):
     }
     second = {LAYERS: data.draw(subsets(3, 2)), NEURONS: [data.draw(subsets(6, 4)) for _ in range(3)]}
     composed = compose_keep(first, second, num_layers)
-    told = [composed[NEURONS][layer] for layer in composed[LAYERS]]
-    step = [first[NEURONS][layer] for layer in first[LAYERS]]
-    wanted = [[step[place][index] for index in second[NEURONS][place]] for place in second[LAYERS]]
-    assert told == wanted
+    after_first = [first[NEURONS][layer] for layer in first[LAYERS]]
+    after_second = [[after_first[layer][index] for index in second[NEURONS][layer]] for layer in second[LAYERS]]
+    assert [composed[NEURONS][layer] for layer in composed[LAYERS]] == after_second
     assert {len(indices) for indices in composed[NEURONS]} == {4}

@@ -1,4 +1,4 @@
-"""The successive_halving: who goes on, what is measured again after a kill, how stable a ranking was."""
+"""Successive halving: who is trained further, what is measured again after a kill, how stable the ranking is."""
 
 import math
 
@@ -16,25 +16,25 @@ def measured(name: str, rung: int) -> float:
     return LOSS[name][rung]
 
 
-def test_the_better_part_goes_on():
+def test_the_better_part_is_trained_further():
     dropped = []
-    told = successive_halving(list(LOSS), [3, 2], measured, {}, lambda names: dropped.append(list(names)))
-    assert [list(scores) for scores in told.rungs] == [["a", "b", "c", "d"], ["a", "b", "c"], ["b", "c"]]
+    result = successive_halving(list(LOSS), [3, 2], measured, {}, lambda names: dropped.append(list(names)))
+    assert [list(scores) for scores in result.rungs] == [["a", "b", "c", "d"], ["a", "b", "c"], ["b", "c"]]
     assert dropped == [["d"], ["a"]]
-    assert told.ranking == ["b", "c", "a", "d"]
-    assert told.winner == "b"
+    assert result.ranking == ["b", "c", "a", "d"]
+    assert result.winner == "b"
 
 
 def test_without_rungs_the_zero_shot_score_decides():
     assert successive_halving(list(LOSS), [], measured, {}).winner == "a"
 
 
-def test_one_that_is_left_alone_is_not_trained_on():
+def test_a_single_survivor_is_not_compared_further():
     assert [len(scores) for scores in successive_halving(list(LOSS), [4, 1, 1], measured, {}).rungs] == [4, 4, 1]
     assert [len(scores) for scores in successive_halving(["a"], [1, 1], measured, {}).rungs] == [1]
 
 
-def test_what_was_measured_is_not_measured_again():
+def test_stored_scores_are_not_measured_again():
     class Stopped(Exception):
         pass
 
@@ -49,21 +49,21 @@ def test_what_was_measured_is_not_measured_again():
     with pytest.raises(Stopped):
         successive_halving(list(LOSS), [3, 2], fragile, store)
     done = list(calls)
-    told = successive_halving(list(LOSS), [3, 2], lambda *run: calls.append(run) or measured(*run), store)
-    assert told == successive_halving(list(LOSS), [3, 2], measured, {})
+    result = successive_halving(list(LOSS), [3, 2], lambda *run: calls.append(run) or measured(*run), store)
+    assert result == successive_halving(list(LOSS), [3, 2], measured, {})
     assert len(calls) == len(set(calls)) == 9
     assert calls[:6] == done
 
 
-def test_a_score_that_is_no_number_is_the_worst():
+def test_nan_is_the_worst_score():
     assert ranked({"a": math.nan, "b": 2.0, "c": 1.0}) == ["c", "b", "a"]
 
 
 def test_stability_against_hand_counted_correlations():
-    told = successive_halving(list(LOSS), [4, 3], measured, {}).stability()
+    stability = successive_halving(list(LOSS), [4, 3], measured, {}).stability()
     # From (5, 6, 7, 9) to (4, 3, 3.5, 1): of six pairs only (b, c) stays in order.
-    assert told[0] == {"candidates": 4, "kendall": pytest.approx(-4 / 6), "spearman": pytest.approx(-0.8)}
-    assert told[1] == {"candidates": 3, "kendall": pytest.approx(1), "spearman": pytest.approx(1)}
+    assert stability[0] == {"candidates": 4, "kendall": pytest.approx(-4 / 6), "spearman": pytest.approx(-0.8)}
+    assert stability[1] == {"candidates": 3, "kendall": pytest.approx(1), "spearman": pytest.approx(1)}
     assert HalvingResult([{"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 2.0}]).stability()[0]["kendall"] is None
     assert HalvingResult([{"a": 1.0}]).stability() == []
 
@@ -81,12 +81,13 @@ POINTS = st.dictionaries(
 
 
 @given(POINTS)
-def test_nobody_beats_the_front_and_the_front_beats_the_rest(points):
+def test_no_point_beats_the_front_and_the_front_beats_the_rest(points):
     front = pareto_front(points)
 
-    def beats(one: str, other: str) -> bool:
-        return points[one] != points[other] and all(x <= y for x, y in zip(points[one], points[other], strict=True))
+    def beats(first: str, second: str) -> bool:
+        pairs = zip(points[first], points[second], strict=True)
+        return points[first] != points[second] and all(left <= right for left, right in pairs)
 
-    assert not any(beats(one, other) for one in points for other in front)
+    assert not any(beats(name, best) for name in points for best in front)
     for name in points.keys() - set(front):
-        assert any(beats(one, name) or points[one] == points[name] for one in front)
+        assert any(beats(best, name) or points[best] == points[name] for best in front)

@@ -4,6 +4,7 @@ import yaml
 from trl_prune.errors import InputError
 from trl_prune.quickstart import SIZES, quickstart_recipe
 from trl_prune.recipe import Recipe, load_recipe, parse_recipe
+from trl_prune.recipe.messages import sections_in
 
 
 MINIMAL = {"model": "m", "dataset": {"path": "d.jsonl"}, "output": "runs/x", "prune": {"target": {"layers": 3}}}
@@ -68,6 +69,21 @@ def test_a_cache_and_its_readers_fit(values, message):
     [
         (("by: block_influence", "by: blok"), "line 5: prune.by is 'blok'; wanted: 'angular_distance', 'block"),
         (("layers: 24", "layres: 24"), "line 7: unknown key 'prune.target.layres'; did you mean 'layers'?"),
+        (("layers: 24", "num_layers: 24"), "line 7: unknown key 'prune.target.num_layers'; did you mean 'layers'?"),
+        (("rewrite: {}", "tasks: [arc]"), "line 8: unknown key 'tasks'; did you mean 'evaluate.tasks'?"),
+        (("rewrite: {}", "evaluate: {items: 3}"), "line 8: unknown key 'evaluate.items'; did you mean 'limit'?"),
+        (
+            ("rewrite: {}", "evaluate: {zzz: 3}"),
+            "unknown key 'evaluate.zzz'; allowed: apply_chat_template, batch_size",
+        ),
+        (
+            ("data: rewritten", "learning_rate: 1"),
+            "line 12: unknown key 'recover.selfd.learning_rate'; did you mean 'args.learning_rate'?",
+        ),
+        (
+            ("data: rewritten", "lora_alpha: 1"),
+            "line 12: unknown key 'recover.selfd.lora_alpha'; did you mean 'peft.lora_alpha'?",
+        ),
         (("layers: 24", "layers: many"), "line 7: prune.target.layers is 'many'; wanted: a valid integer"),
         (("layers: 24", "layers: 0"), "line 7: prune.target.layers is 0; wanted: greater than 0"),
         (("prune:", "prun:"), "line 4: unknown key 'prun'; did you mean 'prune'?"),
@@ -95,7 +111,7 @@ def test_faults_name_the_place_the_value_and_what_is_allowed(tmp_path, change, m
 def test_overrides_are_dotted_keys_with_yaml_values(tmp_path):
     path = recipe_file(tmp_path, FULL)
     recipe = load_recipe(
-        path, ["prune.target.layers=20", "recover.selfd.args.learning_rate=1.0e-3", "seed=7", "evaluate.items=null"]
+        path, ["prune.target.layers=20", "recover.selfd.args.learning_rate=1.0e-3", "seed=7", "evaluate.limit=null"]
     )
     assert recipe.prune.target.layers == 20
     assert recipe.recover["selfd"].args == {"learning_rate": 1e-3}
@@ -176,6 +192,24 @@ def test_every_key_is_documented():
     assert list(undocumented(Recipe, "recipe")) == []
 
 
+def sections(section=Recipe):
+    """Return every section of the recipe."""
+    yield section
+    for field in section.model_fields.values():
+        for inner in sections_in(field.annotation):
+            yield from sections(inner)
+
+
+def test_hints_lead_to_keys():
+    for section in sections():
+        for name, key in section.other_names.items():
+            first, _, rest = key.partition(".")
+            assert first in section.model_fields, f"{section.__name__}: {name} -> {key}"
+            assert name not in section.model_fields
+            nested = list(sections_in(section.model_fields[first].annotation))
+            assert not rest or not nested or rest in nested[0].model_fields
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_quickstart_sizes_are_recipes(size):
     recipe = quickstart_recipe(size, ["seed=3"])
@@ -198,7 +232,7 @@ def test_yaml_round_trip():
         ({"search": {"budget": {"share": 0.5}, "rungs": [20, 10]}}, "search rungs are .*growing"),
         (
             {"search": {"budget": {"share": 0.5}, "train": {"tokens": 9}}},
-            "search.train says `tokens`, which `rungs` are for",
+            "search.train has `tokens`, which `rungs` are for",
         ),
         ({"search": {"budget": {"share": 0.5}, "train": {"data": "rewritten"}}}, "search.train.data is 'rewritten'"),
         ({"search": {"budget": {"share": 0.5}}, "prune": {"target": {"layers": 2}}}, "which go together"),

@@ -24,10 +24,10 @@ def carded(tmp_path, path, licence=""):
 
 def test_a_cut_of_a_hub_model_names_it_and_its_licence(tmp_path):
     card = carded(tmp_path, "HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")
-    told = metadata_load(card)
-    assert told["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
-    assert told["license"] == "apache-2.0"
-    assert told["library_name"] == "transformers"
+    metadata = metadata_load(card)
+    assert metadata["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert metadata["license"] == "apache-2.0"
+    assert metadata["library_name"] == "transformers"
     text = ModelCard.load(card).text
     assert "hidden_size 16, num_hidden_layers 3" in text
     assert "| parameters | 134,515,008 | 113,274,432 |" in text
@@ -35,7 +35,7 @@ def test_a_cut_of_a_hub_model_names_it_and_its_licence(tmp_path):
 
 
 def test_a_cut_of_a_folder_names_no_hub_model(tmp_path):
-    told = metadata_load(carded(tmp_path, str(tmp_path / "source")))
-    assert "base_model" not in told
-    assert "license" not in told
+    metadata = metadata_load(carded(tmp_path, str(tmp_path / "source")))
+    assert "base_model" not in metadata
+    assert "license" not in metadata
     assert str(tmp_path) not in (tmp_path / "pruned" / "README.md").read_text()

@@ -60,13 +60,13 @@ def test_volatile_outputs_do_not_count(folder, tmp_path):
 
 def test_missing_results_name_the_verb_to_run(folder):
     with pytest.raises(InputError, match="run `trl-prune score` first"):
-        folder.needed("score")
+        folder.require("score")
 
 
 def test_a_folder_belongs_to_one_model(folder):
-    with folder.held("a"):
+    with folder.lock("a"):
         folder.note(dtype="float32")
-    with folder.held("a"):
+    with folder.lock("a"):
         assert folder.notes() == {"model": "a", "dtype": "float32"}
     with pytest.raises(InputError, match="holds a run of model 'a', not 'b'"):
         folder.check("b")
@@ -81,7 +81,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path):
 
 
 def hold(path, held, release):
-    with RunFolder(path).held("a"):
+    with RunFolder(path).lock("a"):
         held.set()
         release.wait(20)
 
@@ -92,11 +92,11 @@ def test_a_folder_in_use_is_refused_until_its_holder_is_gone(folder):
     holder = context.Process(target=hold, args=(folder.path, held, release))
     holder.start()
     assert held.wait(60)
-    with pytest.raises(InputError, match="in use by another"), folder.held("a"):
+    with pytest.raises(InputError, match="in use by another"), folder.lock("a"):
         pass
     holder.kill()  # as `kill -9` would: no clean-up runs
     holder.join()
-    with folder.held("a"):
+    with folder.lock("a"):
         pass
 
 
@@ -106,5 +106,5 @@ def test_config_hash_ignores_the_order_of_keys():
 
 def test_results_are_json_with_the_promised_keys(folder):
     finish(folder)
-    told = json.loads((folder.stage_dir("score") / "result.json").read_text())
-    assert set(told) == {"stage", "inputs", "config_hash", "outputs", "metrics"}
+    result = json.loads((folder.stage_dir("score") / "result.json").read_text())
+    assert set(result) == {"stage", "inputs", "config_hash", "outputs", "metrics"}

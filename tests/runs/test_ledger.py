@@ -6,7 +6,7 @@ from trl_prune.runs.ledger import Ledger
 
 
 def test_a_ledger_is_its_file_after_every_entry(tmp_path):
-    path = tmp_path / "told.json"
+    path = tmp_path / "measurements.json"
     ledger = Ledger(path)
     ledger["1,2"] = 0.5
     ledger["3"] = 0.25
@@ -18,5 +18,5 @@ def test_a_ledger_is_its_file_after_every_entry(tmp_path):
 
 
 def test_a_ledger_without_entries_leaves_no_file(tmp_path):
-    assert not Ledger(tmp_path / "told.json")
+    assert not Ledger(tmp_path / "measurements.json")
     assert not list(tmp_path.iterdir())

@@ -5,7 +5,7 @@ from tests.test_pipeline import recipe_values
 from trl_prune.data.teacher_cache.cache import TeacherCache
 from trl_prune.data.teacher_cache.sequences import row_keys
 from trl_prune.errors import InputError
-from trl_prune.pipeline import plan, run_recipe, wanted_stages
+from trl_prune.pipeline import plan, run_recipe, stages_to_run
 from trl_prune.recipe import parse_recipe
 from trl_prune.runs.arms import training_args
 from trl_prune.runs.context import Run
@@ -14,36 +14,38 @@ from trl_prune.trainers.preparation import prepare_rows
 
 
 def values(folder, arms=None, **section):
-    told = recipe_values(folder)
-    args = told["recover"]["sft"]["args"]
+    recipe = recipe_values(folder)
+    args = recipe["recover"]["sft"]["args"]
     one = {"method": "kd", "data": "references", "args": args}
-    told["recover"] = {
+    recipe["recover"] = {
         name: one | arm | {"args": args | arm.get("args", {})} for name, arm in (arms or {"kd": {}}).items()
     }
-    told["cache_teacher"] = {"batch_size": 4} | section
-    del told["rewrite"]
-    return told
+    recipe["cache_teacher"] = {"batch_size": 4} | section
+    del recipe["rewrite"]
+    return recipe
 
 
-def parse(told):
-    return parse_recipe(told, "test")
+def parse(sections):
+    return parse_recipe(sections, "test")
 
 
-@pytest.mark.parametrize(("section", "width"), [({}, None), ({"tier": "topk", "k": 3}, 3), ({"tier": "hidden"}, 32)])
+@pytest.mark.parametrize(
+    ("section", "width"), [({}, None), ({"tier": "topk", "top_k": 3}, 3), ({"tier": "hidden"}, 32)]
+)
 def test_every_row_an_arm_trains_on_is_in_the_cache(tmp_path, section, width):
     recipe = parse(values(tmp_path, **section))
     run = run_recipe(recipe, ["cache_teacher"])
     arm = recipe.recover["kd"]
-    rows = prepare_rows(run.dataset, training_args(run, arm), run.tokenizer, answers_only=True)
+    rows = prepare_rows(run.dataset, training_args(run, arm, run.dtype), run.tokenizer, answers_only=True)
     cache = TeacherCache.open(run.folder.output("cache_teacher", "cache"))
     keys = torch.cat([row_keys(row) for row in rows])
-    cache.check_rows(keys)
+    cache.check_contains(keys)
     cache.check(tokenizer=run.tokenizer, teacher=run.dense_fingerprint)
     target = cache.targets(keys)
     got = target.hidden if cache.tier == "hidden" else target.probs
     assert width is None or got.shape[1] == width
-    metrics = run.folder.needed("cache_teacher").metrics
-    assert metrics["positions"] == cache.facts.positions
+    metrics = run.folder.require("cache_teacher").metrics
+    assert metrics["positions"] == cache.metadata.positions
     assert metrics["tokens"] * run.size().flops_per_token == metrics["flops"]
     assert metrics["bytes_per_position"] > 0
 
@@ -51,19 +53,19 @@ def test_every_row_an_arm_trains_on_is_in_the_cache(tmp_path, section, width):
 def test_arms_prepared_alike_share_rows_and_others_add_theirs(tmp_path):
     same, text = {"args": {"learning_rate": 1.0}}, {"data": "text"}
     run = Run(parse(values(tmp_path, {"kd": {}, "same": same, "text": text})))
-    assert [arm.data for arm in cache_teacher.readings(run).values()] == ["references", "text"]
+    assert [arm.data for arm in cache_teacher.preparations(run).values()] == ["references", "text"]
 
 
-def test_the_stage_is_wanted_only_where_it_is_read(tmp_path, capsys):
-    assert "cache_teacher" in wanted_stages(parse(values(tmp_path)))
-    assert "cache_teacher" not in wanted_stages(parse(values(tmp_path, {"kd": {"teacher_cache": False}})))
-    assert any("50 draws a token by the dense model, for kd" in line for line in plan(parse(values(tmp_path))))
+def test_the_stage_runs_only_if_an_arm_reads_the_cache(tmp_path, capsys):
+    assert "cache_teacher" in stages_to_run(parse(values(tmp_path)), None)
+    assert "cache_teacher" not in stages_to_run(parse(values(tmp_path, {"kd": {"teacher_cache": False}})), None)
+    assert any("50 draws per token by the dense model, for kd" in line for line in plan(parse(values(tmp_path))))
 
 
 @pytest.mark.parametrize(
     ("arms", "section", "message"),
     [
-        ({"kd": {"teacher_cache": False}}, {}, "cache_teacher has no reader"),
+        ({"kd": {"teacher_cache": False}}, {}, "no arm reads the cache"),
         (
             {"kd": {"args": {"temperature": 2.0}}},
             {},
@@ -75,11 +77,11 @@ def test_the_stage_is_wanted_only_where_it_is_read(tmp_path, capsys):
         (
             {"kd": {"args": {"divergence": "mse"}}},
             {"tier": "topk"},
-            "recover.kd.args.divergence 'mse' compares the whole vocabulary; .* teacher_cache to false",
+            "recover.kd.args.divergence 'mse' compares the full vocabulary; .* teacher_cache to false",
         ),
         (
             {"kd": {"args": {"top_k": 5}}},
-            {"tier": "topk", "k": 4},
+            {"tier": "topk", "top_k": 4},
             "recover.kd.args.top_k is 5, and the teacher",
         ),
         ({"kd": {"args": {"teacher_correction": "norms"}}}, {}, "recover.kd.args.teacher_correction is 'norms'"),

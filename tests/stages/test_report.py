@@ -4,41 +4,8 @@ import pytest
 
 from tests.test_pipeline import recipe_values
 from trl_prune.errors import InputError
-from trl_prune.evaluation.recovery import Estimate
 from trl_prune.pipeline import run_recipe
 from trl_prune.recipe import parse_recipe
-from trl_prune.reporting.page import cell, examples, percent, plain
-
-
-def row(verdict, number):
-    return {
-        "prompt": f"q{number}",
-        "completion": "a",
-        "reference_answer": "r",
-        "rewrite": f"w{number}",
-        "verdict": verdict,
-    }
-
-
-def test_examples_show_accepted_rows_and_one_of_each_fault():
-    rows = [
-        row("accepted", 0),
-        row("accepted", 1),
-        row("accepted", 2),
-        row("echo", 3),
-        row("echo", 4),
-        row("empty", 5),
-    ]
-    told = examples(rows, 4)
-    assert [example["verdict"] for example in told] == ["accepted", "accepted", "echo", "empty"]
-    assert examples([], 4) == []
-
-
-def test_figures_as_text():
-    assert percent(Estimate(0.91234, 0.0123)) == "91.2 ± 1.2"
-    assert plain(Estimate(0.5, 0.01)) == "0.500 ± 0.010"
-    assert percent(None) == plain(None) == ""
-    assert cell("a\n| b") == "a \\| b"
 
 
 def test_a_report_on_two_of_the_models(tmp_path):
@@ -48,10 +15,10 @@ def test_a_report_on_two_of_the_models(tmp_path):
     page = (run.folder.path / "report" / "report.md").read_text()
     assert "| sft |" in page
     assert "gap closed" in page
-    flops = run.folder.needed("recover", "sft").metrics["flops"]
+    flops = run.folder.require("recover", "sft").metrics["flops"]
     for name in ("report.md", "report.html"):
-        told = (run.folder.path / "report" / name).read_text()
-        assert f"{flops['student']:.3g}" in told
+        text = (run.folder.path / "report" / name).read_text()
+        assert f"{flops['student']:.3g}" in text
     assert "| sft | sft | references | pruned |" in page
 
 

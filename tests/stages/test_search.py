@@ -1,4 +1,4 @@
-"""The search on a tiny model: a plan before anything heavy, a real successive_halving, and the same successive_halving killed on the way."""
+"""The search on a tiny model: its plan, a full search, and the same search killed and resumed."""
 
 import json
 import os
@@ -15,12 +15,12 @@ from tests.test_pipeline import recipe_values
 from trl_prune.checkpoints import read_provenance
 from trl_prune.errors import InputError
 from trl_prune.pipeline import plan, run_recipe
-from trl_prune.pruning.families import GROUPS, HEADS, HIDDEN, LAYERS, NEURONS
+from trl_prune.pruning.families import HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS
 from trl_prune.pruning.keep import kept_sizes
 from trl_prune.pruning.sizes.grid import Candidate
 from trl_prune.recipe import parse_recipe
 from trl_prune.runs.context import Run
-from trl_prune.runs.search_space import fitting, found_keep, scores_of
+from trl_prune.runs.search_space import load_scores, search_candidates, searched_keep
 from trl_prune.runs.trials import split_rows
 
 
@@ -54,45 +54,46 @@ def table(run) -> dict:
 
 
 @pytest.fixture(scope="module")
-def road(tmp_path_factory):
+def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("search")
     return folder, run_recipe(parse_recipe(search_values(folder), "test"), ["score", "search", "prune"])
 
 
-def test_the_race_ends_with_a_plan_that_is_pruned(road):
-    _, run = road
-    told = table(run)
-    assert [len(one["scores"]) for one in told["candidates"]] == [3, 3]
-    assert told["tokens"] == [0, 300, 800]
-    assert told["winner"] == told["candidates"][0]["name"]
-    assert len(told["stability"]) == 2
-    keep = found_keep(run)
-    assert kept_sizes(keep)[LAYERS] == told["candidates"][0]["sizes"][LAYERS]
+def test_the_winners_plan_is_pruned(finished):
+    _, run = finished
+    result = table(run)
+    best = result["candidates"][0]
+    assert [len(candidate["scores"]) for candidate in result["candidates"]] == [3, 3]
+    assert result["tokens"] == [0, 300, 800]
+    assert result["winner"] == best["name"]
+    assert len(result["stability"]) == 2
+    keep = searched_keep(run)
+    assert kept_sizes(keep)[LAYERS] == best["sizes"][LAYERS]
     assert read_provenance(run.model_dir("pruned")).keep == keep
-    counted = run.folder.needed("prune").metrics["pruned"]["parameters"]
-    assert counted == told["candidates"][0]["parameters"]
+    counted = run.folder.require("prune").metrics["pruned"]["parameters"]
+    assert counted == best["parameters"]
 
 
-def test_scores_are_of_held_out_texts_and_training_lowers_them(road):
-    _, run = road
+def test_scores_are_of_held_out_texts_and_training_lowers_them(finished):
+    _, run = finished
     held, rest = split_rows(run)
     assert len(held) == SEARCH["samples"]
     assert len(held) + len(rest) == len(run.dataset)
-    for one in table(run)["candidates"]:
-        assert one["scores"] == sorted(one["scores"], reverse=True)
+    for candidate in table(run)["candidates"]:
+        assert candidate["scores"] == sorted(candidate["scores"], reverse=True)
 
 
-def test_nothing_of_the_losers_is_left_and_the_pictures_are_there(road):
-    _, run = road
-    left = {path.name for path in run.folder.stage_dir("search").iterdir()}
-    assert left == {
+def test_only_results_and_figures_are_left(finished):
+    _, run = finished
+    names = {path.name for path in run.folder.stage_dir("search").iterdir()}
+    assert names == {
         "candidates.json", "keep.json", "measured.json", "result.json", "pareto.png", "ranks.png",
         "timing.json",
     }  # fmt: skip
 
 
-def test_a_finished_search_is_skipped_and_a_changed_one_is_not(road):
-    folder, run = road
+def test_a_finished_search_is_skipped_and_a_changed_one_is_not(finished):
+    folder, run = finished
     stamp = (run.folder.stage_dir("search") / "result.json").stat().st_mtime_ns
     searched(folder)
     assert (run.folder.stage_dir("search") / "result.json").stat().st_mtime_ns == stamp
@@ -100,14 +101,14 @@ def test_a_finished_search_is_skipped_and_a_changed_one_is_not(road):
     assert "run  search" in lines
 
 
-def test_scores_that_were_made_anew_are_read_anew(tmp_path):
+def test_new_scores_are_read_again(tmp_path):
     def scored(samples: int) -> Run:
         return run_recipe(parse_recipe(search_values(tmp_path) | {"score": {"samples": samples}}, "test"), ["score"])
 
     run = scored(4)
-    assert scores_of(run).texts == 4
+    assert load_scores(run).num_texts == 4
     scored(8)
-    assert scores_of(run).texts == 8
+    assert load_scores(run).num_texts == 8
 
 
 def test_a_dry_run_names_every_size_and_the_tokens(tmp_path):
@@ -120,42 +121,43 @@ def test_a_dry_run_names_every_size_and_the_tokens(tmp_path):
 
 def test_without_rungs_the_untrained_score_decides(tmp_path):
     run = searched(tmp_path, rungs=[])
-    told = table(run)
-    assert told["tokens"] == [0]
-    assert told["winner"] == min(told["candidates"], key=lambda one: one["scores"][0])["name"]
+    result = table(run)
+    assert result["tokens"] == [0]
+    assert result["winner"] == min(result["candidates"], key=lambda candidate: candidate["scores"][0])["name"]
 
 
 def test_every_axis_is_cut_by_the_scores(tmp_path):
-    grid = {LAYERS: [3], HIDDEN: [16, 32], NEURONS: [24, 48], HEADS: "auto", GROUPS: [1, 2]}
+    grid = {LAYERS: [3], HIDDEN: [16, 32], NEURONS: [24, 48], HEADS: "auto", KV_HEADS: [1, 2]}
     run = searched(tmp_path, grid=grid, max_width=0.5, budget={"share": 0.5, "tolerance": 0.3}, rungs=[200])
-    told = table(run)["candidates"]
-    assert {one["sizes"][axis] for one in told for axis in (HIDDEN, NEURONS)} == {16, 24, 32, 48}
-    assert {(one["sizes"][HEADS], one["sizes"][GROUPS]) for one in told} == {(4, 2), (2, 2), (2, 1)}
-    sizes = kept_sizes(found_keep(run))
-    assert {axis: sizes.get(axis, run.costs.sizes[axis]) for axis in run.costs.sizes} == told[0]["sizes"]
-    assert run.size(found_keep(run)).parameters == told[0]["parameters"]
+    candidates = table(run)["candidates"]
+    shapes = [candidate["sizes"] for candidate in candidates]
+    assert {shape[axis] for shape in shapes for axis in (HIDDEN, NEURONS)} == {16, 24, 32, 48}
+    assert {(shape[HEADS], shape[KV_HEADS]) for shape in shapes} == {(4, 2), (2, 2), (2, 1)}
+    sizes = kept_sizes(searched_keep(run))
+    assert {axis: sizes.get(axis, run.costs.sizes[axis]) for axis in run.costs.sizes} == shapes[0]
+    assert run.size(searched_keep(run)).parameters == candidates[0]["parameters"]
 
 
 def test_candidates_can_be_distilled(tmp_path):
     run = searched(
         tmp_path, rungs=[300], train={"method": "kd", "args": ARGS | {"learning_rate": 1e-3, "max_length": 128}}
     )
-    for one in table(run)["candidates"]:
-        untrained, distilled = one["scores"]
+    for candidate in table(run)["candidates"]:
+        untrained, distilled = candidate["scores"]
         assert untrained != distilled
-    assert run.folder.needed("search").inputs["teacher"] == run.dense_fingerprint
+    assert run.folder.require("search").inputs["teacher"] == run.dense_fingerprint
 
 
 def test_a_task_can_rank(tmp_path):
     values = search_values(tmp_path, rungs=[], score="tiny_choice")
     values["evaluate"]["include_path"] = [str(tmp_path / "tasks")]
-    told = table(run_recipe(parse_recipe(values, "test"), ["score", "search"]))
-    assert all(0 <= one["scores"][0] <= 1 for one in told["candidates"])
-    assert told["winner"] == max(told["candidates"], key=lambda one: one["scores"][0])["name"]
+    result = table(run_recipe(parse_recipe(values, "test"), ["score", "search"]))
+    assert all(0 <= candidate["scores"][0] <= 1 for candidate in result["candidates"])
+    assert result["winner"] == max(result["candidates"], key=lambda candidate: candidate["scores"][0])["name"]
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         (
             {"budget": {"parameters": 10}},
@@ -166,29 +168,32 @@ def test_a_task_can_rank(tmp_path):
         ({"train": {"args": {"learning_rat": 1}}}, "search.train.args.learning_rat"),
     ],
 )
-def test_mistakes_are_told_before_anything_starts(tmp_path, changes, told):
-    with pytest.raises(InputError, match=told):
+def test_mistakes_are_refused_before_anything_starts(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
         searched(tmp_path, **changes)
     assert not (tmp_path / "run").exists()
 
 
-def test_budgets_of_bytes_are_ceilings(tmp_path):
-    def found(**budget: object) -> list[Candidate]:
-        return fitting(Run(parse_recipe(search_values(tmp_path, budget={"tolerance": 0.3} | budget), "test")))
+def test_budgets_of_bytes_are_upper_bounds(tmp_path):
+    def candidates(**budget: object) -> list[Candidate]:
+        return search_candidates(
+            Run(parse_recipe(search_values(tmp_path, budget={"tolerance": 0.3} | budget), "test"))
+        )
 
     run = Run(parse_recipe(search_values(tmp_path), "test"))
-    weights = {one.name: one.cost for one in found(bytes=150_000)}
+    weights = {candidate.name: candidate.cost for candidate in candidates(bytes=150_000)}
     assert list(weights) == ["L2-H32-F48-A4-K2"]
-    assert weights["L2-H32-F48-A4-K2"] == run.costs.disk_bytes(found(bytes=150_000)[0].sizes, range(2))
-    both = found(memory=160_000, batch=2, context=16)
-    assert {one.name: one.cost - weights[one.name] for one in both} == {"L2-H32-F48-A4-K2": 2 * 2 * 16 * 2 * 2 * 8 * 4}
+    assert weights["L2-H32-F48-A4-K2"] == run.costs.disk_bytes(candidates(bytes=150_000)[0].sizes, range(2))
+    with_cache = candidates(memory=160_000, batch_size=2, max_model_len=16)
+    caches = {candidate.name: candidate.cost - weights[candidate.name] for candidate in with_cache}
+    assert caches == {"L2-H32-F48-A4-K2": 2 * 2 * 16 * 2 * 2 * 8 * 4}
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_it_ends_with_the_same_result(tmp_path):
-    """Kill -9 at moments spread over the successive_halving; what comes out is what an unbroken successive_halving gives, to the byte."""
+def test_a_search_killed_several_times_ends_with_the_same_result(tmp_path):
+    """Kill -9 at several moments of the search: the result equals that of an uninterrupted search, byte for byte."""
     values = search_values(tmp_path)
-    wanted = (searched(tmp_path, "whole").folder.stage_dir("search") / "result.json").read_text()
+    expected = (searched(tmp_path, "uninterrupted").folder.stage_dir("search") / "result.json").read_text()
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(values))
     run_recipe(parse_recipe(values, "test"), ["score"])
@@ -199,7 +204,7 @@ def test_killed_again_and_again_it_ends_with_the_same_result(tmp_path):
             command, lambda entries=entries: measured.is_file() and len(json.loads(measured.read_text())) >= entries
         )
     assert subprocess.run(command, check=False).returncode == 0
-    assert (tmp_path / "run" / "search" / "result.json").read_text() == wanted
+    assert (tmp_path / "run" / "search" / "result.json").read_text() == expected
 
 
 def killed(command: list[str], reached) -> None:

@@ -1,4 +1,4 @@
-"""One clear sentence where TRL moves something we lean on."""
+"""A clear sentence where TRL moves a name that the package depends on."""
 
 import inspect
 
@@ -6,22 +6,23 @@ import trl
 from trl import SFTConfig, SFTTrainer
 
 
-def test_private_names_are_where_we_import_them():
+def test_private_names_are_where_they_are_imported_from():
     try:
         from trl_prune.trainers import trl_names
     except ImportError as error:
         raise AssertionError(
-            f"TRL {trl.__version__} moved a private name; mend trainers/trl_names.py: {error}"
+            f"TRL {trl.__version__} moved a private name; update trainers/trl_names.py: {error}"
         ) from error
     assert trl_names.__all__
 
 
-def test_the_constructor_starts_as_we_forward_it():
+def test_the_first_arguments_of_sft_trainer_are_those_our_trainers_name():
     names = list(inspect.signature(SFTTrainer.__init__).parameters)[:5]
     assert names == ["self", "model", "args", "data_collator", "train_dataset"], (
-        f"TRL {trl.__version__} changed SFTTrainer's first arguments; mend SelfDistillSFTTrainer.__init__"
+        f"TRL {trl.__version__} changed SFTTrainer's first arguments; update the constructors of KDTrainer and "
+        "SelfDistillSFTTrainer"
     )
 
 
-def test_the_config_has_what_we_extend():
+def test_the_config_has_the_attribute_that_ours_extend():
     assert hasattr(SFTConfig, "_VALID_DICT_FIELDS"), "TRL renamed SFTConfig._VALID_DICT_FIELDS"

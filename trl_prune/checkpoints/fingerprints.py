@@ -5,41 +5,40 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 from trl_prune.checkpoints.companions import companions
 from trl_prune.checkpoints.reading import tensor_files
 
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 SAMPLE_BYTES = 1 << 16
-
-
 SAMPLES_PER_FILE = 32
+SAMPLES_PER_WEIGHT = 64
 
 
 def fingerprint(folder: Path) -> str:
-    """Return a hash that changes when a checkpoint does: its small files, and per weight file its size and samples.
+    """Return a hash that changes when a checkpoint does: of its small files, and of samples of each weight file.
 
-    Reading whole weights would cost minutes on a large model at every start, so blocks spread over each file stand
-    for it; training or merging changes every tensor and so some block.
+    Reading all weights would cost minutes on a large model at every start, so the size of each file and blocks spread
+    over it represent it; training or merging changes every tensor and so some block.
     """
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for path in companions(folder):
         digest.update(path.name.encode() + path.read_bytes())
     for path in sorted(set(tensor_files(folder).values())):
         digest.update(f"{path.name} {os.path.getsize(path)}".encode())
-        digest.update(_sampled(path))
+        digest.update(_sample_hash(path))
     return digest.hexdigest()[:16]
 
 
-def _sampled(path: Path) -> bytes:
+def _sample_hash(path: Path) -> bytes:
     size = os.path.getsize(path)
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
+    with path.open("rb") as file:
         for block in range(SAMPLES_PER_FILE):
-            stream.seek(block * max(size - SAMPLE_BYTES, 0) // (SAMPLES_PER_FILE - 1))
-            digest.update(stream.read(SAMPLE_BYTES))
+            file.seek(block * max(size - SAMPLE_BYTES, 0) // (SAMPLES_PER_FILE - 1))
+            digest.update(file.read(SAMPLE_BYTES))
     return digest.digest()
 
 
@@ -48,6 +47,6 @@ def weights_fingerprint(model: "PreTrainedModel") -> str:
     digest = hashlib.sha256(model.config.to_json_string().encode())
     for weight in model.parameters():
         values = weight.detach().flatten()
-        spread = values[:: max(1, len(values) // 64)].float().cpu()
-        digest.update(spread.numpy().tobytes())
+        sampled = values[:: max(1, len(values) // SAMPLES_PER_WEIGHT)].float().cpu()
+        digest.update(sampled.numpy().tobytes())
     return digest.hexdigest()[:16]

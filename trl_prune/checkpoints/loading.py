@@ -10,25 +10,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-def load_model(folder: Path, dtype: str, device: str | None = None, spread: bool = False) -> "PreTrainedModel":
+def load_model(folder: Path, dtype: str, device: str | None = None, offload: bool = False) -> "PreTrainedModel":
     """Return a checkpoint's causal LM in eval mode, on the accelerator where there is one.
 
     Args:
         folder: the checkpoint.
-        dtype: of its weights in memory, or `auto` for what is stored.
-        device: where it goes.
-        spread: put what does not fit the accelerators into CPU memory, and the rest on disk (accelerate's `auto`).
+        dtype: dtype of the weights in memory, or `auto` for the stored one.
+        device: the device to load to; the accelerator, or else the CPU, where None.
+        offload: spread the model over all accelerators, CPU memory and disk (accelerate's `device_map="auto"`).
     """
     from transformers import AutoModelForCausalLM
 
-    if spread:
+    if offload:
         return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map="auto").eval()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     return model.to(device or best_device()).eval()
 
 
 def best_device() -> str:
-    """Return where models run."""
+    """Return `cuda` where there is a GPU, else `cpu`."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -38,7 +38,7 @@ def load_tokenizer(folder: Path | str) -> "PreTrainedTokenizerBase":
     """Return the tokenizer of a checkpoint's folder or hub id, with a padding token.
 
     Raises:
-        InputError: the checkpoint has none that can be read.
+        InputError: the checkpoint has no readable tokenizer.
     """
     from transformers import AutoTokenizer
 
@@ -61,5 +61,5 @@ def load_config(folder: Path) -> "PreTrainedConfig":
 
     try:
         return AutoConfig.from_pretrained(folder)
-    except Exception as error:  # each family's config class checks in its own way
+    except Exception as error:  # each config class raises errors of its own
         raise InputError(f"{folder / 'config.json'} cannot be used: {first_line(error)}") from error

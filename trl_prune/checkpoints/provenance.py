@@ -4,27 +4,27 @@ import json
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from trl_prune.errors import InputError, first_line
-
-
-if TYPE_CHECKING:
-    pass
 from trl_prune.checkpoints.loading import load_config
 from trl_prune.checkpoints.reading import file_hash, hub_commit
 from trl_prune.checkpoints.writing import write_json
+from trl_prune.errors import InputError, first_line
 
 
 PROVENANCE = "trl_prune.json"
 
 
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide what a checkpoint holds."""
+    return {name: version(name) for name in ("trl-prune", "trl", "transformers", "peft", "torch")}
+
+
 @dataclass(frozen=True)
 class Provenance:
-    """What a checkpoint descends from, kept beside its config.json.
+    """What a checkpoint descends from, stored beside its config.json.
 
     Attributes:
-        dense: the root of the chain: path or hub id, hub commit, config hash and layers of the unpruned model.
+        dense: the unpruned model at the start of the chain: path or hub id, hub commit, config hash, number of layers.
         parent: the checkpoint this one was made from.
         keep: for each pruned axis the kept indices, always counted in the dense model.
         edits: closed-form changes to kept weights, in order.
@@ -35,16 +35,11 @@ class Provenance:
     parent: str
     keep: dict[str, list] = field(default_factory=dict)
     edits: list[dict] = field(default_factory=list)
-    versions: dict[str, str] = field(default_factory=lambda: library_versions())
-
-
-def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that decide what a checkpoint holds."""
-    return {name: version(name) for name in ("trl-prune", "trl", "transformers", "peft", "torch")}
+    versions: dict[str, str] = field(default_factory=library_versions)
 
 
 def read_provenance(folder: str | Path) -> Provenance | None:
-    """Return the provenance beside a checkpoint, or None where there is none (a dense model)."""
+    """Return the provenance beside a checkpoint, or None for a dense model, which has none."""
     path = Path(folder) / PROVENANCE
     if not path.is_file():
         return None
@@ -60,7 +55,7 @@ def write_provenance(provenance: Provenance, folder: str | Path) -> None:
 
 
 def dense_root(folder: Path, name: str) -> dict[str, str | int | None]:
-    """Return the root of a checkpoint's chain: its own provenance's, or itself under the name the user gave."""
+    """Return the `dense` entry of checkpoints made from this one: that of its own provenance, or itself."""
     provenance = read_provenance(folder)
     if provenance is not None:
         return provenance.dense

@@ -4,13 +4,8 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from trl_prune.errors import InputError, first_line
-
-
-if TYPE_CHECKING:
-    pass
 
 
 INDEX = "model.safetensors.index.json"
@@ -22,11 +17,11 @@ PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 WEIGHTS = (".safetensors", ".gguf", ".h5", ".msgpack", ".onnx", *PICKLED)
 
 
-# Everything a checkpoint needs; the weights themselves only as safetensors.
+# What is downloaded from the hub: weights only as safetensors.
 HUB_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "LICENSE*", "NOTICE*", "README.md"]
 
 
-# A second copy of the weights in some repositories.
+# Second copies of the weights in some repositories.
 HUB_IGNORED = ["consolidated*", "original/*"]
 
 
@@ -39,10 +34,10 @@ def hub_commit(folder: Path) -> str | None:
 
 
 def locate(model: str, revision: str | None = None) -> Path:
-    """Return the folder of a checkpoint given as a local path or a hub id, checked to be whole.
+    """Return the folder of a checkpoint given as a local path or a hub id, after checking that its files are complete.
 
     Raises:
-        InputError: it is neither, the hub cannot be reached, or a shard is missing or corrupt.
+        InputError: no such folder or hub id, the hub cannot be reached, or a shard is missing or corrupt.
     """
     folder = Path(model).expanduser()
     if not folder.is_dir():
@@ -147,7 +142,7 @@ def read_header(path: Path) -> dict[str, dict]:
 
 
 def check_weights(folder: Path) -> None:
-    """Check that every tensor of a checkpoint lies whole in its file, reading headers only.
+    """Check that every tensor of a checkpoint is complete in its file, reading headers only.
 
     Raises:
         InputError: a shard is missing, truncated, or lacks a tensor that the index places in it.

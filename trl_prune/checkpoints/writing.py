@@ -6,15 +6,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-
-if TYPE_CHECKING:
-    pass
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON atomically: the file is either the old one or the whole new one."""
+    """Write JSON atomically: readers see the old file or the complete new one."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
@@ -30,7 +25,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
-    """Yield a path beside the target for a writer; what it wrote takes the target's name when the block ends."""
+    """Yield a temporary path beside the target; it is renamed to the target when the block ends without an error."""
     part = target.with_name(f".{target.name}.part")
     yield part
     part.replace(target)
@@ -38,7 +33,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder beside the target that takes its name only when the block ends without an error."""
+    """Yield an empty folder beside the target; it is renamed to the target when the block ends without an error."""
     part = target.with_name(f".{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

@@ -1,1 +1,1 @@
-"""A dataset becomes better: formatting, rewriting, generation, starter data."""
+"""Datasets: read, format, batch, generate answers, rewrite them, cache a teacher's predictions; starter rows."""

@@ -1,4 +1,4 @@
-"""TRL's dataset formats: recognise them, and turn a row into prompt, reference answer or plain text."""
+"""TRL's dataset formats: recognise them, and split a row into prompt and reference answer or render it as text."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ FORMATS = ("prompt + completion", "messages", "text")
 
 
 def format_of(columns: list[str], source: str = "the dataset") -> str:
-    """Return which of TRL's formats the columns are.
+    """Return which of `FORMATS` the columns have.
 
     Raises:
         InputError: none of them.
@@ -31,11 +31,11 @@ def format_of(columns: list[str], source: str = "the dataset") -> str:
     raise InputError(f"{source} has the columns {', '.join(columns)}; wanted: {' or '.join(FORMATS)}")
 
 
-def conversation(row: Row) -> tuple[list[Message], str] | None:
-    """Return a row as the turns before the answer and the answer's text, or None where it has no such shape.
+def prompt_and_answer(row: Row) -> tuple[list[Message], str] | None:
+    """Return the messages before a row's answer and the answer's text, or None for any other row.
 
-    Plain `prompt` strings become one user turn. Rows whose last turn is no assistant's text (tool calls, images)
-    have no answer to speak of.
+    A `prompt` string becomes one user message. A row whose last message is not an assistant's text (tool calls,
+    images) has no answer.
     """
     if row.get("prompt") is not None and row.get("completion") is not None:
         return _from_prompt_completion(row["prompt"], row["completion"])
@@ -46,42 +46,42 @@ def conversation(row: Row) -> tuple[list[Message], str] | None:
 
 
 def _from_prompt_completion(prompt: object, completion: object) -> tuple[list[Message], str] | None:
-    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     if isinstance(completion, str):
-        return (turns, completion) if _is_talk(turns) else None
-    if len(completion) != 1 or completion[0].get("role") != "assistant" or not _is_talk([*turns, *completion]):
+        return (messages, completion) if _is_text_only(messages) else None
+    if len(completion) != 1 or completion[0].get("role") != "assistant" or not _is_text_only([*messages, *completion]):
         return None
-    return turns, completion[0]["content"]
+    return messages, completion[0]["content"]
 
 
-def _is_talk(turns: list[Message]) -> bool:
-    plain = all(isinstance(turn.get("content"), str) and not turn.get("tool_calls") for turn in turns)
-    return bool(turns) and plain and turns[-1]["role"] in ("user", "assistant")
+def _is_text_only(messages: list[Message]) -> bool:
+    text_only = all(isinstance(message.get("content"), str) and not message.get("tool_calls") for message in messages)
+    return bool(messages) and text_only and messages[-1]["role"] in ("user", "assistant")
 
 
-def conversational(rows: Dataset) -> bool:
-    """Return whether rows are made of messages rather than text."""
+def is_conversational(rows: Dataset) -> bool:
+    """Return whether the rows hold messages rather than text."""
     return "messages" in rows.column_names or not isinstance((rows[0].get("prompt") or rows[0].get("text")), str)
 
 
 def with_answer(row: Row, answer: str) -> dict:
-    """Return a row with another answer in the place of its own, in the same format."""
-    new = dict(row)
+    """Return a copy of a row, in the same format, with its answer replaced."""
+    replaced = dict(row)
     if row.get("completion") is not None:
         is_text = isinstance(row["completion"], str)
-        new["completion"] = answer if is_text else [{"role": "assistant", "content": answer}]
+        replaced["completion"] = answer if is_text else [{"role": "assistant", "content": answer}]
     else:
-        new["messages"] = [*row["messages"][:-1], {"role": "assistant", "content": answer}]
-    return new
+        replaced["messages"] = [*row["messages"][:-1], {"role": "assistant", "content": answer}]
+    return replaced
 
 
 def row_text(row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a row as the text a model is trained on."""
+    """Return a row as the text a model is trained on; messages go through the chat template where there is one."""
     if row.get("text") is not None:
         return str(row["text"])
     if isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str):
         return row["prompt"] + row["completion"]
-    turns = list(row["messages"]) if row.get("messages") else [*row["prompt"], *row["completion"]]
+    messages = list(row["messages"]) if row.get("messages") else [*row["prompt"], *row["completion"]]
     if tokenizer.chat_template is None:
-        return "\n".join(str(turn["content"]) for turn in turns)
-    return tokenizer.apply_chat_template(turns, tokenize=False)
+        return "\n".join(str(message["content"]) for message in messages)
+    return tokenizer.apply_chat_template(messages, tokenize=False)

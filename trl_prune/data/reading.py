@@ -1,4 +1,4 @@
-"""Read a dataset from a local file or from the hub."""
+"""Read a dataset from a local file or from the Hub."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ FILE_TYPES = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 
 
 def read_dataset(path: str, name: str | None = None, split: str = "train", revision: str | None = None) -> Dataset:
-    """Return a dataset from a local JSONL or parquet file, or from the hub.
+    """Return a dataset from a local JSONL, JSON or parquet file, or from the Hub.
 
     Raises:
         InputError: no such file, no such dataset, no network, an unreadable or empty file, or no usable columns.
@@ -22,7 +22,7 @@ def read_dataset(path: str, name: str | None = None, split: str = "train", revis
     if local.is_file():
         dataset = _read_file(local)
     elif local.suffix in FILE_TYPES or local.is_dir() or path.count("/") > 1:
-        raise InputError(f"dataset {path!r} is not a file here; allowed: {', '.join(FILE_TYPES)} or a hub id")
+        raise InputError(f"dataset {path!r} is not a local file; allowed: {', '.join(FILE_TYPES)} or a hub id")
     else:
         dataset = _from_hub(path, name, split, revision)
     if len(dataset) == 0:
@@ -39,13 +39,13 @@ def _read_file(path: Path) -> Dataset:
     try:
         if path.suffix == ".parquet":
             return Dataset.from_parquet(str(path), keep_in_memory=True)
-        return from_rows(_json_rows(path))
+        return dataset_from_rows(_json_rows(path))
     except (ValueError, OSError, TypeError) as error:
         raise InputError(f"dataset {str(path)!r} cannot be read: {first_line(error)}") from error
 
 
-def from_rows(rows: list[dict]) -> Dataset:
-    """Return a dataset with every key that any row has; `Dataset.from_list` knows the first row's only."""
+def dataset_from_rows(rows: list[dict]) -> Dataset:
+    """Return a dataset with every key of any row as a column; `Dataset.from_list` uses the first row's keys only."""
     columns = {key: None for row in rows for key in row}
     return Dataset.from_list([columns | row for row in rows])
 
@@ -57,7 +57,7 @@ def _json_rows(path: Path) -> list[dict]:
     else:
         rows = [json.loads(line) for line in text.split("\n") if line.strip()]
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError("wanted one JSON object a line")
+        raise ValueError("every row must be a JSON object")
     return rows
 
 
@@ -66,7 +66,7 @@ def _from_hub(path: str, name: str | None, split: str, revision: str | None) -> 
         return load_dataset(path, name, split=split, revision=revision)
     except (ConnectionError, OSError) as error:
         raise InputError(
-            f"dataset {path!r} is no file here and cannot be had from the hub ({type(error).__name__}): "
+            f"dataset {path!r} is not a local file and cannot be loaded from the Hub ({type(error).__name__}): "
             "check the name, or the network"
         ) from error
     except ValueError as error:
@@ -74,12 +74,12 @@ def _from_hub(path: str, name: str | None, split: str, revision: str | None) -> 
 
 
 def dataset_commit(path: str, revision: str | None = None) -> str | None:
-    """Return the commit a hub dataset has now, or None for a local one."""
+    """Return the current commit of a hub dataset; None for a local one, or if the Hub cannot be reached."""
     if Path(path).expanduser().exists() or path.count("/") != 1:
         return None
     from huggingface_hub import HfApi
 
     try:
         return HfApi().dataset_info(path, revision=revision).sha
-    except OSError:  # the cached copy was read; which commit it has is not known without the hub
+    except OSError:  # the dataset was read from the local cache, which does not record its commit
         return None

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 @dataclass(frozen=True)
 class LazyTeacher:
-    """The dense model that writes, loaded only if an answer is missing.
+    """The dense model, loaded only if one of its answers or predictions is missing.
 
     Attributes:
         load: returns the model, in eval mode.

@@ -1,1 +1,1 @@
-"""A model becomes numbers: lm-eval, recovery, size and speed."""
+"""Evaluation of models: lm-eval scores, recovery, size and speed."""

@@ -1,6 +1,7 @@
-"""Size, arithmetic and measured speed of a model."""
+"""Size, floating-point operations and measured speed of a model."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -8,15 +9,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 
+# The length of the forward pass whose operations are counted.
 FLOP_TOKENS = 512
 
 
 @dataclass(frozen=True)
 class Size:
-    """What a model costs on paper.
+    """A model's parameters and operations, by count.
 
     Attributes:
-        parameters: every weight once, tied ones too.
+        parameters: number of weights; tied ones count once.
         flops_per_token: floating-point operations of a forward pass over 512 tokens, per token (attention included).
     """
 
@@ -26,45 +28,49 @@ class Size:
 
 @dataclass(frozen=True)
 class Speed:
-    """What a model does on this machine, in tokens per second.
+    """A model's speed on this machine, in tokens per second.
 
     Attributes:
-        prompt: reading prompts, `batch x tokens` at once.
-        decode: generating, one text at a time with a KV cache.
+        prompt: prefill of a batch of prompts.
+        decode: generation of one text with a KV cache.
     """
 
     prompt: float
     decode: float
 
 
-def measure_size(meta: torch.nn.Module) -> Size:
+def measure_size(meta_model: PreTrainedModel) -> Size:
     """Return the size of a model on the meta device."""
+    # Grouped products refuse float32 on some versions of torch, and the counter does not know them.
+    meta_model.set_experts_implementation("batched_mm")
     tokens = torch.zeros((1, FLOP_TOKENS), dtype=torch.long, device="meta")
-    # With a mask and eager attention nothing looks at values, which tensors without memory do not have.
+    # With a mask and eager attention the forward reads no values, which meta tensors do not have.
     mask = torch.ones_like(tokens)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        meta(input_ids=tokens, attention_mask=mask, use_cache=False)
-    return Size(sum(weight.numel() for weight in meta.parameters()), counter.get_total_flops() / FLOP_TOKENS)
+        meta_model(input_ids=tokens, attention_mask=mask, use_cache=False)
+    return Size(sum(weight.numel() for weight in meta_model.parameters()), counter.get_total_flops() / FLOP_TOKENS)
 
 
 @torch.inference_mode()
-def measure_speed(model: PreTrainedModel, batch: int = 4, tokens: int = 256, new_tokens: int = 16) -> Speed:
-    """Return measured tokens per second; the better of two, after one warm-up."""
-    prompts = torch.randint(10, model.config.vocab_size, (batch, tokens), device=model.device)
-    decoded = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False, "pad_token_id": 0}
-    one = prompts[:1, :16]
+def measure_speed(model: PreTrainedModel, batch_size: int = 4, tokens: int = 256, new_tokens: int = 16) -> Speed:
+    """Return measured tokens per second; the better of two runs, after one warm-up."""
+    prompts = torch.randint(10, model.config.vocab_size, (batch_size, tokens), device=model.device)
+    options = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False, "pad_token_id": 0}
+    short_prompt = prompts[:1, :16]
+    mask = torch.ones_like(short_prompt)
     prompt_seconds = _fastest(lambda: model(prompts, use_cache=False, logits_to_keep=1))
-    decode_seconds = _fastest(lambda: model.generate(one, attention_mask=torch.ones_like(one), **decoded))
-    return Speed(batch * tokens / prompt_seconds, new_tokens / decode_seconds)
+    decode_seconds = _fastest(lambda: model.generate(short_prompt, attention_mask=mask, **options))
+    return Speed(batch_size * tokens / prompt_seconds, new_tokens / decode_seconds)
 
 
-def _fastest(work: object, repeats: int = 2) -> float:
-    work()
+def _fastest(function: Callable[[], object], repeats: int = 2) -> float:
+    """Return the least seconds of a call, after one warm-up call."""
+    function()
     seconds = []
     for _ in range(repeats):
         _synchronise()
         start = time.perf_counter()
-        work()
+        function()
         _synchronise()
         seconds.append(time.perf_counter() - start)
     return min(seconds)
@@ -76,18 +82,18 @@ def _synchronise() -> None:
 
 
 def faster_dtype(model: PreTrainedModel) -> str:
-    """Return the arithmetic, `bfloat16` or `float32`, in which this machine trains one step faster.
+    """Return the dtype, `bfloat16` or `float32`, in which a training step is faster on this machine.
 
-    CPUs without AVX512-BF16 or AMX run bfloat16 in software, many times slower than float32.
+    CPUs without AVX512-BF16 or AMX emulate bfloat16 in software, many times slower than float32.
     """
     tokens = torch.randint(10, model.config.vocab_size, (2, 128), device=model.device)
 
-    def step(enabled: bool) -> None:
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=enabled):
+    def step(autocast: bool) -> None:
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
             loss = model(tokens, labels=tokens, use_cache=False).loss
         loss.backward()
         model.zero_grad(set_to_none=True)
 
-    full = _fastest(lambda: step(False), repeats=1)
-    half = _fastest(lambda: step(True), repeats=1)
-    return "bfloat16" if half < full else "float32"
+    float32_seconds = _fastest(lambda: step(False), repeats=1)
+    bfloat16_seconds = _fastest(lambda: step(True), repeats=1)
+    return "bfloat16" if bfloat16_seconds < float32_seconds else "float32"

@@ -1,6 +1,6 @@
-"""Recovery: how much of the dense model's score a smaller one has, with the error of the measurement.
+"""Recovery: the share of the dense model's score that a smaller model reaches, with its standard error.
 
-Scores come as one number per item, so that models are compared on the same items (paired), not as two averages.
+Scores are kept per item, so that models are compared on the same items (paired) rather than by two means.
 """
 
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 
+# Bootstrap resamples.
 RESAMPLES = 2000
 
 
@@ -18,10 +19,10 @@ class TaskScore:
 
     Attributes:
         task: the lm-eval task.
-        metric: the metric the items hold.
+        metric: the metric of the items' scores.
         items: one score per item, in the task's order.
         chance: the score of guessing; None where it is unknown.
-        capability: for reports.
+        capability: what the task measures, for reports.
         trained: whether the recovery data has rows of this capability; None where it is unknown.
     """
 
@@ -34,12 +35,12 @@ class TaskScore:
 
     @property
     def mean(self) -> float:
-        """The task's score."""
+        """The mean score over items."""
         return float(np.mean(self.items))
 
     @property
     def stderr(self) -> float:
-        """The standard error of the score over items."""
+        """The standard error of the mean."""
         return float(np.std(self.items, ddof=1) / np.sqrt(len(self.items))) if len(self.items) > 1 else float("nan")
 
 
@@ -56,12 +57,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Recovery:
-    """What one model kept of the dense one over a set of tasks.
+    """A model's scores over a set of tasks, relative to the dense model's.
 
     Attributes:
         score: mean score over tasks.
         recovery: mean score / dense mean score.
-        corrected: the same above chance, (s - c) / (d - c); None where a task's chance is unknown.
+        corrected: chance-corrected recovery, (s - c) / (d - c); None where the chance of a task is unknown.
         gap_closed: (s - pruned) / (dense - pruned); None without a pruned model's scores.
     """
 
@@ -72,46 +73,49 @@ class Recovery:
 
 
 def recovery(model: Scores, dense: Scores, pruned: Scores | None = None, seed: int = 0) -> Recovery:
-    """Return a model's recovery over the tasks, each task weighing the same.
+    """Return a model's recovery over the dense model's tasks, which all weigh the same.
 
-    Standard errors are those of a paired bootstrap: items are drawn once for all models.
+    Standard errors are those of a paired bootstrap: items are resampled once for all models.
     """
-    draws = {task: _draw(len(score.items), seed + number) for number, (task, score) in enumerate(dense.items())}
-    own, full = _means(model, draws), _means(dense, draws)
-    cut = _means(pruned, draws) if pruned else None
+    samples = {task: _resample(len(score.items), seed + index) for index, (task, score) in enumerate(dense.items())}
+    model_means, dense_means = _means(model, samples), _means(dense, samples)
+    pruned_means = _means(pruned, samples) if pruned else None
     chances = [score.chance for score in dense.values()]
     chance = None if None in chances else float(np.mean(chances))
     return Recovery(
-        score=_estimate(own),
-        recovery=_estimate(_ratio(own, full)),
-        corrected=None if chance is None else _estimate(_ratio(own - chance, full - chance)),
-        gap_closed=None if cut is None else _estimate(_ratio(own - cut, full - cut)),
+        score=_estimate(model_means),
+        recovery=_estimate(_ratio(model_means, dense_means)),
+        corrected=None if chance is None else _estimate(_ratio(model_means - chance, dense_means - chance)),
+        gap_closed=(
+            None if pruned_means is None else _estimate(_ratio(model_means - pruned_means, dense_means - pruned_means))
+        ),
     )
 
 
-def _draw(items: int, seed: int) -> np.ndarray:
-    """Return item indices, `(1 + RESAMPLES, items)`; the first row is the sample itself."""
-    drawn = np.random.default_rng(seed).integers(0, items, (RESAMPLES, items))
-    return np.vstack([np.arange(items), drawn])
+def _resample(count: int, seed: int) -> np.ndarray:
+    """Return item indices, `(1 + RESAMPLES, count)`; the first row is the sample itself."""
+    resampled = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
+    return np.vstack([np.arange(count), resampled])
 
 
-def _means(scores: Scores, draws: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return the mean over tasks for each draw, `(1 + RESAMPLES,)`."""
-    return np.mean([np.asarray(scores[task].items)[drawn].mean(axis=1) for task, drawn in draws.items()], axis=0)
+def _means(scores: Scores, samples: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the mean over tasks for each sample of items, `(1 + RESAMPLES,)`."""
+    return np.mean([np.asarray(scores[task].items)[indices].mean(axis=1) for task, indices in samples.items()], axis=0)
 
 
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return np.divide(above, below, out=np.full_like(above, np.nan), where=np.abs(below) > np.finfo(float).eps)
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    is_nonzero = np.abs(denominator) > np.finfo(float).eps
+    return np.divide(numerator, denominator, out=np.full_like(numerator, np.nan), where=is_nonzero)
 
 
 def _estimate(values: np.ndarray) -> Estimate:
-    spread = values[1:][np.isfinite(values[1:])]
-    return Estimate(float(values[0]), float(np.std(spread, ddof=1)) if len(spread) > 1 else float("nan"))
+    resampled = values[1:][np.isfinite(values[1:])]
+    return Estimate(float(values[0]), float(np.std(resampled, ddof=1)) if len(resampled) > 1 else float("nan"))
 
 
-def paired_difference(one: Scores, other: Scores) -> Estimate:
-    """Return the mean over tasks of `one - other` on the same items, and its standard error."""
-    differences = [np.asarray(one[task].items) - np.asarray(other[task].items) for task in one]
+def paired_difference(first: Scores, second: Scores) -> Estimate:
+    """Return the mean over tasks of `first - second` on the same items, and its standard error."""
+    differences = [np.asarray(first[task].items) - np.asarray(second[task].items) for task in first]
     variance = sum(np.var(d, ddof=1) / len(d) for d in differences if len(d) > 1)
     mean = float(np.mean([d.mean() for d in differences]))
     return Estimate(mean, float(np.sqrt(variance) / len(differences)))

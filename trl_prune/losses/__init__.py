@@ -1,1 +1,1 @@
-"""Pure tensor functions: divergences, the head that computes them, and distances between hidden states."""
+"""Pure tensor functions: divergences, the LM head of a distilled student, and distances between hidden states."""

@@ -1,4 +1,4 @@
-"""How a causal LM makes logits of its final states."""
+"""The LM head: how a causal LM computes logits from its final states."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 
-# The config keys under which families keep a factor on their logits (Cohere, Muse Glimmer, Falcon-H1).
-FACTORS = ("logit_scale", "output_multiplier", "lm_head_multiplier")
+# The config keys of a factor on the logits, by family (Cohere, Muse Glimmer, Falcon-H1).
+SCALE_KEYS = ("logit_scale", "output_multiplier", "lm_head_multiplier")
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class LMHead:
         weight: `(vocab_size, hidden_size)`.
         bias: `(vocab_size,)`, or None.
         scale: factor on the logits.
-        softcap: bound of the logits, None where they are not bounded.
+        softcap: bound of the logits; None where they are unbounded.
     """
 
     weight: Tensor
@@ -28,13 +28,13 @@ class LMHead:
     scale: float = 1.0
     softcap: float | None = None
 
-    def first(self, count: int | None) -> "LMHead":
-        """Return the head of the first ids, `count` of them, or of all."""
-        return self.each(lambda part: part[:count])
+    def truncated(self, vocab_size: int | None) -> "LMHead":
+        """Return the head of the first `vocab_size` ids, or of all where None."""
+        return self.map(lambda tensor: tensor[:vocab_size])
 
-    def each(self, change: Callable[[Tensor], Tensor]) -> "LMHead":
-        """Return the head with its tensors changed."""
-        return replace(self, weight=change(self.weight), bias=None if self.bias is None else change(self.bias))
+    def map(self, function: Callable[[Tensor], Tensor]) -> "LMHead":
+        """Return the head with a function applied to its tensors."""
+        return replace(self, weight=function(self.weight), bias=None if self.bias is None else function(self.bias))
 
     def logits(self, states: Tensor) -> Tensor:
         """Return float32 logits, `(..., vocab_size)`, of final states, `(..., hidden_size)`."""
@@ -45,7 +45,7 @@ class LMHead:
 
 
 def lm_head(model: PreTrainedModel) -> LMHead:
-    """Return a model's head; its tensors are the model's own, not copies."""
+    """Return a model's head; its tensors are the model's, not copies."""
     module = model.get_output_embeddings()
     config = model.config.get_text_config()
     softcap = config.to_dict().get("final_logit_softcapping")
@@ -53,12 +53,12 @@ def lm_head(model: PreTrainedModel) -> LMHead:
 
 
 def logit_scale(config: PreTrainedConfig) -> float:
-    """Return the factor that a family puts on its logits before any bound."""
-    told = config.to_dict()
-    found = next((told[name] for name in FACTORS if told.get(name) is not None), None)
-    if found is not None:
-        return float(found)
-    divisor = told.get("logits_scaling")
+    """Return a model's factor on its logits, applied before any softcap."""
+    values = config.to_dict()
+    scale = next((values[key] for key in SCALE_KEYS if values.get(key) is not None), None)
+    if scale is not None:
+        return float(scale)
+    divisor = values.get("logits_scaling")
     if divisor is None:
         return 1.0
     # Granite and MiniCPM3 divide by it, HyperCLOVA X multiplies.

@@ -1,16 +1,16 @@
-"""Which positions of a batch are learned."""
+"""Which positions of a batch contribute to the loss."""
 
 from torch import Tensor
 
 
-# The label of a token that is not learned, transformers' and TRL's own.
+# The label of a token without a loss, as in transformers and TRL.
 MASKED = -100
 
 
 def learned_positions(labels: Tensor) -> Tensor:
-    """Return where the next token is learned, `(batch, tokens - 1)` bool.
+    """Return the mask of positions whose next token has a label, `(batch, tokens - 1)` bool.
 
     Args:
-        labels: `(batch, tokens)`, a token's own id where it is learned; not shifted.
+        labels: `(batch, tokens)`, each token's id or `MASKED`; not shifted.
     """
     return labels[:, 1:] != MASKED

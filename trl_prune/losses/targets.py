@@ -1,4 +1,4 @@
-"""What a teacher says about N positions, in the two forms that a loss reads."""
+"""The teacher's distributions at N positions, in the two forms that the loss accepts."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -10,11 +10,11 @@ from trl_prune.losses.lm_head import LMHead
 
 @dataclass(frozen=True)
 class HeadTarget:
-    """A full distribution at each position, told by the states it is computed from; logits never exist whole.
+    """Full distributions, given by the final states and the head that computes them; no full logits are stored.
 
     Attributes:
-        hidden: final states, post-norm, `(N, teacher hidden_size)`.
-        head: the teacher's; ids beyond the student's vocabulary are left out and the mass renormalised.
+        hidden: final states after the last norm, `(N, teacher hidden_size)`.
+        head: the teacher's head; ids beyond the student's vocabulary are dropped and the rest is renormalised.
     """
 
     hidden: Tensor
@@ -23,31 +23,31 @@ class HeadTarget:
 
 @dataclass(frozen=True)
 class SparseTarget:
-    """Probabilities of some ids at each position.
+    """Probabilities of k ids at each position.
 
     Attributes:
         ids: the ids, `(N, k)` int64.
         probs: their probabilities, `(N, k)` float32. A sample of fewer ids is padded with any ids at probability 0; a
-            row with a tail has k different ids.
-        tail: the mass that all other ids hold together, `(N,)` float32. None where `probs` sums to 1: a sample, whose
-            expected gradient is the full distribution's.
-        temperature: what the teacher's logits were divided by.
-        vocabulary: how many ids it knows; None for as many as the student.
+            row with a tail has k distinct ids.
+        tail: the total probability of all other ids, `(N,)` float32. None where `probs` sums to 1: a sample, whose
+            expected gradient equals that of the full distribution.
+        temperature: the divisor of the teacher's logits.
+        vocab_size: the teacher's; None for the student's.
     """
 
     ids: Tensor
     probs: Tensor
     tail: Tensor | None = None
     temperature: float = 1.0
-    vocabulary: int | None = None
+    vocab_size: int | None = None
 
 
 TeacherTarget = HeadTarget | SparseTarget
 
 
-def on_device(target: TeacherTarget, device: torch.device) -> TeacherTarget:
+def to_device(target: TeacherTarget, device: torch.device) -> TeacherTarget:
     """Return a target with its tensors on a device."""
     if isinstance(target, HeadTarget):
-        return HeadTarget(target.hidden.to(device), target.head.each(lambda part: part.to(device)))
-    named = {entry.name: getattr(target, entry.name) for entry in fields(target)}
-    return replace(target, **{name: part.to(device) for name, part in named.items() if isinstance(part, Tensor)})
+        return HeadTarget(target.hidden.to(device), target.head.map(lambda tensor: tensor.to(device)))
+    values = {field.name: getattr(target, field.name) for field in fields(target)}
+    return replace(target, **{name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)})

@@ -1,1 +1,1 @@
-"""A model becomes smaller: families, importance, selection, surgery."""
+"""Pruning: model families, importance scores, target sizes, choice of units, surgery and repairs."""

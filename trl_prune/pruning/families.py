@@ -1,7 +1,7 @@
-"""Model families as data: one row says all that surgery, importance and search need to know of a model type.
+"""Model families as data: one row per model type holds all that surgery, importance and search need to know of it.
 
-A row gives, for each weight, the axis of every dimension; an axis is named by the config key that holds its length.
-How many rows of a tensor one unit takes follows from its shape: `q_proj` with 512 rows and 8 heads has 64 a head.
+A row gives the axis of every dimension of each weight; an axis is named by the config key that holds its length. The
+number of tensor rows per unit follows from the shape: `q_proj` with 512 rows and 8 heads has 64 rows per head.
 """
 
 import difflib
@@ -14,84 +14,86 @@ from trl_prune.errors import InputError
 
 
 LAYERS, HIDDEN, NEURONS = "num_hidden_layers", "hidden_size", "intermediate_size"
-HEADS, GROUPS, EXPERTS = "num_attention_heads", "num_key_value_heads", "num_experts"
-AXES = (LAYERS, HIDDEN, NEURONS, HEADS, GROUPS, EXPERTS)
-# Short names for the table, one letter an axis; a dimension made of several axes behind each other is "A+K+K".
+HEADS, KV_HEADS, EXPERTS = "num_attention_heads", "num_key_value_heads", "num_experts"
+AXES = (LAYERS, HIDDEN, NEURONS, HEADS, KV_HEADS, EXPERTS)
+# Short names for the table, one letter per axis; a dimension that concatenates several axes is "A+K+K". The other
+# dimensions are never cut: the vocabulary (V also stands for any other fixed length), head_dim and experts' neurons.
 H, F, A, K, E, V, HEAD_DIM, EXPERT_NEURONS = "H", "F", "A", "K", "E", "vocabulary", "head_dim", "expert neurons"
-LETTERS = {H: HIDDEN, F: NEURONS, A: HEADS, K: GROUPS, E: EXPERTS}
+AXIS_NAMES = {H: HIDDEN, F: NEURONS, A: HEADS, K: KV_HEADS, E: EXPERTS}
 
 Dims = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Family:
-    """How a model type names its parts in a checkpoint.
+    """Weight names and config keys of a model type.
 
     Attributes:
-        weights: the axes of each weight, by a pattern that the last parts of its name match.
-        blocks: the prefix of the decoder blocks' tensors, before the block's number.
-        per_layer: config keys that hold one entry per decoder block, sliced with the blocks.
-        keys: the config key of an axis where `config.attribute_map` does not lead to it.
-        numbered: patterns whose group is the number of a unit in a tensor's name, with the unit's axis.
-        as_hidden: config keys that must stay equal to `hidden_size` where they were.
-        head_dim_free: the model reads `head_dim`; else it is hidden_size / num_attention_heads, and heads and hidden
-            channels can only go together.
-        transposed: linear weights are stored `(in, out)`, as GPT-2's Conv1D does.
-        norm_plus_one: norms store their weight minus one, as Gemma's.
+        weights: the axes of each weight's dimensions, by a pattern that matches the end of its name.
+        blocks_prefix: prefix of the decoder blocks' tensor names, before the block index.
+        per_layer_keys: config keys that hold one entry per decoder block, sliced with the blocks.
+        config_keys: the config key of an axis, where `config.attribute_map` does not give it.
+        indexed_names: patterns whose first group is the index of a unit in a tensor name, with the unit's axis.
+        hidden_size_keys: config keys that must equal `hidden_size`.
+        reads_head_dim: the model reads `head_dim` from its config; otherwise head_dim is hidden_size /
+            num_attention_heads, and heads and hidden channels can only be cut together.
+        transposed: linear weights are stored as `(in, out)`, as in GPT-2's Conv1D.
+        norm_plus_one: norms store their weight minus one, as in Gemma.
         scales_embedding: embeddings are multiplied by sqrt(hidden_size) in the forward pass.
-        sparse_layers: the config says by index or interval which blocks have experts (Qwen).
-        refused: axes that the format cannot express, each with the reason.
+        has_mlp_only_layers: the config says by index or interval which blocks have experts (Qwen).
+        unsupported: axes that the format cannot express, each with the reason.
     """
 
     weights: Mapping[str, Dims] = field(repr=False)
-    blocks: str = "model.layers"
-    per_layer: tuple[str, ...] = ("layer_types",)
-    keys: Mapping[str, str] = field(default_factory=dict)
-    numbered: Mapping[str, str] = field(default_factory=dict)
-    as_hidden: tuple[str, ...] = ()
-    head_dim_free: bool = True
+    blocks_prefix: str = "model.layers"
+    per_layer_keys: tuple[str, ...] = ("layer_types",)
+    config_keys: Mapping[str, str] = field(default_factory=dict)
+    indexed_names: Mapping[str, str] = field(default_factory=dict)
+    hidden_size_keys: tuple[str, ...] = ()
+    reads_head_dim: bool = True
     transposed: bool = False
     norm_plus_one: bool = False
     scales_embedding: bool = False
-    sparse_layers: bool = False
-    refused: Mapping[str, str] = field(default_factory=dict)
+    has_mlp_only_layers: bool = False
+    unsupported: Mapping[str, str] = field(default_factory=dict)
 
     def dims(self, name: str) -> Dims | None:
-        """Return the axes of a tensor's dimensions, or None where the row does not know the tensor.
+        """Return the short axis names of a tensor's dimensions, or None if the row has no entry for the tensor.
 
-        A bias has the axis of its weight's output.
+        A bias has the output axis of its weight.
         """
-        stem, _, kind = name.rpartition(".")
-        dims = _match(tuple(self.weights.items()), stem if kind in ("weight", "bias") else name)
-        if dims is None or kind != "bias" or len(dims) == 1:
+        module, _, parameter = name.rpartition(".")
+        dims = _match(tuple(self.weights.items()), module if parameter in ("weight", "bias") else name)
+        if dims is None or parameter != "bias" or len(dims) == 1:
             return dims
         return dims[-1:] if self.transposed else dims[:1]
 
     @cached_property
     def axes(self) -> frozenset[str]:
-        """The axes of the row's weights that can be cut."""
-        letters = {part for dims in self.weights.values() for dim in dims for part in dim.split("+")}
-        return frozenset({LAYERS} | {LETTERS[letter] for letter in letters & LETTERS.keys()}) - self.refused.keys()
+        """The axes that can be cut."""
+        parts = {part for dims in self.weights.values() for dim in dims for part in dim.split("+")}
+        in_weights = {AXIS_NAMES[letter] for letter in parts & AXIS_NAMES.keys()}
+        return frozenset({LAYERS} | in_weights) - self.unsupported.keys()
 
-    def axis_dims(self, name: str) -> tuple[tuple[str, ...], ...]:
-        """Return for each dimension of a tensor the axes it is made of, by their full names."""
-        return tuple(tuple(LETTERS.get(part, part) for part in dim.split("+")) for dim in self.dims(name) or ())
+    def dim_axes(self, name: str) -> tuple[tuple[str, ...], ...]:
+        """Return the full names of the axes that each dimension of a tensor concatenates."""
+        return tuple(tuple(AXIS_NAMES.get(part, part) for part in dim.split("+")) for dim in self.dims(name) or ())
 
-    def key(self, axis: str, attribute_map: Mapping[str, str]) -> str:
-        """Return the key of an axis in config.json."""
-        return self.keys.get(axis, attribute_map.get(axis, axis))
+    def config_key(self, axis: str, attribute_map: Mapping[str, str]) -> str:
+        """Return the key that holds the axis's length in config.json."""
+        return self.config_keys.get(axis, attribute_map.get(axis, axis))
 
 
 @cache
-def _match(weights: tuple[tuple[str, Dims], ...], stem: str) -> Dims | None:
-    return next((dims for pattern, dims in weights if re.search(rf"(^|\.)({pattern})$", stem)), None)
+def _match(weights: tuple[tuple[str, Dims], ...], name: str) -> Dims | None:
+    return next((dims for pattern, dims in weights if re.search(rf"(^|\.)({pattern})$", name)), None)
 
 
 EMBEDDINGS = {r"embed_tokens|lm_head": (V, H), r"inv_freq": (HEAD_DIM,)}
 ATTENTION = {r"q_proj": (A, H), r"[kv]_proj": (K, H), r"o_proj": (H, A)}
 GATED_MLP = {r"gate_proj|up_proj": (F, H), r"down_proj": (H, F)}
 NORMS = {r"[qk]_norm|(query|key)_layernorm": (HEAD_DIM,), r"\w*norm": (H,)}
-# Experts are stored one by one or stacked, depending on who saved the checkpoint.
+# Checkpoints store experts either one by one or stacked.
 ROUTED_EXPERTS = {
     r"(mlp|block_sparse_moe)\.(gate|router|router\.layer)": (E, H),
     r"e_score_correction_bias": (E,),
@@ -104,11 +106,11 @@ ROUTED_EXPERTS = {
     r"shared_expert_gate": (V, H),
     r"experts\.\w+_(blocks|scales)": (E,),
 }
-NUMBERED_EXPERTS = {r"\.experts\.(\d+)\.": EXPERTS}
-EXPERT_NEURONS_REFUSED = {
-    NEURONS: "its neurons sit in experts, and one list a layer cannot say which neurons of which expert stay"
+INDEXED_EXPERTS = {r"\.experts\.(\d+)\.": EXPERTS}
+NO_EXPERT_NEURONS = {
+    NEURONS: "its neurons are inside experts, and one list per layer cannot name the kept neurons of each expert"
 }
-HEADS_IN_NORM = {r"q_norm": (A,), r"k_norm": (K,)}
+NORMS_OVER_HEADS = {r"q_norm": (A,), r"k_norm": (K,)}
 
 LLAMA = Family(EMBEDDINGS | ATTENTION | GATED_MLP | NORMS)
 UNGATED = {r"up_proj|c_fc|fc1|dense_h_to_4h": (F, H), r"down_proj|c_proj|fc2|dense_4h_to_h": (H, F)}
@@ -117,13 +119,13 @@ GEMMA = replace(LLAMA, norm_plus_one=True, scales_embedding=True)
 PHI = replace(LLAMA, weights=EMBEDDINGS | ATTENTION | UNGATED | {r"dense": (H, A), r"\w*layernorm": (H,)})
 PHI3 = replace(LLAMA, weights={r"qkv_proj": ("A+K+K", H), r"gate_up_proj": ("F+F", H)} | LLAMA.weights)
 GLM = replace(LLAMA, weights={r"gate_up_proj": ("F+F", H)} | LLAMA.weights)
-OLMO2 = replace(LLAMA, weights=HEADS_IN_NORM | LLAMA.weights)
+OLMO2 = replace(LLAMA, weights=NORMS_OVER_HEADS | LLAMA.weights)
 COHERE = replace(LLAMA, weights={r"q_norm": (A, HEAD_DIM), r"k_norm": (K, HEAD_DIM)} | LLAMA.weights)
 STABLELM = replace(
     LLAMA,
     weights={r"[qk]_layernorm\.norms\.\d+": (HEAD_DIM,)} | LLAMA.weights,
-    numbered={r"\.q_layernorm\.norms\.(\d+)\.": HEADS, r"\.k_layernorm\.norms\.(\d+)\.": GROUPS},
-    head_dim_free=False,
+    indexed_names={r"\.q_layernorm\.norms\.(\d+)\.": HEADS, r"\.k_layernorm\.norms\.(\d+)\.": KV_HEADS},
+    reads_head_dim=False,
 )
 APERTUS = replace(LLAMA, weights={r"act_fn\.\w+": (V,)} | LLAMA.weights)
 GPT2 = Family(
@@ -136,10 +138,10 @@ GPT2 = Family(
         r"mlp\.c_proj": (F, H),
         r"ln_\w": (H,),
     },
-    blocks="transformer.h",
-    per_layer=(),
-    keys={NEURONS: "n_inner"},
-    head_dim_free=False,
+    blocks_prefix="transformer.h",
+    per_layer_keys=(),
+    config_keys={NEURONS: "n_inner"},
+    reads_head_dim=False,
     transposed=True,
 )
 GPT_NEOX = Family(
@@ -153,14 +155,14 @@ GPT_NEOX = Family(
         r"inv_freq": (HEAD_DIM,),
         r"\w*layernorm|final_layer_norm": (H,),
     },
-    blocks="gpt_neox.layers",
-    per_layer=(),
-    head_dim_free=False,
+    blocks_prefix="gpt_neox.layers",
+    per_layer_keys=(),
+    reads_head_dim=False,
 )
 PERSIMMON = replace(
     GPT_NEOX,
     weights={r"embed_tokens": (V, H), r"[qk]_layernorm": (HEAD_DIM,), r"self_attn\.dense": (H, A)} | GPT_NEOX.weights,
-    blocks="model.layers",
+    blocks_prefix="model.layers",
 )
 OPT = Family(
     {
@@ -171,14 +173,14 @@ OPT = Family(
         r"fc2": (H, F),
         r"\w*layer_norm": (H,),
     },
-    blocks="model.decoder.layers",
-    per_layer=(),
-    keys={NEURONS: "ffn_dim"},
-    as_hidden=("word_embed_proj_dim",),
-    head_dim_free=False,
+    blocks_prefix="model.decoder.layers",
+    per_layer_keys=(),
+    config_keys={NEURONS: "ffn_dim"},
+    hidden_size_keys=("word_embed_proj_dim",),
+    reads_head_dim=False,
 )
 MIXTRAL = Family(
-    ROUTED_EXPERTS | EMBEDDINGS | ATTENTION | NORMS, numbered=NUMBERED_EXPERTS, refused=EXPERT_NEURONS_REFUSED
+    ROUTED_EXPERTS | EMBEDDINGS | ATTENTION | NORMS, indexed_names=INDEXED_EXPERTS, unsupported=NO_EXPERT_NEURONS
 )
 QWEN_MOE = replace(
     MIXTRAL,
@@ -187,7 +189,7 @@ QWEN_MOE = replace(
     | ATTENTION
     | {r"gate_proj|up_proj": (EXPERT_NEURONS, H), r"down_proj": (H, EXPERT_NEURONS)}
     | NORMS,
-    sparse_layers=True,
+    has_mlp_only_layers=True,
 )
 GPT_OSS = replace(
     MIXTRAL,
@@ -209,7 +211,7 @@ FAMILIES: dict[str, Family] = dict.fromkeys(LLAMA_SHAPED, LLAMA) | {
     "apertus": APERTUS,
     "cohere": COHERE,
     "cohere2": COHERE,
-    "flex_olmo": replace(MIXTRAL, weights=HEADS_IN_NORM | MIXTRAL.weights),
+    "flex_olmo": replace(MIXTRAL, weights=NORMS_OVER_HEADS | MIXTRAL.weights),
     "gemma": GEMMA,
     "gemma2": GEMMA,
     "gemma3_text": GEMMA,
@@ -218,22 +220,22 @@ FAMILIES: dict[str, Family] = dict.fromkeys(LLAMA_SHAPED, LLAMA) | {
     "gpt2": GPT2,
     "gpt_neox": GPT_NEOX,
     "gpt_oss": GPT_OSS,
-    "granitemoe": replace(MIXTRAL, keys={EXPERTS: "num_local_experts"}),
-    "helium": replace(LLAMA, head_dim_free=False),
-    "minimax_m2": replace(MIXTRAL, weights=HEADS_IN_NORM | MIXTRAL.weights),
+    "granitemoe": replace(MIXTRAL, config_keys={EXPERTS: "num_local_experts"}),
+    "helium": replace(LLAMA, reads_head_dim=False),
+    "minimax_m2": replace(MIXTRAL, weights=NORMS_OVER_HEADS | MIXTRAL.weights),
     "mixtral": MIXTRAL,
     "nemotron": replace(UNGATED_LLAMA, norm_plus_one=True),
     "olmo2": OLMO2,
     "olmo3": OLMO2,
-    "olmoe": replace(MIXTRAL, weights=HEADS_IN_NORM | MIXTRAL.weights, head_dim_free=False),
+    "olmoe": replace(MIXTRAL, weights=NORMS_OVER_HEADS | MIXTRAL.weights, reads_head_dim=False),
     "opt": OPT,
     "persimmon": PERSIMMON,
     "phi": PHI,
     "phi3": PHI3,
-    "phimoe": replace(MIXTRAL, keys={EXPERTS: "num_local_experts"}),
+    "phimoe": replace(MIXTRAL, config_keys={EXPERTS: "num_local_experts"}),
     "qwen2_moe": QWEN_MOE,
     "qwen3_moe": QWEN_MOE,
-    "smollm3": replace(LLAMA, per_layer=("layer_types", "no_rope_layers")),
+    "smollm3": replace(LLAMA, per_layer_keys=("layer_types", "no_rope_layers")),
     "stablelm": STABLELM,
     "starcoder2": UNGATED_LLAMA,
     "vaultgemma": GEMMA,

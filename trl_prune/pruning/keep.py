@@ -1,7 +1,7 @@
-"""The pruning plan: which units of each axis stay, counted in the dense model.
+"""The pruning plan: the kept units of each axis, as indices into the dense model.
 
 `num_hidden_layers` and `hidden_size` have one list of indices; heads, KV heads, neurons and experts have one list per
-dense layer, all of one length, because importance ranks inside a layer and shapes stay uniform.
+dense layer, all of the same length, because importance ranks units within a layer and shapes stay uniform.
 """
 
 from collections import Counter
@@ -11,57 +11,57 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from trl_prune.errors import InputError
-from trl_prune.pruning.families import AXES, EXPERTS, GROUPS, HEADS, HIDDEN, LAYERS, NEURONS, Family
+from trl_prune.pruning.families import AXES, EXPERTS, HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS, Family
 
 
 Keep = dict[str, list]
-PER_LAYER = (NEURONS, HEADS, GROUPS, EXPERTS)
+# Axes with one list of indices per dense layer.
+PER_LAYER_AXES = (NEURONS, HEADS, KV_HEADS, EXPERTS)
 
 
 def axis_sizes(config: PreTrainedConfig, family: Family) -> dict[str, int]:
-    """Return how many units the model has of each axis that its format can express."""
-    sizes = {axis: getattr(config, family.key(axis, {}), None) for axis in AXES if axis in family.axes}
+    """Return the model's number of units along each axis that its format supports."""
+    sizes = {axis: getattr(config, family.config_key(axis, {}), None) for axis in AXES if axis in family.axes}
     if NEURONS in sizes and sizes[NEURONS] is None:
-        sizes[NEURONS] = 4 * config.hidden_size  # the default of GPT-2, the one family that leaves it open
+        sizes[NEURONS] = 4 * config.hidden_size  # default of GPT-2, the only family that may leave it unset
     return sizes
 
 
 def complete_keep(keep: Mapping[str, list], config: PreTrainedConfig, family: Family) -> Keep:
-    """Check a plan and return it with the list of blocks, and with heads and KV heads both said where one is cut.
+    """Check a plan and add the list of layers, and, if heads or KV heads are cut, the list of the other axis.
 
     Args:
-        keep: the kept indices by axis; an axis left out stays whole.
+        keep: the kept indices by axis; an axis left out is not cut.
         config: the dense model's config.
-        family: its row.
+        family: its row in the family table.
 
     Raises:
-        InputError: an axis that the family does not have, indices that do not fit, lists of unequal lengths, a group
-            of query heads cut unevenly, fewer experts than a token is routed to, or heads and hidden channels that
-            the format ties together.
+        InputError: an axis that the family does not have, indices out of range, lists of unequal lengths, KV groups
+            with different numbers of query heads, fewer experts than a token is routed to, or sizes of heads and
+            hidden channels that the format does not allow together.
     """
     sizes = axis_sizes(config, family)
     for axis in keep:
         check_axis(axis, sizes, config, family)
-    whole = {LAYERS: list(range(sizes[LAYERS]))} | dict(keep)
-    for axis in {LAYERS, HIDDEN} & whole.keys():
-        _check_indices(whole[axis], sizes[axis], f"keep.{axis}")
-    for axis in set(PER_LAYER) & whole.keys():
-        _check_lists(whole[axis], sizes[axis], sizes[LAYERS], f"keep.{axis}")
-    whole |= _whole_groups(whole, sizes)
-    _check_experts(whole, config)
-    _check_tied_axes(whole, sizes, config, family)
-    return whole
+    completed = {LAYERS: list(range(sizes[LAYERS]))} | dict(keep)
+    for axis in {LAYERS, HIDDEN} & completed.keys():
+        _check_indices(completed[axis], sizes[axis], f"keep.{axis}")
+    for axis in set(PER_LAYER_AXES) & completed.keys():
+        _check_lists(completed[axis], sizes[axis], sizes[LAYERS], f"keep.{axis}")
+    completed |= _complete_groups(completed, sizes)
+    _check_experts(completed, config)
+    _check_tied_axes(completed, sizes, config, family)
+    return completed
 
 
 def heads_divide_hidden(config: PreTrainedConfig) -> bool:
-    """Return whether a model's config demands that hidden_size be a multiple of num_attention_heads.
+    """Return whether a model's config requires hidden_size to be a multiple of num_attention_heads.
 
-    Some 50 of transformers' configs do, even where head_dim is a key of its own; they are asked, by a size that is no
-    multiple.
+    About 50 of transformers' configs do, even where head_dim is a separate key; this tries a size that is no multiple.
     """
-    odd = config.num_attention_heads * 8 + 1
+    not_a_multiple = config.num_attention_heads * 8 + 1
     try:
-        type(config).from_dict(config.to_dict() | {config.attribute_map.get(HIDDEN, HIDDEN): odd})
+        type(config).from_dict(config.to_dict() | {config.attribute_map.get(HIDDEN, HIDDEN): not_a_multiple})
     except (StrictDataclassError, ValueError):
         return config.num_attention_heads > 1
     return False
@@ -71,69 +71,74 @@ def check_axis(axis: str, sizes: Mapping[str, int], config: PreTrainedConfig, fa
     """Check that a model has an axis.
 
     Raises:
-        InputError: it does not, with the reason where the family's row gives one.
+        InputError: it does not; with the reason if the family's row gives one.
     """
-    if axis in family.refused:
-        raise InputError(f"{config.model_type} cannot be cut along {axis}: {family.refused[axis]}")
+    if axis in family.unsupported:
+        raise InputError(f"{config.model_type} cannot be cut along {axis}: {family.unsupported[axis]}")
     if axis not in sizes:
         raise InputError(f"keep names the axis {axis!r}; {config.model_type} has {', '.join(sizes)}")
 
 
-def _check_indices(indices: object, size: int, where: str) -> None:
+def _check_indices(indices: object, size: int, path: str) -> None:
     if not isinstance(indices, Sequence) or not len(indices):
-        raise InputError(f"{where} is empty: at least one must stay")
+        raise InputError(f"{path} is empty: at least one unit must be kept")
     if any(not isinstance(index, int) for index in indices):
-        raise InputError(f"{where} is {_shortened(indices)}; wanted: a list of whole numbers")
+        raise InputError(f"{path} is {_shortened(indices)}; wanted: a list of integers")
     if list(indices) != sorted(set(indices)) or indices[0] < 0 or indices[-1] >= size:
-        raise InputError(f"{where} is {_shortened(indices)}; wanted: growing indices without repeats in 0..{size - 1}")
+        raise InputError(
+            f"{path} is {_shortened(indices)}; wanted: increasing indices without repeats in 0..{size - 1}"
+        )
 
 
 def _shortened(indices: Sequence) -> str:
     return str(list(indices)) if len(indices) <= 12 else f"[{', '.join(map(str, indices[:12]))}, ...]"
 
 
-def _check_lists(lists: Sequence, size: int, num_layers: int, where: str) -> None:
+def _check_lists(lists: Sequence, size: int, num_layers: int, path: str) -> None:
     if len(lists) != num_layers or any(not isinstance(indices, Sequence) for indices in lists):
-        raise InputError(
-            f"{where} has {len(lists)} entries; wanted: a list of indices for each of {num_layers} layers"
-        )
+        raise InputError(f"{path} has {len(lists)} entries; wanted: a list of indices for each of {num_layers} layers")
     for layer, indices in enumerate(lists):
-        _check_indices(indices, size, f"{where}[{layer}]")
+        _check_indices(indices, size, f"{path}[{layer}]")
     lengths = sorted({len(indices) for indices in lists})
     if len(lengths) > 1:
-        raise InputError(f"{where} keeps {lengths[0]} to {lengths[-1]} units a layer; every layer must keep as many")
-
-
-def _whole_groups(keep: Keep, sizes: Mapping[str, int]) -> Keep:
-    """Say heads by their KV heads and KV heads by their heads, and check that groups keep equally many heads."""
-    if not {HEADS, GROUPS} & keep.keys() or GROUPS not in sizes:
-        return {}
-    each = sizes[HEADS] // sizes[GROUPS]
-    all_groups = [range(sizes[GROUPS])] * sizes[LAYERS]
-    if HEADS not in keep:
-        heads = [[group * each + place for group in groups for place in range(each)] for groups in keep[GROUPS]]
-        return {HEADS: heads}
-    groups = keep.get(GROUPS, keep[HEADS] if each == 1 else all_groups)
-    for layer, (heads, kept) in enumerate(zip(keep[HEADS], groups, strict=True)):
-        _check_groups(Counter(head // each for head in heads), list(kept), layer)
-    return {GROUPS: [list(kept) for kept in groups]}
-
-
-def _check_groups(heads_of: Counter, groups: list[int], layer: int) -> None:
-    if sorted(heads_of) != groups or len(set(heads_of.values())) > 1:
-        told = ", ".join(f"{heads_of[group]} of group {group}" for group in sorted({*heads_of, *groups}))
         raise InputError(
-            f"keep.{HEADS}[{layer}] has {told} (kept groups: {groups}); every kept KV group must keep equally many "
-            f"query heads and no other group any"
+            f"{path} keeps {lengths[0]} to {lengths[-1]} units per layer; wanted: the same number in each"
+        )
+
+
+def _complete_groups(keep: Keep, sizes: Mapping[str, int]) -> Keep:
+    """Derive heads from KV heads or KV heads from heads, and check that each KV group keeps as many heads."""
+    if not {HEADS, KV_HEADS} & keep.keys() or KV_HEADS not in sizes:
+        return {}
+    group_size = sizes[HEADS] // sizes[KV_HEADS]
+    all_groups = [range(sizes[KV_HEADS])] * sizes[LAYERS]
+    if HEADS not in keep:
+        return {HEADS: [_heads_of_groups(groups, group_size) for groups in keep[KV_HEADS]]}
+    kept_groups = keep.get(KV_HEADS, keep[HEADS] if group_size == 1 else all_groups)
+    for layer, (heads, groups) in enumerate(zip(keep[HEADS], kept_groups, strict=True)):
+        _check_groups(Counter(head // group_size for head in heads), list(groups), layer)
+    return {KV_HEADS: [list(groups) for groups in kept_groups]}
+
+
+def _heads_of_groups(groups: Sequence[int], group_size: int) -> list[int]:
+    return [group * group_size + offset for group in groups for offset in range(group_size)]
+
+
+def _check_groups(head_counts: Counter, groups: list[int], layer: int) -> None:
+    if sorted(head_counts) != groups or len(set(head_counts.values())) > 1:
+        counts = ", ".join(f"{head_counts[group]} of group {group}" for group in sorted({*head_counts, *groups}))
+        raise InputError(
+            f"keep.{HEADS}[{layer}] has {counts} (kept groups: {groups}); every kept KV group must keep the same "
+            f"number of query heads, and every other group none"
         )
 
 
 def _check_experts(keep: Keep, config: PreTrainedConfig) -> None:
     if EXPERTS not in keep:
         return
-    left, routed = len(keep[EXPERTS][0]), config.num_experts_per_tok
-    if left < routed:
-        raise InputError(f"keep.{EXPERTS} leaves {left} experts a layer, and each token is routed to {routed}")
+    kept, routed = len(keep[EXPERTS][0]), config.num_experts_per_tok
+    if kept < routed:
+        raise InputError(f"keep.{EXPERTS} keeps {kept} experts per layer, but each token is routed to {routed}")
 
 
 def _check_tied_axes(keep: Keep, sizes: Mapping[str, int], config: PreTrainedConfig, family: Family) -> None:
@@ -144,41 +149,42 @@ def _check_tied_axes(keep: Keep, sizes: Mapping[str, int], config: PreTrainedCon
     hidden = len(keep[HIDDEN]) if HIDDEN in keep else sizes[HIDDEN]
     if hidden % heads and heads_divide_hidden(config):
         raise InputError(
-            f"transformers wants {config.model_type}'s {HIDDEN} to be a multiple of {HEADS}; {hidden} is none of "
-            f"{heads} (the nearest below: {hidden // heads * heads})"
+            f"transformers requires {config.model_type}'s {HIDDEN} to be a multiple of {HEADS}; {hidden} is not a "
+            f"multiple of {heads} (the nearest below: {hidden // heads * heads})"
         )
-    if not family.head_dim_free and heads * head_dim != hidden:
+    if not family.reads_head_dim and heads * head_dim != hidden:
         raise InputError(
-            f"{config.model_type} has no head_dim of its own, it is {HIDDEN} / {HEADS} = {head_dim}: heads and hidden "
-            f"channels can only go together, and {heads} heads need {heads * head_dim} channels, not {hidden}"
+            f"{config.model_type} has no head_dim key, it uses {HIDDEN} / {HEADS} = {head_dim}: heads and hidden "
+            f"channels can only be cut together, and {heads} heads need {heads * head_dim} channels, not {hidden}"
         )
 
 
 def kept_sizes(keep: Mapping[str, list]) -> dict[str, int]:
-    """Return how many units of each named axis stay."""
-    return {axis: len(lists[0]) if axis in PER_LAYER else len(lists) for axis, lists in keep.items()}
+    """Return the number of kept units of each axis in a plan."""
+    return {axis: len(lists[0]) if axis in PER_LAYER_AXES else len(lists) for axis, lists in keep.items()}
 
 
-def compose_keep(before: Mapping[str, list], now: Mapping[str, list], num_layers: int) -> Keep:
-    """Return a cut of a cut, counted in the dense model.
+def compose_keep(first: Mapping[str, list], second: Mapping[str, list], num_layers: int) -> Keep:
+    """Return two cuts in a row as one plan, indexed in the dense model.
 
-    Layers that the first cut removed need an entry in each per-layer list all the same: the first so many units.
+    Layers that the first cut removed still need an entry in each per-layer list: its first units, as placeholders.
 
     Args:
-        before: the first cut, counted in the dense model.
-        now: the second, counted in what the first left.
-        num_layers: the dense model's layers.
+        first: the first cut, indexed in the dense model.
+        second: the second cut, indexed in the model that the first cut produced.
+        num_layers: number of layers of the dense model.
     """
-    composed = dict(before) | dict(now)
-    for axis in {LAYERS, HIDDEN} & before.keys() & now.keys():
-        composed[axis] = [before[axis][index] for index in now[axis]]
-    layers = before.get(LAYERS, range(num_layers))
-    for axis in set(PER_LAYER) & now.keys():
-        count = len(now[axis][0])
+    composed = dict(first) | dict(second)
+    for axis in {LAYERS, HIDDEN} & first.keys() & second.keys():
+        composed[axis] = [first[axis][index] for index in second[axis]]
+    kept_layers = first.get(LAYERS, range(num_layers))
+    for axis in set(PER_LAYER_AXES) & second.keys():
+        count = len(second[axis][0])
         composed[axis] = [
-            list(before.get(axis, [range(count)] * num_layers)[layer][:count]) for layer in range(num_layers)
+            list(first.get(axis, [range(count)] * num_layers)[layer][:count]) for layer in range(num_layers)
         ]
-        for place, layer in enumerate(layers):
-            kept = now[axis][place]
-            composed[axis][layer] = [before[axis][layer][index] for index in kept] if axis in before else list(kept)
+        for indices, layer in zip(second[axis], kept_layers, strict=True):
+            composed[axis][layer] = (
+                [first[axis][layer][index] for index in indices] if axis in first else list(indices)
+            )
     return composed

@@ -1,18 +1,25 @@
-"""The `dataset` section, and every other place of a recipe that names a dataset."""
+"""The `dataset` section, used wherever a recipe names a dataset."""
+
+from typing import ClassVar
 
 from trl_prune.recipe.section import Count, Section
 
 
 class DatasetSection(Section):
-    """Where rows come from."""
+    """Which rows to read."""
+
+    other_names: ClassVar[dict[str, str]] = {
+        "config": "name", "config_name": "name", "data_files": "path", "limit": "rows", "max_samples": "rows",
+        "num_samples": "rows", "samples": "rows", "subset": "name",
+    }  # fmt: skip
 
     path: str
     """A local JSONL or parquet file, a hub id, or `quickstart`."""
     name: str | None = None
-    """The hub dataset's configuration."""
+    """Configuration of a hub dataset."""
     split: str = "train"
-    """The hub dataset's split."""
+    """Split of a hub dataset."""
     revision: str | None = None
-    """The hub dataset's revision."""
+    """Revision of a hub dataset."""
     rows: Count | None = None
-    """How many rows, drawn with the recipe's seed; all where left out."""
+    """Number of rows, drawn with the recipe's seed; all if left out."""

@@ -1,28 +1,33 @@
 """The `evaluate` section."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from trl_prune.recipe.section import Count, Section
 
 
 class EvaluateSection(Section):
-    """Measurement with lm-eval."""
+    """Evaluation with lm-eval."""
+
+    other_names: ClassVar[dict[str, str]] = {
+        "chat_template": "apply_chat_template", "items": "limit", "num_samples": "limit", "samples": "limit",
+        "task": "tasks",
+    }  # fmt: skip
 
     tasks: list[str] = ["recovery_probes"]
-    """Tasks or groups: ours, lm-eval's, or those in `include_path`."""
+    """Tasks or groups: those shipped here, lm-eval's, or those in `include_path`."""
     models: list[str] | None = None
-    """`dense`, against which the others are held, `pruned` and arms of `recover`; all where left out."""
+    """Models to evaluate: `dense` (the reference, required), `pruned` and arms of `recover`; all if left out."""
     include_path: list[str] = []
-    """Folders with lm-eval task YAML of your own."""
+    """Folders with your own lm-eval task YAML."""
     apply_chat_template: bool | Literal["auto"] = "auto"
-    """Whether prompts go through the chat template, for all models alike; `auto`: when the dense tokenizer has one."""
-    items: Count | None = None
-    """Items of each task, drawn with the recipe's seed; all where left out."""
+    """Whether prompts use the chat template, the same for all models; `auto`: if the dense tokenizer has one."""
+    limit: Count | None = None
+    """Number of items of each task, drawn with the recipe's seed; all if left out."""
     batch_size: Count = 16
-    """Requests at a time."""
+    """Requests per batch."""
     questions: list[str] = [
         "Why does ice float on water?",
         "Give me two tips for sleeping better.",
         "What is 12 plus 30, and how do you know?",
     ]
-    """Open questions whose answers the report shows side by side."""
+    """Open questions; the report shows the answers of all models side by side."""

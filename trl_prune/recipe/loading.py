@@ -7,12 +7,12 @@ import yaml
 from pydantic import ValidationError
 
 from trl_prune.errors import InputError, first_line
-from trl_prune.recipe.messages import _line_of, _sentence
+from trl_prune.recipe.messages import error_sentence, line_of
 from trl_prune.recipe.recipe import Recipe
 
 
 class Loader(yaml.SafeLoader):
-    """YAML that reads `1e-4` as a number, as everyone who writes a learning rate means it; YAML 1.1 wants `1.0e-4`."""
+    """A YAML loader that reads `1e-4` as a number, as YAML 1.2 does; YAML 1.1 requires `1.0e-4`."""
 
 
 Loader.add_implicit_resolver(
@@ -20,32 +20,16 @@ Loader.add_implicit_resolver(
 )
 
 
-def _unshared(value: object) -> object:
-    """Return nested mappings without YAML's sharing, so that an override of one arm leaves the others alone."""
-    if isinstance(value, dict):
-        return {key: _unshared(inner) for key, inner in value.items()}
-    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
-
-
 def load_recipe(path: Path | None, overrides: list[str]) -> Recipe:
-    """Return the recipe of a file with `section.key=value` overrides on top.
+    """Return the recipe of a file with `section.key=value` overrides applied.
 
     Raises:
-        InputError: no such file, bad YAML, an unknown key, a wrong value; the sentence names the place.
+        InputError: no such file, invalid YAML, an unknown key or a wrong value; the sentence names file, line and key.
     """
     text = _read(path) if path else ""
-    try:
-        values = _unshared(yaml.load(text, Loader)) or {}
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise InputError(
-            f"{path}{line} is not YAML: {getattr(error, 'problem', None) or first_line(error)}"
-        ) from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} holds a {type(values).__name__}; wanted: a mapping of sections")
+    values = _parse_yaml(text, path)
     for override in overrides:
-        _override(values, override)
+        _apply_override(values, override)
     return parse_recipe(values, str(path) if path else "the command line", text)
 
 
@@ -57,40 +41,60 @@ def _read(path: Path) -> str:
         raise InputError(f"the recipe {path} cannot be read: {reason}") from error
 
 
-def _override(values: dict, override: str) -> None:
+def _parse_yaml(text: str, path: Path | None) -> dict:
+    try:
+        values = _without_aliases(yaml.load(text, Loader)) or {}
+    except yaml.YAMLError as error:
+        position = getattr(error, "problem_mark", None)
+        line = f" line {position.line + 1}" if position else ""
+        raise InputError(
+            f"{path}{line} is not YAML: {getattr(error, 'problem', None) or first_line(error)}"
+        ) from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds a {type(values).__name__}; wanted: a mapping of sections")
+    return values
+
+
+def _without_aliases(value: object) -> object:
+    """Copy mappings that YAML aliases share, so that an override of one arm leaves the others unchanged."""
+    if isinstance(value, dict):
+        return {key: _without_aliases(inner) for key, inner in value.items()}
+    return [_without_aliases(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _apply_override(values: dict, override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise InputError(f"{override!r} is no override; wanted: section.key=value")
     *sections, last = key.split(".")
-    here = values
     for section in sections:
-        if here.get(section) is None:
-            here[section] = {}
-        here = here[section]
-        if not isinstance(here, dict):
+        if values.get(section) is None:
+            values[section] = {}
+        values = values[section]
+        if not isinstance(values, dict):
             raise InputError(f"{override!r}: {section} is a value, not a section")
     try:
-        here[last] = yaml.load(value, Loader)
+        values[last] = yaml.load(value, Loader)
     except yaml.YAMLError as error:
         raise InputError(f"{override!r}: {value!r} is not YAML") from error
 
 
 def parse_recipe(values: dict, source: str, text: str = "") -> Recipe:
-    """Return the recipe that the values give.
+    """Validate a recipe given as nested mappings.
 
     Args:
-        values: the recipe as nested mappings.
-        source: where they come from, for errors.
+        values: the recipe.
+        source: what the values were read from, for errors.
         text: the YAML they were read from, for line numbers.
 
     Raises:
-        InputError: one sentence about the first fault.
+        InputError: one sentence about the first invalid key.
     """
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        # An unknown key is told before a missing one: it is usually the missing one misspelt.
-        fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-        line = _line_of(text, fault["loc"])
+        # An unknown key is reported before a missing one: it is usually the missing one misspelt.
+        first = min(error.errors(), key=lambda details: details["type"] != "extra_forbidden")
+        line = line_of(text, first["loc"])
         place = f"{source}{f' line {line}' if line else ''}"
-        raise InputError(f"{place}: {_sentence(fault)}") from error
+        raise InputError(f"{place}: {error_sentence(first)}") from error

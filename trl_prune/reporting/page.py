@@ -1,21 +1,51 @@
-"""Render the report's pages, HTML and Markdown, from a run's results."""
+"""Draw the figures of a run's panels and render the report's pages, HTML and Markdown."""
 
 import base64
-import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
 from trl_prune.evaluation.recovery import Estimate
+from trl_prune.reporting.plots.style import DPI
 from trl_prune.reporting.results import RunResults
-from trl_prune.runs.context import Run
+from trl_prune.runs.stage import Panel, Stage
 
 
 PAGES = ("report.html", "report.md")
 
 
-def render(page: str, facts: dict) -> str:
-    """Return a page from its template."""
+def available_panels(results: RunResults, stages: Sequence[Stage]) -> list[Panel]:
+    """Return the panels that the run has results for: those of the last stage first, as they matter most."""
+    return [panel for stage in reversed(stages) for panel in stage.panels if panel.is_available(results)]
+
+
+def write_report(results: RunResults, stages: Sequence[Stage], folder: Path) -> dict[str, str]:
+    """Write the figures into a folder, and return the text of each page.
+
+    Args:
+        results: the run's results.
+        stages: the stages whose panels are shown.
+        folder: the report's folder.
+    """
+    panels = available_panels(results, stages)
+    for panel in panels:
+        if panel.draw is not None:
+            panel.draw(results).savefig(folder / f"{panel.name}.png", dpi=DPI, bbox_inches="tight")
+    figures = [panel.name for panel in panels if panel.draw is not None]
+    values = {
+        "results": results,
+        "panels": panels,
+        "embedded": {name: _data_url(folder / f"{name}.png") for name in figures},
+    }
+    return {page: _render(page, values) for page in PAGES}
+
+
+def _data_url(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _render(page: str, values: dict) -> str:
     environment = Environment(
         loader=PackageLoader("trl_prune", "reporting/templates"),
         autoescape=page.endswith("html"),
@@ -23,7 +53,7 @@ def render(page: str, facts: dict) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "plain": plain, "cell": cell}
-    return environment.get_template(f"{page}.j2").render(facts)
+    return environment.get_template(f"{page}.j2").render(values)
 
 
 def percent(estimate: Estimate | None) -> str:
@@ -37,56 +67,5 @@ def plain(estimate: Estimate | None) -> str:
 
 
 def cell(text: str) -> str:
-    """Return text that stays inside a Markdown table's cell."""
+    """Return text on one line, without what would end the cell of a Markdown table."""
     return " ".join(str(text).split()).replace("|", "\\|")
-
-
-def page_facts(run: Run, results: RunResults, pictures: dict[str, str], folder: Path) -> dict:
-    """Return all that the page templates show."""
-    notes = run.folder.notes()
-    return {
-        "recipe": run.recipe,
-        "root": run.root,
-        "notes": notes,
-        "results": results,
-        "pictures": pictures,
-        "embedded": {name: _embedded(folder / name) for name in pictures},
-        "examples": examples(results.rewritten_rows, run.recipe.report.examples),
-        "arms": {name: run.folder.result("recover", name) for name in run.recipe.recover},
-        "seconds": seconds(run),
-    }
-
-
-def _embedded(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def examples(rows: list[dict], count: int) -> list[dict]:
-    """Return rewritten rows to show: of each verdict some, accepted ones first."""
-    by_verdict: dict[str, list[dict]] = {}
-    for row in rows:
-        by_verdict.setdefault(row["verdict"], []).append(row)
-    accepted = by_verdict.pop("accepted", [])
-    others = [row for group in zip(*by_verdict.values(), strict=False) for row in group]
-    half = (count + 1) // 2
-    return [_example(row) for row in accepted[:half] + others[: count - half]]
-
-
-def _example(row: dict) -> dict:
-    turns = row.get("prompt") or row["messages"][:-1]
-    prompt = turns if isinstance(turns, str) else turns[-1]["content"]
-    return {
-        "prompt": prompt,
-        "reference": row["reference_answer"],
-        "answer": row["rewrite"],
-        "verdict": row["verdict"],
-    }
-
-
-def seconds(run: Run) -> dict[str, float]:
-    """Return how long each finished stage took."""
-    told = {}
-    for path in sorted(run.folder.path.glob("*/**/timing.json")):
-        name = " ".join(path.relative_to(run.folder.path).parts[:-1])
-        told[name] = json.loads(path.read_text()).get("seconds", 0.0)
-    return told

@@ -1,23 +1,34 @@
-"""What a finished run found, gathered from its results for tables, plots and pages."""
+"""The results of a run, read from its folder for figures, tables and pages."""
 
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import combinations
 
 from trl_prune.evaluation.efficiency import Size
-from trl_prune.evaluation.recovery import Recovery, Scores, TaskScore, paired_difference, recovery, subset
+from trl_prune.evaluation.recovery import (
+    Estimate,
+    Recovery,
+    Scores,
+    TaskScore,
+    paired_difference,
+    recovery,
+    subset,
+)
 from trl_prune.pruning.importance.layers import LayerScores
+from trl_prune.runs.artifacts import Result
 from trl_prune.runs.context import Run
-from trl_prune.stages.evaluate import read_scores
+from trl_prune.runs.evaluation import read_scores
 
 
-# Groups of tasks that the tables keep apart; those without tasks are left out.
-ALL, TRAINED, HELD_OUT = "all tasks", "capabilities with training rows", "capabilities without training rows"
+# Groups of tasks that the tables separate; groups without tasks are left out.
+ALL_TASKS = "all tasks"
+TRAINED, HELD_OUT = "capabilities with training rows", "capabilities without training rows"
 
 
 @dataclass(frozen=True)
 class RecoveryRow:
-    """One model's line in the recovery table."""
+    """One row of the recovery table: a model over a group of tasks."""
 
     group: str
     model: str
@@ -25,7 +36,7 @@ class RecoveryRow:
 
 
 class RunResults:
-    """A run folder's results, read once."""
+    """The results of a run; what the run has not done yet is empty or None."""
 
     def __init__(self, run: Run):
         self.run = run
@@ -33,56 +44,56 @@ class RunResults:
 
     @cached_property
     def scores(self) -> dict[str, dict[str, TaskScore]]:
-        """Per model, per task, the score with its items."""
+        """The scores with their items, by model and task."""
         return {name: self._scores(name) for name in self.run.recipe.evaluated if self.folder.result("evaluate", name)}
 
     def _scores(self, model: str) -> dict[str, TaskScore]:
-        tasks = self.folder.needed("evaluate", model).metrics
+        tasks = self.folder.require("evaluate", model).metrics
         return read_scores(self.folder.stage_dir("evaluate", model), list(tasks))
 
     @property
     def groups(self) -> dict[str, list[str]]:
-        """The groups of tasks, by name to tasks."""
+        """The names of the tasks in each group."""
         dense: Scores = self.scores.get("dense", {})
-        told = {ALL: list(dense), TRAINED: list(subset(dense, True)), HELD_OUT: list(subset(dense, False))}
-        return {name: tasks for name, tasks in told.items() if tasks}
+        groups = {ALL_TASKS: list(dense), TRAINED: list(subset(dense, True)), HELD_OUT: list(subset(dense, False))}
+        return {name: tasks for name, tasks in groups.items() if tasks}
 
     @cached_property
-    def lines(self) -> list[RecoveryRow]:
+    def rows(self) -> list[RecoveryRow]:
         """The recovery table: every model over every group of tasks."""
-        lines = []
+        rows = []
         for group, tasks in self.groups.items():
-            part = {name: {task: scores[task] for task in tasks} for name, scores in self.scores.items()}
-            lines += [
-                RecoveryRow(group, name, recovery(scores, part["dense"], part.get("pruned"), self.run.recipe.seed))
-                for name, scores in part.items()
+            scores = {name: {task: by_task[task] for task in tasks} for name, by_task in self.scores.items()}
+            dense, pruned = scores["dense"], scores.get("pruned")
+            rows += [
+                RecoveryRow(group, name, recovery(by_task, dense, pruned, self.run.recipe.seed))
+                for name, by_task in scores.items()
             ]
-        return lines
+        return rows
 
     @cached_property
     def differences(self) -> list[dict]:
-        """Paired differences between every two arms, over every group of tasks."""
+        """The paired differences between every two arms, over every group of tasks."""
         arms = [name for name in self.scores if name not in ("dense", "pruned")]
-        pairs = [(one, other) for number, other in enumerate(arms) for one in arms[number + 1 :]]
+        pairs = [(later, earlier) for earlier, later in combinations(arms, 2)]
         return [
             {"group": group, "one": one, "other": other} | asdict(self._difference(one, other, tasks))
             for group, tasks in self.groups.items()
             for one, other in pairs
         ]
 
-    def _difference(self, one: str, other: str, tasks: list[str]) -> object:
-        scores = [{task: self.scores[name][task] for task in tasks} for name in (one, other)]
-        return paired_difference(*scores)
+    def _difference(self, one: str, other: str, tasks: list[str]) -> Estimate:
+        return paired_difference(*({task: self.scores[name][task] for task in tasks} for name in (one, other)))
 
     @cached_property
     def layer_scores(self) -> LayerScores | None:
-        """The block scores, where the run has them."""
-        has = self.folder.result("score") is not None
-        return LayerScores.load(self.folder.output("score", "scores")) if has else None
+        """The scores of the blocks."""
+        has_scores = self.folder.result("score") is not None
+        return LayerScores.load(self.folder.output("score", "scores")) if has_scores else None
 
     @property
     def search(self) -> dict | None:
-        """The search's candidates and how stable their ranking was, where the run has them."""
+        """The search's candidates, and how stable their ranking was."""
         result = self.folder.result("search")
         return result.metrics if result else None
 
@@ -94,7 +105,7 @@ class RunResults:
 
     @property
     def cut(self) -> str:
-        """What went, by axis, by what, and what was repaired."""
+        """The sizes of each cut axis, the removed blocks, how they were chosen, and the repairs."""
         result = self.folder.result("prune")
         if result is None:
             return ""
@@ -102,7 +113,7 @@ class RunResults:
         removed = [f"removed blocks {self.removed}"] if self.removed else []
         by = "by hand" if self.run.recipe.prune.keep else f"blocks by {self.run.recipe.prune.by}"
         repairs = [f"repaired: {record['repair']}" for record in result.metrics["repairs"]]
-        return "; ".join([", ".join(axes) or "nothing went", *removed, by, *repairs])
+        return "; ".join([", ".join(axes) or "nothing removed", *removed, by, *repairs])
 
     @property
     def sizes(self) -> dict[str, Size]:
@@ -112,38 +123,74 @@ class RunResults:
 
     @property
     def speeds(self) -> dict[str, dict[str, float]]:
-        """Measured tokens per second of the dense and the pruned model."""
+        """The measured tokens per second of the dense and the pruned model."""
+        paths = {name: self.folder.stage_dir("evaluate", name) / "timing.json" for name in ("dense", "pruned")}
         return {
-            name: json.loads((self.folder.stage_dir("evaluate", name) / "timing.json").read_text())[
-                "tokens_per_second"
-            ]
-            for name in ("dense", "pruned")
+            name: json.loads(path.read_text())["tokens_per_second"]
+            for name, path in paths.items()
             if name in self.scores
         }
 
     @property
+    def arms(self) -> dict[str, Result]:
+        """The results of the trained arms."""
+        results = {name: self.folder.result("recover", name) for name in self.run.recipe.recover}
+        return {name: result for name, result in results.items() if result}
+
+    @property
     def logs(self) -> dict[str, list[dict]]:
-        """Per arm, the logged losses."""
-        arms = [name for name in self.run.recipe.recover if self.folder.result("recover", name)]
-        return {name: json.loads(self.folder.output("recover", "log", name).read_text()) for name in arms}
+        """The logged losses of the trained arms."""
+        return {name: json.loads(self.folder.output("recover", "log", name).read_text()) for name in self.arms}
 
     @property
     def acceptance(self) -> dict[str, dict]:
-        """Per capability, the share of rows rewritten and why others were not."""
+        """For each capability, the share of rewritten rows and the number of each verdict."""
         result = self.folder.result("rewrite")
         return result.metrics["acceptance"] if result else {}
 
     @property
     def rewritten_rows(self) -> list[dict]:
-        """The rewritten dataset's rows."""
+        """The rows of the rewritten dataset."""
         if self.folder.result("rewrite") is None:
             return []
         lines = self.folder.output("rewrite", "rows").read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines if line]
 
     @property
+    def rewriting_examples(self) -> list[dict]:
+        """Rewritten rows to show, `{prompt, reference, answer, verdict}`: accepted ones first, then rejected ones."""
+        by_verdict: dict[str, list[dict]] = {}
+        for row in self.rewritten_rows:
+            by_verdict.setdefault(row["verdict"], []).append(row)
+        count = self.run.recipe.report.examples
+        accepted = by_verdict.pop("accepted", [])[: (count + 1) // 2]
+        rejected = [row for group in zip(*by_verdict.values(), strict=False) for row in group]
+        return [_example(row) for row in accepted + rejected[: count // 2]]
+
+    @property
     def answers(self) -> dict[str, dict[str, str]]:
-        """Per open question, every model's answer."""
-        told = {name: json.loads(self.folder.output("evaluate", "answers", name).read_text()) for name in self.scores}
-        questions = next(iter(told.values()), {})
-        return {question: {name: answers[question] for name, answers in told.items()} for question in questions}
+        """Every model's answer to each open question."""
+        by_model = {
+            name: json.loads(self.folder.output("evaluate", "answers", name).read_text()) for name in self.scores
+        }
+        questions = next(iter(by_model.values()), {})
+        return {question: {name: answers[question] for name, answers in by_model.items()} for question in questions}
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """The duration of each finished stage."""
+        seconds = {}
+        for path in sorted(self.folder.path.glob("*/**/timing.json")):
+            name = " ".join(path.relative_to(self.folder.path).parts[:-1])
+            seconds[name] = json.loads(path.read_text()).get("seconds", 0.0)
+        return seconds
+
+
+def _example(row: dict) -> dict:
+    prompt = row.get("prompt") or row["messages"][:-1]
+    return {
+        "prompt": prompt if isinstance(prompt, str) else prompt[-1]["content"],
+        "reference": row["reference_answer"],
+        "answer": row["rewrite"],
+        "verdict": row["verdict"],
+    }

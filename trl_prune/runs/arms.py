@@ -1,25 +1,79 @@
-"""What an arm of `recover` learns from, for the stages that need to know it."""
+"""What an arm trains on and with: its rows, its training arguments, and the training itself."""
+
+from pathlib import Path
 
 from datasets import Dataset
 
+from trl_prune.data.reading import read_dataset
+from trl_prune.errors import InputError
 from trl_prune.recipe import ArmSection
 from trl_prune.runs.context import Run
-from trl_prune.data.reading import read_dataset
+from trl_prune.trainers.arms.checks import check_arm
+from trl_prune.trainers.arms.distributed import train_distributed
+from trl_prune.trainers.arms.settings import ArmSettings
+from trl_prune.trainers.arms.training import TrainingResult, train_arm
+
+
+CHECKPOINTS = "checkpoints"
 
 
 def arm_rows(run: Run, arm: ArmSection) -> Dataset:
-    """Return the rows an arm trains on."""
+    """Return the rows that an arm trains on."""
     return read_dataset(str(run.folder.output("rewrite", "rows"))) if arm.data == "rewritten" else run.dataset
 
 
 def rows_hash(run: Run, data: str) -> str:
-    """Return the hash by which the rows of one kind of data are named as an input."""
+    """Return the hash of an arm's rows, given its `data`."""
     return run.folder.result_hash("rewrite") if data == "rewritten" else run.dataset_fingerprint
 
 
-def training_args(run: Run, arm: ArmSection) -> dict:
-    """Return TRL's arguments of an arm, but for the arithmetic, which a dry run does not settle."""
-    told = {"use_cpu": run.device == "cpu", "seed": run.recipe.seed}
+def training_args(run: Run, arm: ArmSection, dtype: str) -> dict:
+    """Return the arguments of an arm's training config.
+
+    Args:
+        run: the run.
+        arm: the arm; its `args` override ours.
+        dtype: the dtype to train in; `run.dtype`, or before that is chosen, the recipe's.
+    """
+    args = {"use_cpu": run.device == "cpu", "seed": run.recipe.seed, "bf16": dtype == "bfloat16"}
     if arm.data == "text":
-        told["completion_only_loss"] = False
-    return told | arm.args
+        args["completion_only_loss"] = False
+    return args | arm.args
+
+
+def check_training(run: Run, arm: ArmSection, key: str) -> None:
+    """Check an arm's arguments against TRL's and peft's, before the dtype is chosen.
+
+    Args:
+        run: the run.
+        arm: the arm.
+        key: its key in the recipe, for the error.
+
+    Raises:
+        InputError: an unknown argument or a value that TRL or peft refuses.
+    """
+    try:
+        args = training_args(run, arm, run.recipe.dtype)
+        check_arm(args, arm.peft, arm.method, run.config.num_hidden_layers)
+    except InputError as error:
+        raise InputError(f"{key}.{error}") from error
+
+
+def arm_settings(run: Run, arm: ArmSection, student: Path, folder: Path) -> ArmSettings:
+    """Return an arm as the trainers take it; its checkpoints go below a folder."""
+    return ArmSettings(
+        student=student,
+        output_dir=folder / CHECKPOINTS,
+        args=training_args(run, arm, run.dtype),
+        peft=arm.peft,
+        tokens=arm.tokens,
+        method=arm.method,
+        teacher=run.teacher_dir if arm.method == "kd" else None,
+    )
+
+
+def train(run: Run, settings: ArmSettings, rows: Dataset, target: Path) -> TrainingResult:
+    """Train an arm in this process, or with `accelerate launch` if the run has several, and write the model."""
+    if run.launch is None:
+        return train_arm(settings, rows, target)
+    return train_distributed(settings, rows, target, run.launch)

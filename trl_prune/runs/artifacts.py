@@ -1,8 +1,8 @@
-"""The run folder: whose it is, who is in it, and what each stage left there.
+"""The run folder: which run it holds, the lock on it, and what each stage wrote there.
 
-A stage's folder holds `result.json`, written last. It says which inputs and settings the outputs came from, so a stage
-whose result still fits is skipped. A stage that was cut off left `pending.json` with the same words and is gone on
-with; anything else found in its folder is of another recipe and is cleared.
+A stage's folder holds `result.json`, which is written last. It names the inputs and settings that the outputs come
+from; a stage whose result still matches them is skipped. An interrupted stage left `pending.json` with the same
+content and is resumed; anything else in its folder comes from another recipe and is deleted.
 """
 
 import hashlib
@@ -16,26 +16,24 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from trl_prune.checkpoints import file_hash
-from trl_prune.checkpoints import fingerprint
-from trl_prune.checkpoints import write_json
+from trl_prune.checkpoints import file_hash, fingerprint, write_json
 from trl_prune.errors import InputError
 
 
-MARKER, LOCK, RESULT, PENDING, TIMING = "run.json", ".lock", "result.json", "pending.json", "timing.json"
+NOTES, LOCK, RESULT, PENDING, TIMING = "run.json", ".lock", "result.json", "pending.json", "timing.json"
 logger = logging.getLogger("trl_prune")
 
 
 @dataclass(frozen=True)
 class StageOutput:
-    """What a stage hands back.
+    """What a stage returns when it is done.
 
     Attributes:
         outputs: names to paths, relative to the stage's folder.
-        metrics: numbers and tables that follow from inputs and settings alone.
+        metrics: numbers and tables that depend on inputs and settings alone.
         timing: what depends on the machine.
-        volatile: names of outputs whose bytes depend on the machine (a page that shows measured speed); they get no
-            fingerprint, so that a broken and resumed run ends with the results of an unbroken one.
+        volatile: names of outputs whose bytes depend on the machine (a page with measured speeds); they get no
+            fingerprint, so that an interrupted and resumed run ends with the results of an uninterrupted one.
     """
 
     outputs: dict[str, str] = field(default_factory=dict)
@@ -46,7 +44,7 @@ class StageOutput:
 
 @dataclass(frozen=True)
 class Result:
-    """What `result.json` holds."""
+    """The content of `result.json`."""
 
     stage: str
     inputs: dict[str, str]
@@ -66,20 +64,20 @@ def config_hash(settings: object) -> str:
 
 
 class RunFolder:
-    """A folder that one run owns."""
+    """The folder of one run."""
 
     def __init__(self, path: Path):
         self.path = path
 
     @contextmanager
-    def held(self, model: str) -> Iterator["RunFolder"]:
-        """Hold the folder for a run on a model, making it where there is none.
+    def lock(self, model: str) -> Iterator["RunFolder"]:
+        """Create the folder for a run on a model, or open an earlier run of it, and lock it for this process.
 
         Raises:
-            InputError: it holds something else or another model's run, or another process is in it.
+            InputError: it holds something else or another model's run, or another process uses it.
         """
         self.check(model)
-        self._make()
+        self._create()
         lock = FileLock(self.path / LOCK)
         try:
             lock.acquire(timeout=0)
@@ -93,14 +91,14 @@ class RunFolder:
         finally:
             lock.release()
 
-    def _make(self) -> None:
+    def _create(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"the output folder {self.path} cannot be made: {error.strerror}") from error
 
     def check(self, model: str) -> None:
-        """Check that the folder is free for, or already holds, a run on a model.
+        """Check that the folder is empty or holds a run on a model.
 
         Raises:
             InputError: it is a file, holds something else, or holds another model's run.
@@ -109,90 +107,91 @@ class RunFolder:
             raise InputError(f"the output folder {self.path} is a file")
         if not self.path.is_dir() or not any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             return
-        held = self.notes().get("model")
-        if held is None:
+        noted = self.notes().get("model")
+        if noted is None:
             raise InputError(f"the output folder {self.path} is not empty and no trl-prune run; name a new one")
-        if held != model:
+        if noted != model:
             raise InputError(
-                f"the output folder {self.path} holds a run of model {held!r}, not {model!r}; name another"
+                f"the output folder {self.path} holds a run of model {noted!r}, not {model!r}; name another"
             )
 
     def notes(self) -> dict:
-        """Return what was resolved once for the whole run."""
-        marker = self.path / MARKER
-        return _read_json(marker) if marker.is_file() else {}
+        """Return what was resolved once for the whole run: model, commits, dtype."""
+        path = self.path / NOTES
+        return _read_json(path) if path.is_file() else {}
 
-    def note(self, **facts: object) -> None:
-        """Add to what was resolved once for the whole run."""
+    def note(self, **values: object) -> None:
+        """Add to the notes."""
         notes = self.notes()
-        if notes | facts != notes:
-            write_json(self.path / MARKER, notes | facts)
+        if notes | values != notes:
+            write_json(self.path / NOTES, notes | values)
 
-    def stage_dir(self, stage: str, unit: str = "") -> Path:
-        """Return a stage's folder, or that of one unit (an arm, a model) of it."""
-        return self.path / stage / unit if unit else self.path / stage
+    def stage_dir(self, stage: str, part: str = "") -> Path:
+        """Return the folder of a stage, or of one part of it (an arm, a model)."""
+        return self.path / stage / part if part else self.path / stage
 
-    def result(self, stage: str, unit: str = "") -> Result | None:
-        """Return a stage's result, or None where it has none yet."""
-        path = self.stage_dir(stage, unit) / RESULT
+    def result(self, stage: str, part: str = "") -> Result | None:
+        """Return a stage's result, or None if there is none yet."""
+        path = self.stage_dir(stage, part) / RESULT
         return Result(**_read_json(path)) if path.is_file() else None
 
-    def needed(self, stage: str, unit: str = "") -> Result:
+    def require(self, stage: str, part: str = "") -> Result:
         """Return a stage's result.
 
         Raises:
-            InputError: it has none yet.
+            InputError: there is none yet.
         """
-        result = self.result(stage, unit)
+        result = self.result(stage, part)
         if result is None:
             raise InputError(
-                f"{self.stage_dir(stage, unit)} has no result yet: run `trl-prune {verb(stage)}` first, or `run`"
+                f"{self.stage_dir(stage, part)} has no result yet: run `trl-prune {verb(stage)}` first, or leave out "
+                "--only"
             )
         return result
 
-    def result_hash(self, stage: str, unit: str = "") -> str:
+    def result_hash(self, stage: str, part: str = "") -> str:
         """Return the hash by which later stages name a result as their input."""
-        self.needed(stage, unit)
-        return file_hash(self.stage_dir(stage, unit) / RESULT)[:16]
+        self.require(stage, part)
+        return file_hash(self.stage_dir(stage, part) / RESULT)[:16]
 
-    def output(self, stage: str, name: str, unit: str = "") -> Path:
+    def output(self, stage: str, name: str, part: str = "") -> Path:
         """Return the path of a stage's output."""
-        return self.stage_dir(stage, unit) / self.needed(stage, unit).outputs[name]["path"]
+        return self.stage_dir(stage, part) / self.require(stage, part).outputs[name]["path"]
 
-    def is_done(self, stage: str, unit: str, inputs: dict[str, str], settings: object) -> bool:
-        """Return whether a result is there that fits inputs and settings, its outputs in place."""
-        result = self.result(stage, unit)
-        fits = result is not None and result.inputs == inputs and result.config_hash == config_hash(settings)
-        folder = self.stage_dir(stage, unit)
-        return fits and all((folder / told["path"]).exists() for told in result.outputs.values())
+    def is_done(self, stage: str, part: str, inputs: dict[str, str], settings: object) -> bool:
+        """Return whether there is a result for these inputs and settings, and all its outputs exist."""
+        result = self.result(stage, part)
+        matches = result is not None and result.inputs == inputs and result.config_hash == config_hash(settings)
+        folder = self.stage_dir(stage, part)
+        return matches and all((folder / output["path"]).exists() for output in result.outputs.values())
 
-    def begin(self, stage: str, unit: str, inputs: dict[str, str], settings: object) -> Path:
-        """Return a stage's folder ready for work: with what the same work left unfinished, or empty."""
-        folder = self.stage_dir(stage, unit)
-        told = {"inputs": inputs, "config_hash": config_hash(settings)}
-        pending = folder / PENDING
-        if not (pending.is_file() and json.loads(pending.read_text()) == told):
+    def begin(self, stage: str, part: str, inputs: dict[str, str], settings: object) -> Path:
+        """Return a stage's folder: with what an interrupted attempt at the same work left there, or empty."""
+        folder = self.stage_dir(stage, part)
+        pending = {"inputs": inputs, "config_hash": config_hash(settings)}
+        path = folder / PENDING
+        if not (path.is_file() and json.loads(path.read_text()) == pending):
             self._clear(folder)
-            write_json(pending, told)
+            write_json(path, pending)
         return folder
 
     def _clear(self, folder: Path) -> None:
         if folder.exists():
-            logger.info("%s is of other inputs or settings and is done anew", folder)
+            logger.info("%s has other inputs or settings and is redone", folder)
             (folder / RESULT).unlink(missing_ok=True)  # first, so that a kill in the middle leaves no result behind
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
 
-    def finish(self, stage: str, unit: str, outcome: StageOutput) -> None:
+    def finish(self, stage: str, part: str, output: StageOutput) -> None:
         """Write a stage's result, last and atomically."""
-        folder = self.stage_dir(stage, unit)
-        told = json.loads((folder / PENDING).read_text())
+        folder = self.stage_dir(stage, part)
+        pending = json.loads((folder / PENDING).read_text())
         outputs = {
-            name: {"path": path, "fingerprint": None if name in outcome.volatile else _fingerprint(folder / path)}
-            for name, path in outcome.outputs.items()
+            name: {"path": path, "fingerprint": None if name in output.volatile else _fingerprint(folder / path)}
+            for name, path in output.outputs.items()
         }
-        result = Result(stage, told["inputs"], told["config_hash"], outputs, outcome.metrics)
-        write_json(folder / TIMING, outcome.timing)
+        result = Result(stage, pending["inputs"], pending["config_hash"], outputs, output.metrics)
+        write_json(folder / TIMING, output.timing)
         write_json(folder / RESULT, asdict(result))
         (folder / PENDING).unlink()
 

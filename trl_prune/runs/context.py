@@ -1,53 +1,68 @@
-"""What the stages of one run share: the recipe, the folder, and what was resolved once."""
+"""A run: its recipe, its folder, and what is resolved once for all stages."""
 
 import random
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from datasets import Dataset
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from trl_prune.runs.artifacts import RunFolder, config_hash
-from trl_prune.checkpoints import PROVENANCE, dense_root, read_provenance
-from trl_prune.checkpoints import best_device, load_config, load_model, load_tokenizer
-from trl_prune.checkpoints import fingerprint
-from trl_prune.checkpoints import hub_commit, locate, tensor_files
-from trl_prune.recipe import DatasetSection
-from trl_prune.recipe import Recipe
-from trl_prune.data.reading import dataset_commit, read_dataset
-from trl_prune.data.formats import format_of
+from trl_prune.checkpoints import (
+    PROVENANCE,
+    best_device,
+    dense_root,
+    fingerprint,
+    hub_commit,
+    load_config,
+    load_model,
+    load_tokenizer,
+    locate,
+    read_provenance,
+    tensor_files,
+)
 from trl_prune.data.batches import sample
+from trl_prune.data.formats import format_of
+from trl_prune.data.reading import dataset_commit, read_dataset
 from trl_prune.data.starter import starter_rows
 from trl_prune.errors import InputError
 from trl_prune.evaluation.efficiency import Size, faster_dtype, measure_size
-from trl_prune.pruning.sizes.budget import Costs
+from trl_prune.evaluation.harness import EvaluationTasks, content_hash, load_tasks
 from trl_prune.pruning.keep import Keep
+from trl_prune.pruning.sizes.budget import Costs
 from trl_prune.pruning.surgery.cut import meta_model
+from trl_prune.recipe import DatasetSection, Recipe
+from trl_prune.runs.artifacts import RunFolder, config_hash
 from trl_prune.smollm2 import smollm2
 from trl_prune.trainers.launching import Launch
 
 
+if TYPE_CHECKING:
+    from trl_prune.runs.stage import Stage
+
 QUICKSTART = "quickstart"
+ROWS_PER_HASH_BLOCK = 1000
 
 
 class Run:
-    """A recipe at work in its folder."""
+    """A recipe, its run folder, and the models, tokenizer and datasets that it names.
 
-    def __init__(self, recipe: Recipe, launch: Launch | None = None):
-        """Set a recipe to work.
+    Attributes:
+        recipe: the recipe.
+        launch: how several processes are started; None for a single process.
+        stages: all stages of the pipeline, in order, for the report.
+        folder: the run folder.
+    """
 
-        Args:
-            recipe: what is to be done.
-            launch: how training starts, where it takes several processes.
-        """
-        self.recipe, self.launch = recipe, launch
+    def __init__(self, recipe: Recipe, launch: Launch | None = None, stages: "tuple[Stage, ...]" = ()):
+        self.recipe, self.launch, self.stages = recipe, launch, stages
         self._sizes: dict[str, Size] = {}
         self.folder = RunFolder(Path(recipe.output).expanduser())
 
     @cached_property
     def dense_dir(self) -> Path:
-        """The dense model's checkpoint folder; a hub id keeps the commit it had when the run began."""
+        """The dense model's checkpoint folder; a hub id keeps the commit that it had when the run started."""
         if self.recipe.model == QUICKSTART:
             return smollm2()
         revision = self.recipe.revision or self.folder.notes().get("commit")
@@ -61,49 +76,52 @@ class Run:
     @cached_property
     def root(self) -> dict:
         """The `dense` entry of every checkpoint's provenance."""
-        return dense_root(
-            self.dense_dir, str(self.dense_dir) if self.recipe.model == QUICKSTART else self.recipe.model
-        )
+        name = str(self.dense_dir) if self.recipe.model == QUICKSTART else self.recipe.model
+        return dense_root(self.dense_dir, name)
 
     @cached_property
     def teacher_dir(self) -> Path:
-        """Whose answers the student learns: the dense model's, or its root's where it was itself cut from another.
+        """The teacher's checkpoint folder: the dense model, or its own root if it was pruned from another model.
 
-        Cutting a cut recovers best under the first teacher (2407.14679: 15B teaches the 4B that was cut from 8B).
+        Of several pruning stages the first model is the best teacher of all (2407.14679: the 15B model teaches the 4B
+        model that was pruned from the 8B one).
+
+        Raises:
+            InputError: the root that the provenance names cannot be found.
         """
         if read_provenance(self.dense_dir) is None:
             return self.dense_dir
         try:
             return locate(self.root["path"], self.root["commit"])
         except InputError as error:
-            raise InputError(f"the model's {PROVENANCE} names its root, which teaches: {error}") from error
+            raise InputError(f"the model's {PROVENANCE} names its root, the teacher: {error}") from error
 
     @cached_property
     def teacher_fingerprint(self) -> str:
-        """Changes when the teacher does."""
+        """A hash that changes when the teacher's checkpoint does."""
         return fingerprint(self.teacher_dir)
 
     def load_teacher(self) -> PreTrainedModel:
-        """Return the teacher, in eval mode, in the run's arithmetic."""
+        """Return the teacher, in eval mode and the run's dtype."""
         return load_model(self.teacher_dir, self.dtype, self.device)
 
     @cached_property
     def dense_fingerprint(self) -> str:
-        """Changes when the dense checkpoint does."""
+        """A hash that changes when the dense checkpoint does."""
         return fingerprint(self.dense_dir)
 
     @cached_property
     def dense_bytes(self) -> int:
-        """The dense checkpoint's weights on disk, in bytes."""
+        """The size of the dense checkpoint's weights on disk, in bytes."""
         return sum(path.stat().st_size for path in set(tensor_files(self.dense_dir).values()))
 
     @cached_property
     def costs(self) -> Costs:
-        """What models cut from the dense one cost."""
+        """Parameters and bytes of models pruned from the dense one."""
         return Costs.of(self.config, self.dense_dir)
 
     def size(self, keep: Keep | None = None) -> Size:
-        """Return the size of the dense model, or of what a cut leaves of it; counted once for each cut."""
+        """Return the size of the dense model, or of the pruned one for a plan; each is counted once."""
         name = str(keep)
         if name not in self._sizes:
             self._sizes[name] = measure_size(meta_model(self.config, keep))
@@ -111,29 +129,28 @@ class Run:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The dense model's tokenizer, which all later models share."""
+        """The dense model's tokenizer, which all other models share."""
         return load_tokenizer(self.dense_dir)
 
     @property
     def device(self) -> str:
-        """Where models run."""
+        """The device that models run on."""
         return best_device()
 
     @cached_property
     def dtype(self) -> str:
-        """The arithmetic of all stages, the same after a resume as before."""
+        """The dtype of all stages, which a resumed run does not choose again."""
         if self.recipe.dtype != "auto":
             return self.recipe.dtype
-        noted = self.folder.notes().get("dtype")
-        return noted or self._chosen_dtype()
+        return self.folder.notes().get("dtype") or self._choose_dtype()
 
-    def _chosen_dtype(self) -> str:
+    def _choose_dtype(self) -> str:
         if self.device == "cuda":
             return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
         return faster_dtype(load_model(self.dense_dir, "float32", "cpu"))
 
     def record_choices(self) -> None:
-        """Note in the run folder what later starts must not choose anew."""
+        """Write to the run folder what a later start must not choose again: dtype and hub commits."""
         search = self.recipe.search
         sections = [self.recipe.dataset, self.recipe.score.dataset, search and search.dataset]
         commits = self.folder.notes().get("dataset_commits", {})
@@ -148,7 +165,7 @@ class Run:
         return self.rows(self.recipe.dataset)
 
     def rows(self, section: DatasetSection) -> Dataset:
-        """Return the rows a dataset section names."""
+        """Return the rows that a dataset section names."""
         if section.path == QUICKSTART:
             dataset = Dataset.from_list(starter_rows())
         else:
@@ -165,14 +182,24 @@ class Run:
 
     @cached_property
     def dataset_fingerprint(self) -> str:
-        """Changes when any training row does."""
+        """A hash that changes when any training row does."""
         return dataset_fingerprint(self.dataset)
+
+    @cached_property
+    def tasks(self) -> EvaluationTasks:
+        """The recipe's lm-eval tasks, loaded once because lm-eval's index takes seconds to read."""
+        return load_tasks(self.recipe.evaluate.tasks, self.recipe.evaluate.include_path)
+
+    @cached_property
+    def tasks_hash(self) -> str:
+        """A hash of all items of the recipe's tasks, computed once because it reads every item."""
+        return content_hash(self.tasks)
 
     @property
     def apply_chat_template(self) -> bool:
-        """Whether evaluation speaks through the chat template, for every model alike."""
-        told = self.recipe.evaluate.apply_chat_template
-        return self.tokenizer.chat_template is not None if told == "auto" else told
+        """Whether evaluation uses the chat template, the same for all models."""
+        setting = self.recipe.evaluate.apply_chat_template
+        return self.tokenizer.chat_template is not None if setting == "auto" else setting
 
     def model_dir(self, name: str) -> Path:
         """Return the checkpoint folder of a model of the recipe: `dense`, `pruned` or an arm."""
@@ -183,27 +210,26 @@ class Run:
         return self.folder.output("recover", "model", name)
 
     def model_hash(self, name: str) -> str:
-        """Return the hash by which a model is named as an input."""
+        """Return the hash by which a stage names a model as its input."""
         if name == "dense":
             return self.dense_fingerprint
         return self.folder.result_hash("prune") if name == "pruned" else self.folder.result_hash("recover", name)
 
     def load(self, name: str) -> PreTrainedModel:
-        """Return a model of the recipe, in eval mode, in the run's arithmetic."""
+        """Return a model of the recipe, in eval mode and the run's dtype."""
         return load_model(self.model_dir(name), self.dtype, self.device)
 
     def load_for_scoring(self, folder: Path) -> PreTrainedModel:
-        """Return a model to be scored, spread over devices and memory where the recipe says so."""
-        return load_model(folder, self.dtype, self.device, self.recipe.score.device_map == "auto")
+        """Return a model to score, spread over devices and offloaded if `score.device_map` is `auto`."""
+        return load_model(folder, self.dtype, self.device, offload=self.recipe.score.device_map == "auto")
 
     def seed_everything(self) -> None:
-        """Seed the draws of a stage, so that a stage run alone draws what it draws in a whole run."""
+        """Seed Python and torch, so that a stage run alone draws what it draws in a whole run."""
         random.seed(self.recipe.seed)
         torch.manual_seed(self.recipe.seed)
 
 
 def dataset_fingerprint(dataset: Dataset) -> str:
-    """Return a hash of a dataset's rows."""
-    return config_hash(
-        [dataset.column_names, *(dataset[start : start + 1000] for start in range(0, len(dataset), 1000))]
-    )
+    """Return a hash of a dataset's columns and rows."""
+    blocks = (dataset[start : start + ROWS_PER_HASH_BLOCK] for start in range(0, len(dataset), ROWS_PER_HASH_BLOCK))
+    return config_hash([dataset.column_names, *blocks])

@@ -1,4 +1,4 @@
-"""Measurements that outlive the process that made them."""
+"""Measurements in a JSON file, so that an interrupted search resumes with those it has made."""
 
 import json
 from collections.abc import Iterator, MutableMapping
@@ -8,25 +8,25 @@ from trl_prune.checkpoints import write_json
 
 
 class Ledger(MutableMapping[str, float]):
-    """What was measured, in a JSON file that is whole after every entry."""
+    """A mapping that is written to its JSON file, atomically, at every change."""
 
     def __init__(self, path: Path):
         self.path = path
-        self.told: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+        self.values_by_key: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
 
     def __getitem__(self, key: str) -> float:
-        return self.told[key]
+        return self.values_by_key[key]
 
     def __setitem__(self, key: str, value: float) -> None:
-        self.told[key] = value
-        write_json(self.path, self.told)
+        self.values_by_key[key] = value
+        write_json(self.path, self.values_by_key)
 
     def __delitem__(self, key: str) -> None:
-        del self.told[key]
-        write_json(self.path, self.told)
+        del self.values_by_key[key]
+        write_json(self.path, self.values_by_key)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.told)
+        return iter(self.values_by_key)
 
     def __len__(self) -> int:
-        return len(self.told)
+        return len(self.values_by_key)

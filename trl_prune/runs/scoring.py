@@ -43,7 +43,7 @@ def score_model(run: Run, model: PreTrainedModel, partial: Path) -> Scores:
     batches = calibration(run)
     facts = {"calibration": calibration_inputs(run)["calibration"], "seed": run.recipe.seed}
     scores = Scores.load(partial) if partial.is_file() else empty_scores(model, facts)
-    bar = tqdm(batches[scores.batches :], "score", len(batches), initial=scores.batches, unit="batch")
+    bar = tqdm(batches[scores.num_batches :], "score", len(batches), initial=scores.num_batches, unit="batch")
     return score(model, bar, run.recipe.score.tokens, scores, _saver(partial))
 
 

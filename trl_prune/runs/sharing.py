@@ -1,33 +1,37 @@
-"""Stages whose work several processes divide: each writes its share of files, and what is left is to read them."""
+"""Stages whose files several processes write: each process writes its share, then this process reads them all."""
 
-import importlib
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 
-from trl_prune.checkpoints import write_json, write_text
+from trl_prune.checkpoints import write_json
+from trl_prune.data.sharing import ProcessShare
 from trl_prune.recipe import Recipe
 from trl_prune.runs.context import Run
-from trl_prune.data.sharing import ProcessShare
 from trl_prune.trainers.launching import process_main, run_processes
 
 
-JOB, RECIPE, STAGE = "job", "recipe.json", "stage.txt"
+JOB, RECIPE = "job", "recipe.json"
+# Writes one process's share of a stage's files into the stage's folder. Each file is complete or absent, because
+# processes of a killed command may still be writing.
+WriteShare = Callable[[Run, Path, ProcessShare], None]
 
 
-def run_shared(run: Run, stage: str, folder: Path) -> None:
-    """Have every process do its share of a stage where there are several; else do nothing.
+def write_in_processes(run: Run, module: str, folder: Path) -> None:
+    """Start the processes that write a stage's files, if the run has several; else do nothing.
 
-    A stage that shares has a function `divide(run, folder, share)`, whose files are whole or absent: processes of a
-    command that was killed may still write them beside this one's.
+    Args:
+        run: the run.
+        module: the stage's module, which calls `share_main` when it is executed.
+        folder: the stage's folder.
 
     Raises:
-        InputError: what a process says about the user's input.
+        InputError: a process found a mistake in the user's input.
         RuntimeError: the processes failed.
     """
     if run.launch is None:
@@ -35,31 +39,29 @@ def run_shared(run: Run, stage: str, folder: Path) -> None:
     job = folder / JOB
     job.mkdir(parents=True, exist_ok=True)
     write_json(job / RECIPE, run.recipe.model_dump(mode="json"))
-    write_text(job / STAGE, stage)
-    run_processes(run.launch, "trl_prune.runs.sharing", job)
+    run_processes(run.launch, module, job)
     shutil.rmtree(job)
 
 
-def single_process_share(title: str, unit: str) -> ProcessShare:
-    """Return the share of a process that has all the work, with a bar that shows it."""
-    return ProcessShare(progress=_bar(title, unit))
+def share_main(stage: str, write_share: WriteShare) -> int:
+    """Write this process's share of a stage's files, as `python -m MODULE JOB`, and return the exit code."""
+    return process_main(partial(_write, stage, write_share))
 
 
-def _bar(title: str, unit: str) -> Callable[[list], Iterable]:
-    return lambda parts: tqdm(parts, desc=title, unit=unit)
-
-
-def work(job: Path) -> None:
-    """Do this process's share of a job; processes need not wait for each other, and the first shows its bar."""
-    rank, processes = (int(os.environ.get(name, told)) for name, told in (("RANK", "0"), ("WORLD_SIZE", "1")))
+def _write(stage: str, write_share: WriteShare, job: Path) -> None:
+    process_index, num_processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    stage = importlib.import_module(f"trl_prune.stages.{(job / STAGE).read_text()}")
     run = Run(Recipe.model_validate_json((job / RECIPE).read_text()))
     run.seed_everything()
-    bar = _bar(f"{stage.STAGE.name}, share of 1 in {processes}", "part") if rank == 0 else iter
-    stage.divide(run, job.parent, ProcessShare(rank, processes, progress=bar))
+    progress = _progress(f"{stage}, process 1 of {num_processes}", "part") if process_index == 0 else iter
+    write_share(run, job.parent, ProcessShare(process_index, num_processes, progress=progress))
 
 
-if __name__ == "__main__":
-    sys.exit(process_main(work))
+def single_process_share(title: str, unit: str) -> ProcessShare:
+    """Return the share of a process that does everything, with a progress bar."""
+    return ProcessShare(progress=_progress(title, unit))
+
+
+def _progress(title: str, unit: str) -> Callable[[list], Iterable]:
+    return lambda batches: tqdm(batches, desc=title, unit=unit)

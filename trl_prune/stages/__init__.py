@@ -1,1 +1,1 @@
-"""The verbs: one file a stage."""
+"""The verbs: one file per stage, each with its `STAGE`."""

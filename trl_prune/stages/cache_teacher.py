@@ -1,6 +1,7 @@
-"""cache_teacher: the dense model reads the training rows once, so that arms distil without it."""
+"""cache_teacher: the dense model reads the training rows once, so that arms distil without loading it."""
 
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -9,123 +10,132 @@ from torch.utils.data import ConcatDataset
 from trl_prune.checkpoints import load_tokenizer
 from trl_prune.data.sharing import ProcessShare
 from trl_prune.data.teacher import LazyTeacher
-from trl_prune.data.teacher_cache.codecs import CODECS, Codec, Sampled, TopK, settings_of
+from trl_prune.data.teacher_cache.codecs import CODECS, Codec, Sampled, TopK, codec_settings
 from trl_prune.data.teacher_cache.encoding import CacheSpec
 from trl_prune.data.teacher_cache.writing import write_cache, write_shards
 from trl_prune.errors import InputError
-from trl_prune.recipe import ArmSection
+from trl_prune.recipe import ArmSection, Recipe
 from trl_prune.runs.arms import arm_rows, rows_hash, training_args
 from trl_prune.runs.artifacts import StageOutput
 from trl_prune.runs.context import Run
-from trl_prune.runs.sharing import run_shared, single_process_share
+from trl_prune.runs.sharing import share_main, single_process_share, write_in_processes
 from trl_prune.runs.stage import Stage
-from trl_prune.trainers.kd.cache_checks import check_serves
+from trl_prune.trainers.kd.cache_checks import check_codec
 from trl_prune.trainers.kd.config import KDConfig
 from trl_prune.trainers.preparation import preparation_args, prepare_rows
 
 
 CACHE = "cache"
-# Arguments that say where rows are prepared, not how.
-MACHINE = ("use_cpu", "dataset_num_proc")
+# Training arguments that change where rows are prepared, but not the rows.
+NOT_HASHED = ("use_cpu", "dataset_num_proc")
 
 
 def codec(run: Run) -> Codec:
-    """Return how the recipe writes the teacher down."""
+    """Return how the recipe stores the teacher's predictions."""
     section = run.recipe.cache_teacher
-    told = {
+    arguments = {
         "sampled": {"draws": section.draws, "seed": run.recipe.seed},
-        "topk": {"k": section.k, "temperature": section.temperature},
+        "topk": {"k": section.top_k, "temperature": section.temperature},
         "hidden": {},
     }
-    return CODECS[section.tier](**told[section.tier])
+    return CODECS[section.tier](**arguments[section.tier])
 
 
-def readings(run: Run) -> dict[str, ArmSection]:
-    """Return the arms that read the cache, one of those whose rows are prepared alike."""
-    told: dict[str, ArmSection] = {}
+def preparations(run: Run) -> dict[str, ArmSection]:
+    """Return one of the cached arms for each way to prepare rows, keyed by what determines the prepared rows."""
+    arms: dict[str, ArmSection] = {}
     for arm in run.recipe.cached_arms.values():
-        told.setdefault(reading(run, arm), arm)
-    return told
+        arms.setdefault(_preparation_key(run, arm), arm)
+    return arms
 
 
-def reading(run: Run, arm: ArmSection) -> str:
-    """Return the words that decide an arm's prepared rows."""
-    told = preparation_args(training_args(run, arm))
-    told = {name: value for name, value in told.items() if name not in MACHINE}
-    return json.dumps([arm.data, told], sort_keys=True, default=str)
+def _preparation_key(run: Run, arm: ArmSection) -> str:
+    args = preparation_args(training_args(run, arm, run.dtype))
+    hashed = {name: value for name, value in args.items() if name not in NOT_HASHED}
+    return json.dumps([arm.data, hashed], sort_keys=True, default=str)
 
 
-def wanted(run: Run) -> CacheSpec:
-    """Return what is to be written."""
-    tokenizer = load_tokenizer(run.teacher_dir)  # the run's own is not to learn an arm's end or padding token
+def cache_spec(run: Run) -> CacheSpec:
+    """Return the rows, the teacher and the codec of the cache."""
+    tokenizer = load_tokenizer(run.teacher_dir)  # not the run's own: preparing rows may change its special tokens
     prepared = [
-        prepare_rows(arm_rows(run, arm), training_args(run, arm), tokenizer, answers_only=True)
-        for arm in readings(run).values()
+        prepare_rows(arm_rows(run, arm), training_args(run, arm, run.dtype), tokenizer, answers_only=True)
+        for arm in preparations(run).values()
     ]
     teacher = LazyTeacher(run.load_teacher, tokenizer, run.teacher_fingerprint)
     return CacheSpec(ConcatDataset(prepared), teacher, codec(run), run.recipe.cache_teacher.batch_size)
 
 
-def divide(run: Run, folder: Path, share: ProcessShare) -> None:
+def write_share(run: Run, folder: Path, share: ProcessShare) -> None:
     """Write one process's share of the shards."""
-    write_shards(folder / CACHE, wanted(run), share)
+    write_shards(folder / CACHE, cache_spec(run), share)
 
 
-def work(run: Run, unit: str, folder: Path) -> StageOutput:  # noqa: ARG001
-    """Write the cache, leaving the shards that an interrupted pass wrote."""
+def execute(run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
+    """Write the cache, reusing the shards that an interrupted attempt wrote."""
     start = time.perf_counter()
-    run_shared(run, "cache_teacher", folder)
-    facts = write_cache(folder / CACHE, wanted(run), single_process_share("cache teacher", "shard")).facts
+    write_in_processes(run, __name__, folder)
+    metadata = write_cache(folder / CACHE, cache_spec(run), single_process_share("cache teacher", "shard")).metadata
     size = sum(path.stat().st_size for path in (folder / CACHE).glob("shard-*"))
     metrics = {
         "tier": run.recipe.cache_teacher.tier,
-        "sequences": facts.sequences,
-        "tokens": facts.tokens,
-        "positions": facts.positions,
-        "bytes_per_position": size / facts.positions,
-        "flops": facts.tokens * run.size().flops_per_token,
-        "plan": facts.plan,
+        "sequences": metadata.sequences,
+        "tokens": metadata.tokens,
+        "positions": metadata.positions,
+        "bytes_per_position": size / metadata.positions,
+        "flops": metadata.tokens * run.size().flops_per_token,
+        "plan": metadata.plan,
     }
-    # A teacher's rounding depends on the machine, so the shards get no fingerprint; `plan` names what they hold.
+    # The teacher's rounding depends on the machine, so shards get no fingerprint; `plan` is a hash of what they hold.
     return StageOutput({"cache": CACHE}, metrics, {"seconds": time.perf_counter() - start}, frozenset({"cache"}))
 
 
-def inputs(run: Run, unit: str) -> dict[str, str]:  # noqa: ARG001
-    """Name the dense model and the rows."""
+def inputs(run: Run, part: str) -> dict[str, str]:  # noqa: ARG001
+    """Return the fingerprints of the dense model and the rows."""
     data = {arm.data for arm in run.recipe.cached_arms.values()}
     return {"dense": run.teacher_fingerprint} | {f"rows {name}": rows_hash(run, name) for name in sorted(data)}
 
 
-def settings(run: Run, unit: str) -> dict:  # noqa: ARG001
-    """Name what decides the cache besides."""
-    return {"codec": settings_of(codec(run)), "rows": sorted(readings(run)), "dtype": run.dtype}
+def settings(run: Run, part: str) -> dict:  # noqa: ARG001
+    """Return the settings that determine the cache."""
+    return {"codec": codec_settings(codec(run)), "rows": sorted(preparations(run)), "dtype": run.dtype}
 
 
-def plan(run: Run, unit: str) -> str:  # noqa: ARG001
-    """Say what will be kept of each token, for whom."""
-    told = codec(run)
-    kept = {
-        "sampled": f"{run.recipe.cache_teacher.draws} draws",
-        "topk": f"{run.recipe.cache_teacher.k} likeliest ids",
+def describe(run: Run, part: str) -> str:  # noqa: ARG001
+    """Return what is stored per token, and for which arms."""
+    section = run.recipe.cache_teacher
+    stored = {
+        "sampled": f"{section.draws} draws",
+        "topk": f"{section.top_k} likeliest ids",
         "hidden": f"{run.config.get_text_config().hidden_size} numbers",
     }
-    return f"{kept[told.tier]} a token by the dense model, for {', '.join(run.recipe.cached_arms)}"
+    return f"{stored[section.tier]} per token by the dense model, for {', '.join(run.recipe.cached_arms)}"
+
+
+def is_configured(recipe: Recipe) -> bool:
+    """Return whether an arm reads the cache."""
+    return bool(recipe.cached_arms)
+
+
+def needs(recipe: Recipe) -> list[str]:
+    """Return the stage that makes the rows, if an arm that reads the cache trains on rewritten ones."""
+    return ["rewrite"] * any(arm.data == "rewritten" for arm in recipe.cached_arms.values())
 
 
 def check(run: Run) -> None:
-    """Check that some arm reads the cache, and that the tier serves its temperature."""
+    """Check that an arm reads the cache, and that the tier holds what each arm compares."""
     if not run.recipe.cached_arms:
-        raise InputError("cache_teacher has no reader: no arm of `recover` has method kd with its teacher cached")
+        raise InputError("no arm reads the cache: none of `recover` has `method: kd` with its teacher cached")
     for name, arm in run.recipe.cached_arms.items():
         check_arm_serves(codec(run), name, arm)
 
 
-def check_arm_serves(told: Codec, name: str, arm: ArmSection) -> None:
-    """Check that a cache says what an arm compares.
+def check_arm_serves(codec: Codec, name: str, arm: ArmSection) -> None:
+    """Check that a cache holds what an arm compares.
 
     Raises:
-        InputError: it is of another temperature, a sample where the divergence is not linear in the teacher, or
-            without the states that the arm compares; or the arm wants another teacher.
+        InputError: it has another temperature, is a sample where the divergence is not linear in the teacher's
+            probabilities, or lacks the states that the arm compares; or the arm corrects its teacher.
     """
     if arm.args.get("hidden_loss", "auto") not in ("auto", "none"):
         raise InputError(
@@ -133,21 +143,33 @@ def check_arm_serves(told: Codec, name: str, arm: ArmSection) -> None:
             "states; set it to none, or the arm's teacher_cache to false"
         )
     temperature, divergence = arm.args.get("temperature", 1.0), arm.args.get("divergence", "forward_kl")
-    if told.temperature is not None and temperature != told.temperature:
-        hint = "cache_teacher.temperature" if isinstance(told, TopK) else "cache_teacher.tier to topk or hidden"
+    if codec.temperature is not None and temperature != codec.temperature:
+        hint = "cache_teacher.temperature" if isinstance(codec, TopK) else "cache_teacher.tier to topk or hidden"
         raise InputError(
-            f"recover.{name}.args.temperature is {temperature}, and cache_teacher.tier {told.tier} serves "
-            f"{told.temperature}; set {hint}"
+            f"recover.{name}.args.temperature is {temperature}, and cache_teacher.tier {codec.tier} serves "
+            f"{codec.temperature}; set {hint}"
         )
-    if isinstance(told, Sampled) and divergence != "forward_kl":
+    if isinstance(codec, Sampled) and divergence != "forward_kl":
         raise InputError(
             f"recover.{name}.args.divergence is {divergence!r}, and a sampled cache serves forward_kl only; set "
             "cache_teacher.tier to topk or hidden"
         )
     try:
-        check_serves(told, KDConfig("unused", **(arm.args | {"use_cpu": True, "bf16": False})))
+        check_codec(codec, KDConfig("unused", **(arm.args | {"use_cpu": True, "bf16": False})))
     except InputError as error:
         raise InputError(f"recover.{name}.args.{error}; or set the arm's teacher_cache to false") from error
 
 
-STAGE = Stage("cache_teacher", inputs, settings, work, plan, check=check)
+STAGE = Stage(
+    "cache_teacher",
+    inputs,
+    settings,
+    execute,
+    describe,
+    needs=needs,
+    is_configured=is_configured,
+    check=check,
+)
+
+if __name__ == "__main__":
+    sys.exit(share_main("cache_teacher", write_share))

@@ -1,95 +1,107 @@
-"""evaluate: the same questions to the dense, the pruned and the recovered models."""
+"""evaluate: lm-eval's tasks on the dense, the pruned and the recovered models."""
 
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
 from trl_prune.checkpoints import write_json
 from trl_prune.data.generation import Sampling, generate_batch, prompt_ids
 from trl_prune.evaluation.efficiency import measure_speed
 from trl_prune.evaluation.harness import evaluate_task
-from trl_prune.evaluation.recovery import TaskScore
 from trl_prune.recipe import Recipe
+from trl_prune.reporting.console import show_recovery
+from trl_prune.reporting.plots.evaluation import RECOVERY, SIZE_AND_SPEED, TASK_SCORES
+from trl_prune.reporting.tables import OPEN_ANSWERS, RECOVERY_TABLE, SCORE_TABLE, SIZE_TABLE
 from trl_prune.runs.artifacts import StageOutput
 from trl_prune.runs.context import Run
-from trl_prune.runs.evaluation import evaluation_settings, harness_of, tasks_hash
+from trl_prune.runs.evaluation import evaluation_settings, read_scores
 from trl_prune.runs.stage import Stage
 
 
 ANSWERS = "answers.json"
+MAX_ANSWER_TOKENS = 64
 
 
-ANSWER_TOKENS = 64
-
-
-def work(run: Run, unit: str, folder: Path) -> StageOutput:
-    """Measure a model, leaving the tasks an interrupted pass wrote."""
+def execute(run: Run, part: str, folder: Path) -> StageOutput:
+    """Evaluate a model, reusing the tasks that an interrupted attempt finished."""
     start = time.perf_counter()
-    harness = harness_of(run)
-    model = run.load(unit)
-    for task in tqdm(harness.units, desc=f"evaluate {unit}", unit="task"):
+    tasks, model = run.tasks, run.load(part)
+    for task in tqdm(tasks.names, desc=f"evaluate {part}", unit="task"):
         path = folder / f"{task}.json"
         if not path.is_file():
-            score, items = evaluate_task(model, run.tokenizer, harness, task, evaluation_settings(run))
+            score, items = evaluate_task(model, run.tokenizer, tasks, task, evaluation_settings(run))
             write_json(path, {"score": asdict(score), "items": items})
-    write_json(folder / ANSWERS, answers(run, model))
+    write_json(folder / ANSWERS, answer_questions(run, model))
     # Arms have the pruned model's shape, and so its speed.
-    speed = vars(measure_speed(model)) if unit in ("dense", "pruned") else None
-    scores = read_scores(folder, harness.units)
+    speed = vars(measure_speed(model)) if part in ("dense", "pruned") else None
+    scores = read_scores(folder, tasks.names)
     metrics = {
         task: {"metric": score.metric, "mean": score.mean, "stderr": score.stderr} for task, score in scores.items()
     }
-    outputs = {task: f"{task}.json" for task in harness.units} | {"answers": ANSWERS}
+    outputs = {task: f"{task}.json" for task in tasks.names} | {"answers": ANSWERS}
     return StageOutput(outputs, metrics, {"seconds": time.perf_counter() - start, "tokens_per_second": speed})
 
 
-def answers(run: Run, model: object) -> dict[str, str]:
+def answer_questions(run: Run, model: PreTrainedModel) -> dict[str, str]:
     """Return a model's answers to the recipe's open questions."""
-    asked = run.recipe.evaluate.questions
-    prompts = [prompt_ids(run.tokenizer, [{"role": "user", "content": question}]) for question in asked]
-    told = generate_batch(model, run.tokenizer, prompts, Sampling(max_new_tokens=ANSWER_TOKENS)) if prompts else []
-    return {question: answer.text.strip() for question, answer in zip(asked, told, strict=True)}
+    questions = run.recipe.evaluate.questions
+    prompts = [prompt_ids(run.tokenizer, [{"role": "user", "content": question}]) for question in questions]
+    if not prompts:
+        return {}
+    answers = generate_batch(model, run.tokenizer, prompts, Sampling(max_new_tokens=MAX_ANSWER_TOKENS))
+    return {question: answer.text.strip() for question, answer in zip(questions, answers, strict=True)}
 
 
-def read_scores(folder: Path, tasks: list[str]) -> dict[str, TaskScore]:
-    """Return the scores a model's folder holds."""
-    return {task: TaskScore(**json.loads((folder / f"{task}.json").read_text())["score"]) for task in tasks}
-
-
-def units(recipe: Recipe) -> list[str]:
-    """Return the models to measure."""
+def parts(recipe: Recipe) -> list[str]:
+    """Return the models to evaluate."""
     return recipe.evaluated
 
 
-def inputs(run: Run, unit: str) -> dict[str, str]:
-    """Name the model."""
-    return {"model": run.model_hash(unit), "tasks": tasks_hash(run)}
+def needs(recipe: Recipe) -> list[str]:
+    """Return the stages that make the models to evaluate."""
+    makers = {name: "prune" if name == "pruned" else "recover" for name in recipe.evaluated if name != "dense"}
+    return list(dict.fromkeys(makers.values()))
 
 
-def settings(run: Run, unit: str) -> dict:  # noqa: ARG001
-    """Name what decides the scores."""
-    told = run.recipe.evaluate.model_dump(mode="json", exclude={"models"})
+def inputs(run: Run, part: str) -> dict[str, str]:
+    """Return the fingerprints of the model and the tasks' items."""
+    return {"model": run.model_hash(part), "tasks": run.tasks_hash}
+
+
+def settings(run: Run, part: str) -> dict:  # noqa: ARG001
+    """Return the settings that determine the scores."""
     return {
-        "evaluate": told,
+        "evaluate": run.recipe.evaluate.model_dump(mode="json", exclude={"models"}),
         "apply_chat_template": run.apply_chat_template,
         "seed": run.recipe.seed,
         "dtype": run.dtype,
     }
 
 
-def plan(run: Run, unit: str) -> str:  # noqa: ARG001
-    """Say what will be asked."""
+def describe(run: Run, part: str) -> str:  # noqa: ARG001
+    """Return the tasks and how they are evaluated."""
     section = run.recipe.evaluate
-    items = f"{section.items} items a task" if section.items else "all items"
+    items = f"{section.limit} items per task" if section.limit else "all items"
     return f"{', '.join(section.tasks)}; {items}; chat template {'on' if run.apply_chat_template else 'off'}"
 
 
 def check(run: Run) -> None:
-    """Check that every task is known and its data at hand."""
-    harness_of(run)
+    """Check that every task exists and its data can be loaded."""
+    run.tasks  # noqa: B018
 
 
-STAGE = Stage("evaluate", inputs, settings, work, plan, units, check)
+STAGE = Stage(
+    "evaluate",
+    inputs,
+    settings,
+    execute,
+    describe,
+    parts,
+    needs,
+    check=check,
+    panels=(RECOVERY_TABLE, RECOVERY, TASK_SCORES, SCORE_TABLE, SIZE_AND_SPEED, SIZE_TABLE, OPEN_ANSWERS),
+    show=show_recovery,
+)

@@ -15,43 +15,37 @@ from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 from trl_prune.pruning.surgery.cut import Cut
 from trl_prune.pruning.surgery.passthrough import passthrough_recipe
 from trl_prune.pruning.surgery.verification import verify_logits
+from trl_prune.recipe import Recipe
 from trl_prune.reporting.card import PICTURE, write_card
+from trl_prune.reporting.plots.blocks import ANGULAR_DISTANCE
 from trl_prune.reporting.plots.scores import draw_scores
 from trl_prune.runs.artifacts import StageOutput
 from trl_prune.runs.context import Run
+from trl_prune.runs.effects import effect_tasks
 from trl_prune.runs.evaluation import evaluation_settings
-from trl_prune.runs.pruning_plan import (
-    chosen_keep,
-    effect_task,
-    lost_to_rounding,
-    planned_keep,
-    ranking,
-    round_sizes,
-    wanted_sizes,
-)
-from trl_prune.runs.repairs import fitted_repairs, left_out, reads_texts, wanted_repairs
+from trl_prune.runs.pruning_plan import chosen_keep, planned_keep, recipe_ranking, recipe_sizes, sizes_per_round
+from trl_prune.runs.repairs import fitted_repairs, omitted_repairs, reads_texts, recipe_repairs
 from trl_prune.runs.scoring import calibration_inputs
-from trl_prune.runs.search_space import scores_of
+from trl_prune.runs.search_space import load_scores
 from trl_prune.runs.stage import Stage
 
 
-CHOSEN, REPAIRS, PASSTHROUGH = "keep.json", "repairs", "passthrough.yaml"
+KEEP, REPAIRS, PASSTHROUGH = "keep.json", "repairs", "passthrough.yaml"
 
 
-def work(run: Run, unit: str, folder: Path) -> StageOutput:  # noqa: ARG001
-    """Choose the units that stay, repair what stays and write the checkpoint."""
+def execute(run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
+    """Choose the units to keep, fit the repairs and write the checkpoint."""
     start = time.perf_counter()
-    keep = _chosen_before(folder) or chosen_keep(run, folder)
-    write_json(folder / CHOSEN, keep)
+    keep = _stored_keep(folder) or chosen_keep(run, folder)
+    write_json(folder / KEEP, keep)
     cut = Cut.of(run.config, keep)
     repairs = fitted_repairs(run, cut, folder / REPAIRS)
     prune_checkpoint(run.dense_dir, folder / "model", keep, run.root, repairs)
     shutil.rmtree(folder / REPAIRS, ignore_errors=True)
     if run.recipe.prune.check_logits:
         verify_logits(run.dense_dir, folder / "model", keep, exact=not repairs)
-    removed = [layer for layer in range(run.config.num_hidden_layers) if layer not in cut.keep[LAYERS]]
     metrics = {
-        "removed": removed,
+        "removed": [layer for layer in range(run.config.num_hidden_layers) if layer not in cut.keep[LAYERS]],
         "kept": kept_sizes(cut.keep),
         "cut": _cut_axes(cut),
         "repairs": [repair.record for repair in repairs],
@@ -59,36 +53,38 @@ def work(run: Run, unit: str, folder: Path) -> StageOutput:  # noqa: ARG001
         "pruned": vars(run.size(keep)),
     }
     if run.folder.result("score") is not None:
-        draw_scores(scores_of(run), cut.keep, ranking(run), folder / "model" / PICTURE)
-    write_card(folder / "model", run.dense_dir, _sizes(metrics), f"Chosen: {_chosen_by(run, cut)}.")
-    outputs = {"model": "model", "keep": CHOSEN} | _passthrough(run, cut, folder)
+        draw_scores(load_scores(run), cut.keep, recipe_ranking(run), folder / "model" / PICTURE)
+    write_card(folder / "model", run.dense_dir, _card_sizes(metrics), f"Chosen: {_chosen_by(run, cut)}.")
+    outputs = {"model": "model", "keep": KEEP} | _write_passthrough(run, cut, folder)
     return StageOutput(outputs, metrics, {"seconds": time.perf_counter() - start})
 
 
-def _chosen_before(folder: Path) -> Keep | None:
-    path = folder / CHOSEN
+def _stored_keep(folder: Path) -> Keep | None:
+    """Return the plan that an interrupted attempt chose, if any."""
+    path = folder / KEEP
     return json.loads(path.read_text()) if path.is_file() else None
 
 
 def _cut_axes(cut: Cut) -> dict[str, list[int]]:
-    """Return the sizes before and after of each axis that loses something."""
+    """Return the dense and the pruned size of each axis that is cut."""
     kept = kept_sizes(cut.keep)
     return {axis: [cut.sizes[axis], size] for axis, size in kept.items() if size != cut.sizes[axis]}
 
 
-def _sizes(metrics: dict) -> dict[str, tuple[float, float]]:
-    names = {"parameters": "parameters", "flops_per_token": "FLOP a token"}
-    return {told: (metrics["dense"][name], metrics["pruned"][name]) for name, told in names.items()}
+def _card_sizes(metrics: dict) -> dict[str, tuple[float, float]]:
+    """Return the dense and the pruned model's sizes, by their label in the model card."""
+    labels = {"parameters": "parameters", "flops_per_token": "FLOP a token"}
+    return {label: (metrics["dense"][name], metrics["pruned"][name]) for name, label in labels.items()}
 
 
-def _passthrough(run: Run, cut: Cut, folder: Path) -> dict[str, str]:
-    """Write the same cut as a mergekit recipe, where mergekit can make it."""
-    if cut.is_width:
+def _write_passthrough(run: Run, cut: Cut, folder: Path) -> dict[str, str]:
+    """Write the cut as a mergekit recipe if it removes only blocks, and return the outputs that this adds."""
+    if cut.cuts_width:
         return {}
     is_root = read_provenance(run.dense_dir) is None and not Path(run.root["path"]).is_absolute()
-    name = str(run.root["path"]) if is_root else str(run.dense_dir.resolve())
+    model = str(run.root["path"]) if is_root else str(run.dense_dir.resolve())
     dtype = str(run.config.dtype or "float32").removeprefix("torch.")
-    write_text(folder / PASSTHROUGH, passthrough_recipe(name, cut.keep[LAYERS], dtype))
+    write_text(folder / PASSTHROUGH, passthrough_recipe(model, cut.keep[LAYERS], dtype))
     return {"passthrough": PASSTHROUGH}
 
 
@@ -96,9 +92,9 @@ def check(run: Run) -> None:
     """Check that the cut and the repairs fit the model."""
     cut = Cut.of(run.config, planned_keep(run))
     if run.recipe.prune.by.startswith("task:"):
-        effect_task(run)
+        effect_tasks(run)
     if run.recipe.prune.rounds > 1:
-        round_sizes(run, wanted_sizes(run))
+        sizes_per_round(run)
     if run.recipe.prune.repairs != "auto":
         try:
             check_repairs(run.recipe.prune.repairs, run.dense_dir, cut)
@@ -106,71 +102,84 @@ def check(run: Run) -> None:
             raise InputError(f"prune.repairs: {error}") from error
 
 
-def inputs(run: Run, unit: str) -> dict[str, str]:  # noqa: ARG001
-    """Name the dense model, and the scores, texts or search that choose."""
-    named = {"dense": run.dense_fingerprint}
-    section = run.recipe.prune
-    if section.by == "search":
-        named["search"] = run.folder.result_hash("search")
-    if section.needs_scores:
-        named["score"] = run.folder.result_hash("score")
+def inputs(run: Run, part: str) -> dict[str, str]:  # noqa: ARG001
+    """Return the fingerprints of the dense model, and of the scores, texts, task or search that choose units."""
+    section, hashes = run.recipe.prune, {"dense": run.dense_fingerprint}
+    for stage in needs(run.recipe):
+        hashes[stage] = run.folder.result_hash(stage)
     if _reads_texts(run):
-        named |= calibration_inputs(run)
+        hashes |= calibration_inputs(run)
     if section.by.startswith("task:"):
-        named["task"] = content_hash(effect_task(run))
-    return named
+        hashes["task"] = content_hash(effect_tasks(run))
+    return hashes
 
 
-def settings(run: Run, unit: str) -> dict:  # noqa: ARG001
-    """Name what decides the cut."""
-    told = {"prune": run.recipe.prune.model_dump(mode="json"), "seed": run.recipe.seed}
+def settings(run: Run, part: str) -> dict:  # noqa: ARG001
+    """Return the settings that determine the cut."""
+    values = {"prune": run.recipe.prune.model_dump(mode="json"), "seed": run.recipe.seed}
     if _reads_texts(run):
-        told |= {"score": run.recipe.score.model_dump(mode="json"), "dtype": run.dtype}
+        values |= {"score": run.recipe.score.model_dump(mode="json"), "dtype": run.dtype}
     if run.recipe.prune.by.startswith("task:"):
-        told["evaluate"] = vars(evaluation_settings(run))
-    return told
+        values["evaluate"] = vars(evaluation_settings(run))
+    return values
 
 
 def _reads_texts(run: Run) -> bool:
-    """Return whether calibration texts go through the dense model in this stage."""
+    """Return whether this stage runs the dense model on calibration texts."""
     section = run.recipe.prune
-    repairs = wanted_repairs(run, Cut.of(run.config, planned_keep(run)))
+    repairs = recipe_repairs(run, Cut.of(run.config, planned_keep(run)))
     return section.measured or section.rounds > 1 or reads_texts(repairs)
 
 
-def plan(run: Run, unit: str) -> str:  # noqa: ARG001
-    """Say what goes of each axis, by what, and what that saves."""
+def describe(run: Run, part: str) -> str:  # noqa: ARG001
+    """Return the removed units of each axis, how they are chosen, the repairs, and the sizes before and after."""
     keep = planned_keep(run)
     cut = Cut.of(run.config, keep)
+    axes = ", ".join(f"{axis} {dense} -> {kept}" for axis, (dense, kept) in _cut_axes(cut).items())
+    clauses = [
+        f"{axes or 'nothing removed'}, {_chosen_by(run, cut)}",
+        _rounding(run),
+        f"repairs: {', '.join(recipe_repairs(run, cut)) or 'none'}",
+        omitted_repairs(run, cut),
+        _sizes(run, keep),
+    ]
+    return "; ".join(clause for clause in clauses if clause)
+
+
+def _rounding(run: Run) -> str:
+    """Return the sizes that rounding to multiples changed, as text; empty for none."""
+    if run.recipe.prune.target is None:
+        return ""
+    rounding = recipe_sizes(run).rounding
+    changes = ", ".join(f"{axis} {exact} -> {rounded}" for axis, (exact, rounded) in rounding.items())
+    return f"rounded to multiples: {changes}" if changes else ""
+
+
+def _sizes(run: Run, keep: Keep) -> str:
     dense, pruned = run.size(), run.size(keep)
     gigabytes = run.dense_bytes / 1e9
-    sizes = (
+    return (
         f"{dense.parameters / 1e6:,.1f}M -> {pruned.parameters / 1e6:,.1f}M parameters, "
         f"{gigabytes:.3g} -> {gigabytes * pruned.parameters / dense.parameters:.3g} GB, "
         f"{dense.flops_per_token / 1e9:.3g} -> {pruned.flops_per_token / 1e9:.3g} GFLOP a token"
     )
-    axes = ", ".join(f"{axis} {before} -> {after}" for axis, (before, after) in _cut_axes(cut).items())
-    repairs = ", ".join(wanted_repairs(run, cut)) or "none"
-    without = left_out(run, cut)
-    told = [
-        f"{axes or 'nothing goes'}, {_chosen_by(run, cut)}",
-        lost_to_rounding(run),
-        f"repairs: {repairs}",
-        without,
-        sizes,
-    ]
-    return "; ".join(part for part in told if part)
 
 
 def _chosen_by(run: Run, cut: Cut) -> str:
     section = run.recipe.prune
     if section.keep is not None:
-        return "chosen by hand"
+        return "by hand"
     if section.by == "search":
-        return "what the search finds"
+        return "by the search"
     blocks = len(cut.keep[LAYERS]) < run.config.num_hidden_layers
-    ways = [f"blocks by {section.by}"] * blocks + ["units by what they carry"] * cut.is_width
-    return " and ".join(ways)
+    methods = [f"blocks by {section.by}"] * blocks + ["units by their scores"] * cut.cuts_width
+    return " and ".join(methods)
 
 
-STAGE = Stage("prune", inputs, settings, work, plan, check=check)
+def needs(recipe: Recipe) -> list[str]:
+    """Return the search if it chooses the units, and the score stage if its scores do."""
+    section = recipe.prune
+    return ["search"] * (section.by == "search") + ["score"] * section.needs_scores
+
+
+STAGE = Stage("prune", inputs, settings, execute, describe, needs=needs, check=check, panels=(ANGULAR_DISTANCE,))

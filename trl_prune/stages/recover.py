@@ -1,83 +1,61 @@
-"""recover: the pruned model learns again, once for each arm of the recipe."""
+"""recover: the pruned model is trained, once for each arm of the recipe."""
 
 import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
 
-from datasets import Dataset
-
 from trl_prune.checkpoints import write_json
-from trl_prune.data.formats import conversational
+from trl_prune.data.formats import is_conversational
 from trl_prune.errors import InputError
 from trl_prune.pruning.choosing.baselines import random_keep
 from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 from trl_prune.pruning.surgery.cut import Cut
 from trl_prune.pruning.surgery.untrained import write_untrained
 from trl_prune.recipe import ArmSection, Recipe
-from trl_prune.runs.arms import arm_rows, rows_hash, training_args
+from trl_prune.reporting.plots.training import LOSS
+from trl_prune.reporting.tables import ARM_TABLE
+from trl_prune.runs.arms import arm_rows, arm_settings, check_training, rows_hash, train
 from trl_prune.runs.artifacts import StageOutput
 from trl_prune.runs.context import Run
 from trl_prune.runs.repairs import fitted_repairs
 from trl_prune.runs.stage import Stage
-from trl_prune.trainers.arms.launched import train_launched
-from trl_prune.trainers.arms.plan import ArmPlan, check_arm
-from trl_prune.trainers.arms.training import Trained, train_arm
+from trl_prune.trainers.arms.training import TrainingResult
 
 
-CHECKPOINTS, START, MODEL, LOG = "checkpoints", "start", "model", "log_history.json"
-# Forward passes that a training step costs: all gradients, or those of frozen weights left out (LoRA). What gradient
-# checkpointing computes again is not counted.
-ALL_WEIGHTS_PASSES, LORA_PASSES = 3, 2
+START, MODEL, LOG = "start", "model", "log_history.json"
+# FLOP of a training step, in forward passes: with all gradients, and without those of frozen weights (LoRA). What
+# gradient checkpointing recomputes is not counted.
+FULL_TRAINING_PASSES, LORA_PASSES = 3, 2
 
 
-def work(run: Run, unit: str, folder: Path) -> StageOutput:
-    """Train an arm, going on from its last whole checkpoint, and save a plain model."""
+def execute(run: Run, part: str, folder: Path) -> StageOutput:
+    """Train an arm, resuming from its last complete checkpoint, and save an ordinary checkpoint."""
     start = time.perf_counter()
-    arm = run.recipe.recover[unit]
-    told = arm_plan(run, arm, student(run, arm, folder), folder)
-    told = train(run, replace(told, teacher_cache=cached_teacher(run, unit)), arm_rows(run, arm), folder / MODEL)
+    arm = run.recipe.recover[part]
+    arm_plan = arm_settings(run, arm, initial_checkpoint(run, arm, folder), folder)
+    result = train(run, replace(arm_plan, teacher_cache=teacher_cache(run, part)), arm_rows(run, arm), folder / MODEL)
     shutil.rmtree(folder / START, ignore_errors=True)
-    write_json(folder / LOG, told.log)
+    write_json(folder / LOG, result.log)
     metrics = {
         "method": arm.method,
         "data": arm.data,
         "init": arm.init,
-        "tokens": told.tokens,
-        "steps": told.steps,
-        "final_loss": told.final_loss,
-        "flops": flops(run, unit, told),
+        "tokens": result.tokens,
+        "steps": result.steps,
+        "final_loss": result.final_loss,
+        "flops": flops(run, part, result),
     }
     return StageOutput({"model": MODEL, "log": LOG}, metrics, {"seconds": time.perf_counter() - start})
 
 
-def train(run: Run, told: ArmPlan, rows: Dataset, target: Path) -> Trained:
-    """Train an arm here, or in processes of its own where there are several devices."""
-    if run.launch is None:
-        return train_arm(told, rows, target)
-    return train_launched(told, rows, target, run.launch)
-
-
-def arm_plan(run: Run, arm: ArmSection, student: Path, folder: Path) -> ArmPlan:
-    """Return an arm as the trainer takes it, which keeps its checkpoints in the folder."""
-    return ArmPlan(
-        student=student,
-        output_dir=folder / CHECKPOINTS,
-        args=training_args(run, arm) | {"bf16": run.dtype == "bfloat16"} | arm.args,
-        peft=arm.peft,
-        tokens=arm.tokens,
-        method=arm.method,
-        teacher=run.teacher_dir if arm.method == "kd" else None,
-    )
-
-
-def cached_teacher(run: Run, name: str) -> Path | None:
-    """Return the cache an arm reads its teacher from, or None where the teacher runs along."""
+def teacher_cache(run: Run, name: str) -> Path | None:
+    """Return the cache that an arm reads its teacher from, or None if the teacher is loaded."""
     return run.folder.output("cache_teacher", "cache") if name in run.recipe.cached_arms else None
 
 
-def student(run: Run, arm: ArmSection, folder: Path) -> Path:
-    """Return the checkpoint that an arm starts from; a baseline's is made in the arm's folder."""
+def initial_checkpoint(run: Run, arm: ArmSection, folder: Path) -> Path:
+    """Return the checkpoint that an arm starts from; a baseline's is written into the arm's folder."""
     pruned = run.folder.output("prune", "model")
     if arm.init == "pruned":
         return pruned
@@ -92,71 +70,84 @@ def student(run: Run, arm: ArmSection, folder: Path) -> Path:
 
 
 def write_randomly_pruned(run: Run, target: Path) -> None:
-    """Cut the dense model to the pruned one's sizes without looking at its units, and repair it as that one."""
-    sizes = run.folder.needed("prune").metrics["kept"]
+    """Prune the dense model to the pruned model's sizes with units drawn at random, and the same repairs."""
+    sizes = run.folder.require("prune").metrics["kept"]
     cut, scratch = Cut.of(run.config, random_keep(sizes, run.config, run.recipe.seed)), target.parent / "repairs"
     prune_checkpoint(run.dense_dir, target, cut.keep, run.root, fitted_repairs(run, cut, scratch, lenient=True))
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def flops(run: Run, name: str, told: Trained) -> dict[str, float]:
+def flops(run: Run, name: str, result: TrainingResult) -> dict[str, float]:
     """Return the floating-point operations of an arm's student and of its teacher.
 
-    A cached teacher read the arm's rows once, however many epochs the arm has; what arms share is counted for each.
+    A cached teacher reads the arm's rows once, whatever the number of epochs; what arms share is counted for each.
     """
     arm = run.recipe.recover[name]
-    pruned = run.folder.needed("prune").metrics["pruned"]["flops_per_token"]
-    passes = ALL_WEIGHTS_PASSES if arm.peft is None else LORA_PASSES
-    read = told.row_tokens if name in run.recipe.cached_arms else told.tokens
-    teacher = read * run.size().flops_per_token if arm.method == "kd" else 0.0
-    return {"student": passes * told.tokens * pruned, "teacher": teacher}
+    pruned_flops = run.folder.require("prune").metrics["pruned"]["flops_per_token"]
+    passes = FULL_TRAINING_PASSES if arm.peft is None else LORA_PASSES
+    teacher_tokens = result.row_tokens if name in run.recipe.cached_arms else result.tokens
+    teacher_flops = teacher_tokens * run.size().flops_per_token if arm.method == "kd" else 0.0
+    return {"student": passes * result.tokens * pruned_flops, "teacher": teacher_flops}
 
 
-def units(recipe: Recipe) -> list[str]:
-    """Return the arms."""
+def parts(recipe: Recipe) -> list[str]:
+    """Return the names of the arms."""
     return list(recipe.recover)
 
 
-def inputs(run: Run, unit: str) -> dict[str, str]:
-    """Name the pruned model, the arm's rows, and the teacher."""
-    arm = run.recipe.recover[unit]
-    named = {"pruned": run.folder.result_hash("prune"), "rows": rows_hash(run, arm.data)}
-    if unit in run.recipe.cached_arms:
-        named["teacher_cache"] = run.folder.result_hash("cache_teacher")
+def needs(recipe: Recipe) -> list[str]:
+    """Return the stages that make the pruned model, the rows and the teacher's cache."""
+    rewrites = any(arm.data == "rewritten" for arm in recipe.recover.values())
+    return ["prune"] + ["rewrite"] * rewrites + ["cache_teacher"] * bool(recipe.cached_arms)
+
+
+def inputs(run: Run, part: str) -> dict[str, str]:
+    """Return the fingerprints of the pruned model, the arm's rows and the teacher."""
+    arm = run.recipe.recover[part]
+    hashes = {"pruned": run.folder.result_hash("prune"), "rows": rows_hash(run, arm.data)}
+    if part in run.recipe.cached_arms:
+        hashes["teacher_cache"] = run.folder.result_hash("cache_teacher")
     elif arm.method == "kd":
-        named["dense"] = run.teacher_fingerprint
-    return named
+        hashes["dense"] = run.teacher_fingerprint
+    return hashes
 
 
-def settings(run: Run, unit: str) -> dict:
-    """Name what decides the recovered model; each process takes a batch of its own, so their number does."""
-    told = {"arm": run.recipe.recover[unit].model_dump(mode="json"), "seed": run.recipe.seed, "dtype": run.dtype}
-    return told if run.launch is None else told | {"processes": run.launch.processes}
+def settings(run: Run, part: str) -> dict:
+    """Return the settings that determine the recovered model, the number of processes among them."""
+    values = {"arm": run.recipe.recover[part].model_dump(mode="json"), "seed": run.recipe.seed, "dtype": run.dtype}
+    # Batch sizes are per process, so the number of processes changes the steps.
+    return values if run.launch is None else values | {"processes": run.launch.processes}
 
 
-def plan(run: Run, unit: str) -> str:
-    """Say how the arm will be trained."""
-    arm = run.recipe.recover[unit]
+def describe(run: Run, part: str) -> str:
+    """Return how the arm will be trained."""
+    arm = run.recipe.recover[part]
     budget = f"{arm.tokens:,} tokens" if arm.tokens else f"{arm.args.get('num_train_epochs', 3)} epochs"
     weights = f"LoRA r={arm.peft.get('r', 8)}" if arm.peft is not None else "all weights"
-    teacher = ", teacher cached" if unit in run.recipe.cached_arms else ""
-    start = "" if arm.init == "pruned" else f", from {arm.init}"
-    where = "" if run.launch is None else f", on {run.launch.processes} processes"
-    return f"{arm.method} on {arm.data}, {budget}, {weights}{teacher}{start}{where}"
+    teacher = ", teacher cached" if part in run.recipe.cached_arms else ""
+    init = "" if arm.init == "pruned" else f", from {arm.init}"
+    processes = "" if run.launch is None else f", on {run.launch.processes} processes"
+    return f"{arm.method} on {arm.data}, {budget}, {weights}{teacher}{init}{processes}"
 
 
 def check(run: Run) -> None:
-    """Check every arm's arguments against TRL's and peft's, and that messages can become text."""
-    if run.recipe.recover and run.tokenizer.chat_template is None and conversational(run.dataset):
+    """Check every arm's arguments against TRL's and peft's, and that a chat template exists for messages."""
+    if run.recipe.recover and run.tokenizer.chat_template is None and is_conversational(run.dataset):
         raise InputError(
             f"dataset {run.recipe.dataset.path!r} has messages, and the model has no chat template for them"
         )
     for name, arm in run.recipe.recover.items():
-        try:
-            args = {"bf16": run.recipe.dtype == "bfloat16"} | training_args(run, arm)
-            check_arm(args, arm.peft, arm.method, run.config.num_hidden_layers)
-        except InputError as error:
-            raise InputError(f"recover.{name}.{error}") from error
+        check_training(run, arm, f"recover.{name}")
 
 
-STAGE = Stage("recover", inputs, settings, work, plan, units, check)
+STAGE = Stage(
+    "recover",
+    inputs,
+    settings,
+    execute,
+    describe,
+    parts,
+    needs,
+    check=check,
+    panels=(LOSS, ARM_TABLE),
+)

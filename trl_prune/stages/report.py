@@ -1,53 +1,57 @@
-"""report: what a run did and what came back, on one page that stands by itself."""
+"""report: what a run did and how much quality was recovered, as one self-contained page."""
 
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 from trl_prune.checkpoints import write_json, write_text
-from trl_prune.reporting.page import PAGES, page_facts, render
-from trl_prune.reporting.plots.plots import draw
+from trl_prune.recipe import Recipe
+from trl_prune.reporting.console import show_recovery
+from trl_prune.reporting.page import PAGES, write_report
 from trl_prune.reporting.results import RunResults
 from trl_prune.runs.artifacts import StageOutput
 from trl_prune.runs.context import Run
 from trl_prune.runs.stage import Stage
 
 
-def work(run: Run, unit: str, folder: Path) -> StageOutput:  # noqa: ARG001
-    """Draw the pictures and write the pages."""
+RECOVERY = "recovery.json"
+
+
+def execute(run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
+    """Write the recovery table, the figures and the pages."""
     start = time.perf_counter()
     results = RunResults(run)
-    pictures = draw(results, folder)
-    table = {"lines": [asdict(line) for line in results.lines], "differences": results.differences}
-    write_json(folder / "recovery.json", table)
-    facts = page_facts(run, results, pictures, folder)
-    for page in PAGES:
-        write_text(folder / page, render(page, facts))
-    outputs = {"recovery": "recovery.json"} | {page: page for page in PAGES}
-    metrics = {f"{line.group}: {line.model}": line.recovery.recovery.value for line in results.lines}
+    write_json(folder / RECOVERY, {"lines": [asdict(row) for row in results.rows], "differences": results.differences})
+    for page, text in write_report(results, run.stages, folder).items():
+        write_text(folder / page, text)
+    outputs = {"recovery": RECOVERY} | {page: page for page in PAGES}
+    metrics = {f"{row.group}: {row.model}": row.recovery.recovery.value for row in results.rows}
     return StageOutput(outputs, metrics, {"seconds": time.perf_counter() - start}, frozenset(PAGES))
 
 
-def inputs(run: Run, unit: str) -> dict[str, str]:  # noqa: ARG001
-    """Name every result there is."""
-    told = {}
-    names = [("score", ""), ("search", ""), ("prune", ""), ("rewrite", ""), ("cache_teacher", "")]
-    names += [("recover", arm) for arm in run.recipe.recover]
-    names += [("evaluate", model) for model in run.recipe.evaluated]
-    for stage, part in names:
-        if run.folder.result(stage, part) is not None:
-            told[f"{stage} {part}".strip()] = run.folder.result_hash(stage, part)
-    return told
+def needs(recipe: Recipe) -> list[str]:
+    """Return the stages that make what the report shows at least."""
+    return ["prune", "recover", "evaluate"] + ["rewrite"] * (recipe.rewrite is not None)
 
 
-def settings(run: Run, unit: str) -> dict:  # noqa: ARG001
-    """Name what decides the page."""
+def inputs(run: Run, part: str) -> dict[str, str]:  # noqa: ARG001
+    """Return the hash of every result that the run has."""
+    hashes = {}
+    for stage in run.stages:
+        for part_name in stage.parts(run.recipe) if stage.name != "report" else []:
+            if run.folder.result(stage.name, part_name) is not None:
+                hashes[f"{stage.name} {part_name}".strip()] = run.folder.result_hash(stage.name, part_name)
+    return hashes
+
+
+def settings(run: Run, part: str) -> dict:  # noqa: ARG001
+    """Return the settings that determine the pages."""
     return {"report": run.recipe.report.model_dump(mode="json"), "seed": run.recipe.seed}
 
 
-def plan(run: Run, unit: str) -> str:  # noqa: ARG001
-    """Say where the page will be."""
-    return str(run.folder.path / "report" / PAGES[0])
+def describe(run: Run, part: str) -> str:  # noqa: ARG001
+    """Return the path of the page."""
+    return str(run.folder.stage_dir("report") / PAGES[0])
 
 
-STAGE = Stage("report", inputs, settings, work, plan)
+STAGE = Stage("report", inputs, settings, execute, describe, needs=needs, show=show_recovery)

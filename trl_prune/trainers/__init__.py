@@ -1,4 +1,4 @@
-"""Learning: TRL's trainers with more in them. The only door to TRL."""
+"""Trainers on top of TRL's SFTTrainer; the only package that imports trl."""
 
 from trl_prune.trainers.kd.config import KDConfig
 from trl_prune.trainers.kd.trainer import KDTrainer

@@ -1,4 +1,4 @@
-"""Read a model's intermediate states while it runs, and find the norms that read them."""
+"""Capture a model's intermediate states during its forward, and find the norms applied to them."""
 
 import copy
 from collections import OrderedDict
@@ -8,15 +8,16 @@ from typing import NamedTuple
 
 from accelerate.utils import align_module_device
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
 from trl_prune.errors import InputError
-from trl_prune.trainers.trl_names import gathered_head
+from trl_prune.trainers.sharded import full_parameters
 
 
 class StatePoint(NamedTuple):
-    """A place in a model.
+    """A point of a model's forward at which a state is read.
 
     Attributes:
         state: `embedding`, `block` (its output), `mlp` (its input) or `attention` (queries, keys and values).
@@ -27,7 +28,10 @@ class StatePoint(NamedTuple):
     block: int
 
 
-# What a block calls the norm of its input; families without one (OLMo 2) hand the stream on as it is.
+# `(batch, tokens, width)`; for `attention` one such tensor for each of `PROJECTIONS`.
+CapturedStates = dict[StatePoint, Tensor | dict[str, Tensor]]
+
+# Names of the norm at a block's input, by family; families without one (OLMo 2) use the stream unnormalised.
 INPUT_NORMS = ("input_layernorm", "ln_1", "self_attn_layer_norm")
 FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "embedding_norm")
 MLPS = ("mlp", "fc1")
@@ -35,121 +39,122 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 INSIDE_BLOCKS = ("mlp", "attention")
 
 
-def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
-    """Return a model's decoder blocks: the one list of as many modules as the config has layers.
+def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
+    """Return a model's decoder blocks: its list of as many modules as the config has layers.
 
     Raises:
         InputError: there is no such list.
     """
     count = model.config.get_text_config().num_hidden_layers
-    lists = (module for module in model.get_decoder().modules() if isinstance(module, nn.ModuleList))
-    found = next((blocks for blocks in lists if len(blocks) == count), None)
-    if found is None:
-        raise InputError(f"{type(model).__name__} has no list of {count} decoder blocks; set hidden_loss='none'")
-    return found
+    for module in model.get_decoder().modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return module
+    raise InputError(f"{type(model).__name__} has no list of {count} decoder blocks; set hidden_loss='none'")
 
 
 @contextmanager
-def captured_states(model: PreTrainedModel, points: tuple[StatePoint, ...]) -> Iterator[dict[StatePoint, Tensor]]:
-    """Let a causal LM's next forward fill in the states at some points, `(batch, tokens, width)`.
+def capture_states(model: PreTrainedModel, points: tuple[StatePoint, ...]) -> Iterator[CapturedStates]:
+    """Yield a dictionary that the causal LM's next forward fills with its states at the points.
 
-    The stream is as it enters the next block, or the final norm: what is read there keeps its graph where blocks are
-    checkpointed.
+    The residual stream is read at the input of the next block, or of the final norm: the state read there keeps its
+    autograd graph under gradient checkpointing.
 
     Raises:
         InputError: the model has no such module.
     """
-    told: dict[StatePoint, Tensor] = {}
-    handles = [handle for point in points for handle in _hooks(model, point, told)]
+    states: CapturedStates = {}
+    handles = [handle for point in points for handle in _register_hooks(model, point, states)]
     try:
-        yield told
+        yield states
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _hooks(model: PreTrainedModel, point: StatePoint, told: dict[StatePoint, Tensor]) -> list:
-    blocks = blocks_of(model)
+def _register_hooks(model: PreTrainedModel, point: StatePoint, states: CapturedStates) -> list[RemovableHandle]:
+    blocks = decoder_blocks(model)
     if point.state == "mlp":
-        return [_before(_named(blocks[point.block], MLPS, point), point, told)]
+        return [_capture_input(_required_child(blocks[point.block], MLPS, point), point, states)]
     if point.state == "attention":
-        return _projections(blocks[point.block], point, told)
-    reader, _ = _reader(model, point)
-    return [_after_all(model.base_model, point, told) if reader is None else _before(reader, point, told)]
+        return _capture_projections(blocks[point.block], point, states)
+    consumer, _ = _stream_consumer(model, point)
+    if consumer is None:
+        return [_capture_last_hidden_state(model.base_model, point, states)]
+    return [_capture_input(consumer, point, states)]
 
 
-def _reader(model: PreTrainedModel, point: StatePoint) -> tuple[nn.Module | None, nn.Module | None]:
-    """Return what the stream enters behind a point, the next block or the final norm, and the norm it meets there."""
-    blocks, number = blocks_of(model), point.block + (point.state == "block")
-    if number < len(blocks):
-        return blocks[number], _child(blocks[number], INPUT_NORMS)
+def _stream_consumer(model: PreTrainedModel, point: StatePoint) -> tuple[nn.Module | None, nn.Module | None]:
+    """Return the module that takes a point's stream as input, the next block or the final norm, and its input norm."""
+    blocks, index = decoder_blocks(model), point.block + (point.state == "block")
+    if index < len(blocks):
+        return blocks[index], _child(blocks[index], INPUT_NORMS)
     norm = _child(model.get_decoder(), FINAL_NORMS)
     return norm, norm
 
 
 def comparison_norm(model: PreTrainedModel, point: StatePoint) -> nn.Module | None:
-    """Return a frozen float32 copy of the norm that reads a state of the stream, None where there is none.
+    """Return a frozen float32 copy of the norm that the model applies to the stream at a point.
 
-    States inside a block are after its norms already.
+    None where the model applies none, and for states inside a block, which are read after its norms.
     """
     if point.state in INSIDE_BLOCKS:
         return None
-    _, norm = _reader(model, point)
+    _, norm = _stream_consumer(model, point)
     if norm is None:
         return None
-    with gathered_head(*norm.parameters()), align_module_device(norm):
-        return _frozen(norm)
+    with full_parameters(*norm.parameters()), align_module_device(norm):
+        return _frozen_copy(norm)
 
 
-def _frozen(norm: nn.Module) -> nn.Module:
-    """Return a module of its own with a norm's weights, without the hooks that offload or shard the norm."""
-    own = copy.copy(norm)
-    own._forward_hooks, own._forward_pre_hooks = OrderedDict(), OrderedDict()
-    own._parameters = {
+def _frozen_copy(norm: nn.Module) -> nn.Module:
+    """Copy a norm and its weights, without the hooks that offload or shard them."""
+    frozen = copy.copy(norm)
+    frozen._forward_hooks, frozen._forward_pre_hooks = OrderedDict(), OrderedDict()
+    frozen._parameters = {
         name: weight if weight is None else nn.Parameter(weight.detach().float().clone(), requires_grad=False)
-        for name, weight in norm._parameters.items()  # with those that are None, such as a bias left out
+        for name, weight in norm._parameters.items()  # a parameter can be None, as a bias that is not used
     }
-    for name in ("_hf_hook", "_old_forward", "forward"):  # accelerate's, where weights are offloaded
-        vars(own).pop(name, None)
-    return own
+    for name in ("_hf_hook", "_old_forward", "forward"):  # set by accelerate where weights are offloaded
+        vars(frozen).pop(name, None)
+    return frozen
 
 
-def _after_all(backbone: nn.Module, point: StatePoint, told: dict[StatePoint, Tensor]) -> object:
-    def read(_: nn.Module, __: tuple, output: ModelOutput) -> None:
-        told.setdefault(point, output.last_hidden_state)
+def _capture_last_hidden_state(backbone: nn.Module, point: StatePoint, states: CapturedStates) -> RemovableHandle:
+    def capture(_: nn.Module, __: tuple, output: ModelOutput) -> None:
+        states.setdefault(point, output.last_hidden_state)
 
-    return backbone.register_forward_hook(read)
-
-
-def _before(module: nn.Module, point: StatePoint, told: dict[StatePoint, Tensor]) -> object:
-    def read(_: nn.Module, given: tuple, named: dict) -> None:
-        told.setdefault(point, given[0] if given else named["hidden_states"])
-
-    return module.register_forward_pre_hook(read, with_kwargs=True)
+    return backbone.register_forward_hook(capture)
 
 
-def _projections(block: nn.Module, point: StatePoint, told: dict[StatePoint, Tensor]) -> list:
-    found = {name.rpartition(".")[2]: module for name, module in block.named_modules()}
-    missing = [name for name in PROJECTIONS if name not in found]
+def _capture_input(module: nn.Module, point: StatePoint, states: CapturedStates) -> RemovableHandle:
+    def capture(_: nn.Module, args: tuple, kwargs: dict) -> None:
+        states.setdefault(point, args[0] if args else kwargs["hidden_states"])
+
+    return module.register_forward_pre_hook(capture, with_kwargs=True)
+
+
+def _capture_projections(block: nn.Module, point: StatePoint, states: CapturedStates) -> list[RemovableHandle]:
+    modules = {name.rpartition(".")[2]: module for name, module in block.named_modules()}
+    missing = [name for name in PROJECTIONS if name not in modules]
     if missing:
         raise InputError(f"hidden_loss names 'attention', but {type(block).__name__} has no {missing[0]}")
-    parts: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
-    def hook(name: str) -> object:
-        def read(_: nn.Module, __: tuple, output: Tensor) -> None:
-            parts.setdefault(name, output)
-            told.setdefault(point, parts)
+    def register(name: str) -> RemovableHandle:
+        def capture(_: nn.Module, __: tuple, output: Tensor) -> None:
+            outputs.setdefault(name, output)
+            states.setdefault(point, outputs)
 
-        return found[name].register_forward_hook(read)
+        return modules[name].register_forward_hook(capture)
 
-    return [hook(name) for name in PROJECTIONS]
+    return [register(name) for name in PROJECTIONS]
 
 
-def _named(block: nn.Module, names: tuple[str, ...], point: StatePoint) -> nn.Module:
-    found = _child(block, names)
-    if found is None:
+def _required_child(block: nn.Module, names: tuple[str, ...], point: StatePoint) -> nn.Module:
+    child = _child(block, names)
+    if child is None:
         raise InputError(f"hidden_loss names {point.state!r}, but {type(block).__name__} has none of {names}")
-    return found
+    return child
 
 
 def _child(module: nn.Module, names: tuple[str, ...]) -> nn.Module | None:

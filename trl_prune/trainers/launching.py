@@ -1,4 +1,4 @@
-"""Work done by several processes: `accelerate launch` starts them, a folder carries the job there and faults back."""
+"""Run a job in several processes of `accelerate launch`; the job's folder passes its input to them and errors back."""
 
 import os
 import subprocess
@@ -15,24 +15,24 @@ from trl_prune.checkpoints import write_text
 from trl_prune.errors import InputError, first_line
 
 
-FAULT = "fault.txt"
+ERROR_FILE = "error.txt"
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How processes start.
+    """How `accelerate launch` is called.
 
     Attributes:
-        processes: how many.
-        config: accelerate's config file; every GPU of this machine gets a process where None.
+        processes: the number of processes.
+        config: accelerate's config file; without one, each GPU of this machine gets a process.
     """
 
     processes: int
     config: Path | None = None
 
 
-def find_launch(config: str | None) -> Launch | None:
-    """Return how processes start: as a config says, on all GPUs where there are several, or here (None).
+def resolve_launch(config: str | None) -> Launch | None:
+    """Return the launch of a config, else one process per GPU where there are several; None for this process alone.
 
     Args:
         config: accelerate's config file, or the name of one that TRL ships (`multi_gpu`, `fsdp2`, `zero3`, ...).
@@ -49,63 +49,65 @@ def find_launch(config: str | None) -> Launch | None:
         path = Path(str(shipped / f"{config}.yaml"))
     if not path.is_file():
         names = sorted(entry.name.removesuffix(".yaml") for entry in shipped.iterdir() if entry.name.endswith(".yaml"))
-        raise InputError(f"--accelerate_config {config!r} is no file here; allowed: a file, or {', '.join(names)}")
-    return Launch(_processes(path), path)
+        raise InputError(f"--accelerate_config {config!r} is not a file; allowed: a path, or {', '.join(names)}")
+    return Launch(_num_processes(path), path)
 
 
-def _processes(path: Path) -> int:
+def _num_processes(path: Path) -> int:
     try:
         return int(yaml.safe_load(path.read_text()).get("num_processes") or 1)
     except (yaml.YAMLError, AttributeError, ValueError, OSError) as error:
-        raise InputError(f"--accelerate_config {path} is no accelerate config: {first_line(error)}") from error
+        raise InputError(f"--accelerate_config {path} is not an accelerate config: {first_line(error)}") from error
 
 
-def launch_command(launch: Launch, module: str, job: Path) -> list[str]:
+def launch_command(launch: Launch, module: str, job_dir: Path) -> list[str]:
     """Return the command that starts a job's processes, each of which runs a module on the job's folder."""
-    everywhere = ["--multi_gpu", "--num_processes", str(launch.processes), "--num_machines", "1"]
-    # Port 0: any that is free, so that two runs share a machine. Precision is the trainer's own argument.
-    everywhere += ["--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    how = ["--config_file", str(launch.config)] if launch.config else everywhere
-    start = [sys.executable, "-m", "accelerate.commands.launch", *how]
-    return [*start, "--module", module, str(job), str(launch.processes)]
+    options = ["--multi_gpu", "--num_processes", str(launch.processes), "--num_machines", "1"]
+    # Port 0: any free one, so that two runs can share a machine. Precision is an argument of the trainer.
+    options += ["--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    if launch.config is not None:
+        options = ["--config_file", str(launch.config)]
+    accelerate = [sys.executable, "-m", "accelerate.commands.launch", *options]
+    return [*accelerate, "--module", module, str(job_dir), str(launch.processes)]
 
 
-def run_processes(launch: Launch, module: str, job: Path) -> None:
-    """Start a job's processes and wait for them.
+def run_processes(launch: Launch, module: str, job_dir: Path) -> None:
+    """Start a job's processes and wait for them to end.
 
     Raises:
-        InputError: what one of them says about the user's input.
-        RuntimeError: they failed.
+        InputError: the message of a process that raised one.
+        RuntimeError: the processes failed.
     """
-    (job / FAULT).unlink(missing_ok=True)
-    done = subprocess.run(launch_command(launch, module, job), check=False)
-    if (job / FAULT).is_file():
-        raise InputError((job / FAULT).read_text())
-    if done.returncode:
-        raise RuntimeError(f"the {launch.processes} processes of {job} ended with code {done.returncode}")
+    error_path = job_dir / ERROR_FILE
+    error_path.unlink(missing_ok=True)
+    completed = subprocess.run(launch_command(launch, module, job_dir), check=False)
+    if error_path.is_file():
+        raise InputError(error_path.read_text())
+    if completed.returncode:
+        raise RuntimeError(f"the {launch.processes} processes of {job_dir} ended with code {completed.returncode}")
 
 
-def process_main(work: Callable[[Path], None]) -> int:
-    """Work on the job that the command line names, as one of its processes, and return the exit code."""
-    job, wanted = Path(sys.argv[1]), int(sys.argv[2])
+def process_main(run_job: Callable[[Path], None]) -> int:
+    """Run the job that the command line names, as one of its processes, and return the exit code."""
+    job_dir, processes = Path(sys.argv[1]), int(sys.argv[2])
     try:
-        check_processes(wanted)
-        work(job)
+        check_world_size(processes)
+        run_job(job_dir)
     except InputError as error:
-        write_text(job / FAULT, str(error))
+        write_text(job_dir / ERROR_FILE, str(error))
         return 1
     return 0
 
 
-def check_processes(wanted: int) -> None:
-    """Check that this process has as many siblings as were asked for.
+def check_world_size(processes: int) -> None:
+    """Check that accelerate started the given number of processes.
 
     Raises:
-        InputError: accelerate started another number.
+        InputError: it started another number.
     """
     started = int(os.environ.get("WORLD_SIZE", "1"))
-    if started != wanted:
+    if started != processes:
         raise InputError(
-            f"accelerate started {started} processes where --accelerate_config says {wanted}; without MPI its "
+            f"accelerate started {started} processes where --accelerate_config says {processes}; without MPI its "
             "MULTI_CPU starts one: write `distributed_type: MULTI_GPU` for processes on CPUs too"
         )

@@ -1,17 +1,20 @@
-"""Training rows exactly as TRL's trainer will see them, without the model that it will train."""
+"""Training rows as TRL's trainer prepares them: one format for all methods, and tokens without the model to train."""
 
+import logging
 from tempfile import TemporaryDirectory
 
 from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
-from trl_prune.trainers.self_distill.trainer import messages_to_prompt_completion
-from trl_prune.trainers.sft_arguments import on_one_device
+from trl_prune.data.formats import prompt_and_answer
+from trl_prune.trainers.sft_arguments import use_one_device
 
 
-# The arguments that decide how rows become tokens.
-PREPARATION = (
+logger = logging.getLogger(__name__)
+
+# The arguments of SFTConfig that determine how rows become tokens.
+PREPARATION_ARGS = (
     "assistant_only_loss",
     "chat_template_path",
     "completion_only_loss",
@@ -29,38 +32,61 @@ PREPARATION = (
     "truncation_mode",
     "use_cpu",
 )
-# What the trainer collates of a prepared row.
-COLUMNS = ("input_ids", "labels", "seq_lengths")
+# The columns of a prepared row that the trainer's collator reads.
+PREPARED_COLUMNS = ("input_ids", "labels", "seq_lengths")
+
+
+def messages_to_prompt_completion(dataset: Dataset, args: SFTConfig) -> Dataset:
+    """Return `messages` rows as prompt + completion, so that the loss is on the answer only.
+
+    Rows are left as they are where the user chose which tokens the loss covers, or where any row does not end on an
+    assistant's text.
+    """
+    user_decides = args.assistant_only_loss or args.completion_only_loss is False
+    if user_decides or not isinstance(dataset, Dataset) or "messages" not in dataset.column_names:
+        return dataset
+    if any(prompt_and_answer(row) is None for row in dataset):
+        logger.warning("Some rows do not end on an assistant's text, so the loss covers the full conversations")
+        return dataset
+
+    def split(row: dict) -> dict:
+        return {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
+
+    return dataset.map(split, remove_columns=["messages"])
 
 
 def preparation_args(args: dict) -> dict:
-    """Return those of a trainer's arguments that decide how rows become tokens."""
-    return {name: args[name] for name in PREPARATION if name in args}
+    """Return the subset of a trainer's arguments that determines how rows become tokens."""
+    return {name: args[name] for name in PREPARATION_ARGS if name in args}
 
 
 def prepare_rows(rows: Dataset, args: dict, tokenizer: PreTrainedTokenizerBase, answers_only: bool = False) -> Dataset:
     """Return rows tokenised, masked, truncated and packed as a trainer with these arguments does it.
 
-    TRL prepares a dataset while a trainer is built, so one is built, around a stand-in of a few hundred weights.
+    TRL prepares a dataset in the constructor of its trainer, so one is built around a model of a few hundred weights.
 
     Args:
         rows: in one of TRL's formats.
-        args: SFTConfig's arguments; those that do not touch rows are ignored.
-        tokenizer: the student's; as in training, its padding and end tokens may be set here.
-        answers_only: of `messages` the last answer is learned, as arms of a recipe do, not the whole conversation.
+        args: arguments of SFTConfig; those that do not affect rows are ignored.
+        tokenizer: the student's; as in training, its padding and end-of-sequence tokens may be set.
+        answers_only: whether the loss of `messages` is on the last answer, as in a recipe's arms, or on the full
+            conversation.
 
     Returns:
         Rows of `input_ids`, `labels` and, where packed, `seq_lengths`.
     """
     with TemporaryDirectory() as folder:
-        told = SFTConfig(folder, report_to="none", bf16=False, gradient_checkpointing=False, **preparation_args(args))
-        on_one_device(told)
-        rows = messages_to_prompt_completion(rows, told) if answers_only else rows
-        trainer = SFTTrainer(_stand_in(len(tokenizer)), told, train_dataset=rows, processing_class=tokenizer)
+        config = SFTConfig(
+            folder, report_to="none", bf16=False, gradient_checkpointing=False, **preparation_args(args)
+        )
+        use_one_device(config)
+        rows = messages_to_prompt_completion(rows, config) if answers_only else rows
+        model = _placeholder_model(len(tokenizer))
+        trainer = SFTTrainer(model, config, train_dataset=rows, processing_class=tokenizer)
     prepared = trainer.train_dataset
-    return prepared.select_columns([name for name in COLUMNS if name in prepared.column_names])
+    return prepared.select_columns([name for name in PREPARED_COLUMNS if name in prepared.column_names])
 
 
-def _stand_in(vocabulary: int) -> LlamaForCausalLM:
+def _placeholder_model(vocab_size: int) -> LlamaForCausalLM:
     sizes = {"hidden_size": 2, "intermediate_size": 2, "num_hidden_layers": 1, "num_attention_heads": 1}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, **sizes))
+    return LlamaForCausalLM(LlamaConfig(vocab_size=vocab_size, **sizes))

@@ -1,4 +1,4 @@
-"""What a drop-in for SFTTrainer is given, in our own terms."""
+"""Conversion of SFTTrainer's constructor arguments for the subclasses in this package."""
 
 import inspect
 from dataclasses import fields
@@ -11,33 +11,43 @@ from trl_prune.trainers.trl_names import config_model_id
 
 
 Config = TypeVar("Config", bound=SFTConfig)
-# LoRA as self-data distillation's predecessor trained (arXiv 2402.13669), on every linear layer of the blocks.
+# LoRA as in the predecessor of self-data distillation (arXiv 2402.13669), on every linear layer of the blocks.
 LORA_DEFAULTS = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 
 
-def by_name(rest: tuple, more: dict) -> dict:
-    """Return SFTTrainer's arguments after `train_dataset` by name, however they were given."""
+def named_arguments(args: tuple, kwargs: dict) -> dict:
+    """Return SFTTrainer's arguments after `train_dataset` by name, given by position or by name."""
     names = list(inspect.signature(SFTTrainer.__init__).parameters)
-    after = names[names.index("train_dataset") + 1 :]
-    named = dict(zip(after, rest, strict=False))
-    if len(rest) > len(after) or named.keys() & more.keys():
-        raise TypeError(f"SFTTrainer takes {len(names) - 1} arguments, each of them once")
-    return named | more
+    remaining = names[names.index("train_dataset") + 1 :]
+    named = dict(zip(remaining, args, strict=False))
+    if len(args) > len(remaining) or named.keys() & kwargs.keys():
+        raise TypeError(f"SFTTrainer takes {len(names) - 1} arguments, each at most once")
+    return named | kwargs
 
 
-def own_config(kind: type[Config], args: SFTConfig | TrainingArguments | None, model: object, suffix: str) -> Config:
-    """Return arguments of any kind as ours, as SFTTrainer does with plain TrainingArguments."""
-    if isinstance(args, kind):
+def convert_config(
+    config_class: type[Config], args: SFTConfig | TrainingArguments | None, model: object, suffix: str
+) -> Config:
+    """Return training arguments as an instance of `config_class`, as SFTTrainer converts plain TrainingArguments.
+
+    Args:
+        config_class: the trainer's config class.
+        args: the user's; None for the defaults, with an `output_dir` named after the model.
+        model: the trainer's model, or its name.
+        suffix: the end of that `output_dir`.
+    """
+    if isinstance(args, config_class):
         return args
     if args is None:
         name = model if isinstance(model, str) else config_model_id(model.config)
-        return kind(f"{name.split('/')[-1]}-{suffix}")
-    known = {entry.name for entry in fields(kind) if entry.init}  # a subclass of theirs may have fields of its own
+        return config_class(f"{name.split('/')[-1]}-{suffix}")
+    # The user's own subclass may have fields that `config_class` lacks.
+    known = {field.name for field in fields(config_class) if field.init}
     # Not `to_dict`, which hides every field whose name ends in `_token`.
-    return kind(**{entry.name: getattr(args, entry.name) for entry in fields(args) if entry.name in known})
+    return config_class(**{field.name: getattr(args, field.name) for field in fields(args) if field.name in known})
 
 
-def on_one_device(args: TrainingArguments) -> None:
-    """Let a process train on one device; TRL refuses DataParallel, which several visible GPUs mean."""
+def use_one_device(args: TrainingArguments) -> None:
+    """Make a process train on one device; several visible GPUs would select DataParallel, which TRL refuses."""
     if args.n_gpu > 1:
         args._n_gpu = 1

@@ -21,17 +21,17 @@ def teacher(tokenizer, loads=None):
     return LazyTeacher(load, tokenizer, "tiny")
 
 
-def test_every_row_stays_with_provenance(rows, tokenizer, tmp_path):
-    told = rewrite_rows(Dataset.from_list(rows), teacher(tokenizer), SAMPLING, tmp_path)
-    assert len(told) == len(rows)
-    for before, after in zip(rows, told, strict=True):
+def test_every_row_is_kept_with_its_provenance(rows, tokenizer, tmp_path):
+    rewritten = rewrite_rows(Dataset.from_list(rows), teacher(tokenizer), SAMPLING, tmp_path)
+    assert len(rewritten) == len(rows)
+    for before, after in zip(rows, rewritten, strict=True):
         assert after["prompt"] == before["prompt"]
         assert after["provenance"] in ("rewritten", "reference")
         assert (after["completion"] == before["completion"]) or after["provenance"] == "rewritten"
         assert (after["verdict"] == "accepted") == (after["provenance"] == "rewritten")
 
 
-def test_a_second_pass_reads_what_the_first_wrote_and_loads_nothing(rows, tokenizer, tmp_path):
+def test_a_second_pass_reads_the_first_ones_answers_and_loads_no_model(rows, tokenizer, tmp_path):
     loads = []
     first = rewrite_rows(Dataset.from_list(rows), teacher(tokenizer, loads), SAMPLING, tmp_path)
     second = rewrite_rows(Dataset.from_list(rows), teacher(tokenizer, loads), SAMPLING, tmp_path)
@@ -39,27 +39,26 @@ def test_a_second_pass_reads_what_the_first_wrote_and_loads_nothing(rows, tokeni
     assert len(loads) == 1
 
 
-def test_two_processes_give_what_one_gives(rows, tokenizer, tmp_path):
-    alone = rewrite_rows(Dataset.from_list(rows), teacher(tokenizer), SAMPLING, tmp_path / "one")
+def test_two_processes_give_the_same_rows_as_one(rows, tokenizer, tmp_path):
+    single = rewrite_rows(Dataset.from_list(rows), teacher(tokenizer), SAMPLING, tmp_path / "one")
 
-    def other():  # what the second process does while the first one waits
-        shared = ProcessShare(1, 2, lambda: None)
-        rewrite_rows(Dataset.from_list(rows), teacher(tokenizer), SAMPLING, tmp_path / "two", shared)
+    def run_second_process():  # while the first one waits
+        share = ProcessShare(1, 2, wait_for_everyone=lambda: None)
+        rewrite_rows(Dataset.from_list(rows), teacher(tokenizer), SAMPLING, tmp_path / "two", share)
 
-    shared = rewrite_rows(
-        Dataset.from_list(rows), teacher(tokenizer), SAMPLING, tmp_path / "two", ProcessShare(0, 2, other)
-    )
-    assert list(alone) == list(shared)
+    share = ProcessShare(0, 2, wait_for_everyone=run_second_process)
+    shared = rewrite_rows(Dataset.from_list(rows), teacher(tokenizer), SAMPLING, tmp_path / "two", share)
+    assert list(single) == list(shared)
 
 
-def test_rows_without_answers_stay_as_they_are(rows, tokenizer, tmp_path):
+def test_rows_without_an_answer_are_unchanged(rows, tokenizer, tmp_path):
     mixed = [rows[0], rows[1] | {"completion": [{"role": "assistant", "content": ""}]}]
-    told = rewrite_rows(Dataset.from_list(mixed), teacher(tokenizer), SAMPLING, tmp_path)
-    assert told[1]["verdict"] == "not_asked"
-    assert told[1]["completion"] == mixed[1]["completion"]
+    rewritten = rewrite_rows(Dataset.from_list(mixed), teacher(tokenizer), SAMPLING, tmp_path)
+    assert rewritten[1]["verdict"] == "not_asked"
+    assert rewritten[1]["completion"] == mixed[1]["completion"]
 
 
-def test_unknown_answer_type_is_named(rows, tokenizer, tmp_path):
-    wrong = [rows[0] | {"answer_type": "nummer"}]
+def test_an_unknown_answer_type_is_named(rows, tokenizer, tmp_path):
+    invalid = [rows[0] | {"answer_type": "nummer"}]
     with pytest.raises(InputError, match="'nummer'.*allowed: open, phrase"):
-        rewrite_rows(Dataset.from_list(wrong), teacher(tokenizer), SAMPLING, tmp_path)
+        rewrite_rows(Dataset.from_list(invalid), teacher(tokenizer), SAMPLING, tmp_path)

@@ -3,37 +3,37 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trl_prune.data.teacher_cache import codecs as teacher_codecs
+from trl_prune.data.teacher_cache import codecs
 from trl_prune.data.teacher_cache.codecs import (
     CODECS,
     Hidden,
     Sampled,
     TopK,
-    codec_of,
-    packed,
+    codec_from_settings,
+    codec_settings,
+    pack_bytes,
     run_lengths,
-    settings_of,
     systematic_draws,
-    unpacked,
+    unpack_bytes,
 )
 from trl_prune.errors import InputError
 from trl_prune.losses.lm_head import LMHead
 
 
-def head_and_states(vocabulary=37, hidden=8, positions=5, seed=0):
+def head_and_states(vocab_size=37, hidden_size=8, positions=5, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    weight = 2 * torch.randn(vocabulary, hidden, generator=generator)
-    return LMHead(weight), torch.randn(positions, hidden, generator=generator)
+    weight = 2 * torch.randn(vocab_size, hidden_size, generator=generator)
+    return LMHead(weight), torch.randn(positions, hidden_size, generator=generator)
 
 
-def dense(target, vocabulary):
-    return torch.zeros(len(target.ids), vocabulary).scatter_add_(1, target.ids, target.probs)
+def full_probs(target, vocab_size):
+    return torch.zeros(len(target.ids), vocab_size).scatter_add_(1, target.ids, target.probs)
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=12).filter(lambda p: sum(p) > 0.1), st.integers(1, 64))
 @settings(deadline=None, max_examples=60)
 def test_the_sample_is_unbiased(probs, draws):
-    """The counts are step functions of the shift; their integral over all shifts is R p, exactly."""
+    """The counts are step functions of the shift; their integral over all shifts is exactly R p."""
     probs = torch.tensor([probs], dtype=torch.float64)
     probs = probs / probs.sum()
     steps = (draws * probs.cumsum(-1)).remainder(1).flatten()
@@ -43,11 +43,11 @@ def test_the_sample_is_unbiased(probs, draws):
     counts = torch.zeros(len(middles), probs.shape[1], dtype=torch.float64)
     counts.scatter_add_(1, ids, torch.ones_like(ids, dtype=torch.float64))
     torch.testing.assert_close(widths @ counts, draws * probs[0], atol=1e-9, rtol=0)
-    # ... and no id is ever off by a whole draw, as independent draws would be.
+    # No count differs from R p by a full draw, as with independent draws.
     assert ((counts - draws * probs).abs() < 1 + 1e-9).all()
 
 
-def test_no_draw_falls_on_an_id_without_probability():
+def test_ids_of_probability_zero_are_never_drawn():
     probs = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]])
     for shift in (0.0, 0.5, 1 - 2**-53):
         ids = systematic_draws(probs, torch.tensor([shift], dtype=torch.float64), 10)
@@ -56,80 +56,82 @@ def test_no_draw_falls_on_an_id_without_probability():
 
 @given(st.lists(st.lists(st.integers(0, 6), min_size=5, max_size=5).map(sorted), min_size=1, max_size=8))
 @settings(deadline=None)
-def test_run_lengths_count_each_id_of_each_row(rows):
+def test_run_lengths_decode_to_the_rows(rows):
     ids, counts, lengths = run_lengths(torch.tensor(rows))
-    told = [
-        [index for index, count in zip(part.tolist(), times.tolist(), strict=True) for _ in range(count)]
-        for part, times in zip(ids.split(lengths.tolist()), counts.split(lengths.tolist()), strict=True)
+    decoded = [
+        [index for index, count in zip(row_ids.tolist(), row_counts.tolist(), strict=True) for _ in range(count)]
+        for row_ids, row_counts in zip(ids.split(lengths.tolist()), counts.split(lengths.tolist()), strict=True)
     ]
-    assert told == rows
+    assert decoded == rows
 
 
 @given(st.integers(1, 2**40).flatmap(lambda b: st.tuples(st.just(b), st.lists(st.integers(0, b - 1), min_size=1))))
 @settings(deadline=None)
-def test_integers_come_back_from_bytes(case):
+def test_packed_integers_are_unpacked_unchanged(case):
     bound, values = case
-    told = packed(torch.tensor(values), bound)
-    assert told.dtype == torch.uint8
-    assert told.shape[-1] == max(1, -(-(bound - 1).bit_length() // 8))
-    assert unpacked(told).tolist() == values
+    packed = pack_bytes(torch.tensor(values), bound)
+    assert packed.dtype == torch.uint8
+    assert packed.shape[-1] == max(1, -(-(bound - 1).bit_length() // 8))
+    assert unpack_bytes(packed).tolist() == values
 
 
-@pytest.mark.parametrize(("vocabulary", "bytes_"), [(49_152, 3), (128_256, 3), (262_144, 3), (262_208, 4)])
-def test_a_drawn_id_and_its_count_take_three_bytes_up_to_a_vocabulary_of_2_to_18(vocabulary, bytes_):
-    assert packed(torch.zeros(1, dtype=torch.long), vocabulary << 6).shape[-1] == bytes_
+@pytest.mark.parametrize(("vocab_size", "width"), [(49_152, 3), (128_256, 3), (262_144, 3), (262_208, 4)])
+def test_a_drawn_id_and_its_count_take_three_bytes_up_to_a_vocabulary_of_2_to_18(vocab_size, width):
+    assert pack_bytes(torch.zeros(1, dtype=torch.long), vocab_size << 6).shape[-1] == width
 
 
 @given(st.integers(2, 40), st.integers(1, 64), st.integers(0, 10**6))
 @settings(deadline=None, max_examples=40)
-def test_a_sample_comes_back_as_it_was_drawn(vocabulary, draws, seed):
-    head, states = head_and_states(vocabulary, seed=seed)
+def test_a_decoded_sample_has_the_drawn_shares(vocab_size, draws, seed):
+    head, states = head_and_states(vocab_size, seed=seed)
     shifts = torch.rand(len(states), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     codec = Sampled(draws)
-    told = codec.decode(codec.encode(states, head, shifts), None)
+    target = codec.decode(codec.encode(states, head, shifts), None)
     drawn = systematic_draws(head.logits(states).softmax(-1), shifts, draws)
-    wanted = torch.zeros(len(states), vocabulary).scatter_add_(1, drawn, torch.ones(drawn.shape)) / draws
-    torch.testing.assert_close(dense(told, vocabulary), wanted)
-    assert told.tail is None
+    expected = torch.zeros(len(states), vocab_size).scatter_add_(1, drawn, torch.ones(drawn.shape)) / draws
+    torch.testing.assert_close(full_probs(target, vocab_size), expected)
+    assert target.tail is None
 
 
 @given(st.integers(2, 40), st.integers(1, 45), st.sampled_from([0.5, 1.0, 3.0]), st.integers(0, 10**6))
 @settings(deadline=None, max_examples=40)
-def test_the_top_and_its_tail_are_the_distributions(vocabulary, k, temperature, seed):
-    head, states = head_and_states(vocabulary, seed=seed)
+def test_top_k_and_tail_equal_those_of_the_distribution(vocab_size, k, temperature, seed):
+    head, states = head_and_states(vocab_size, seed=seed)
     codec = TopK(k, temperature)
-    told = codec.decode(codec.encode(states, head, torch.zeros(len(states))), None)
-    wanted = (head.logits(states) / temperature).softmax(-1)
-    top = wanted.topk(min(k, vocabulary)).values
-    torch.testing.assert_close(told.probs, top, atol=1e-5, rtol=1e-2)
-    torch.testing.assert_close(told.tail, 1 - top.sum(-1), atol=1e-5, rtol=1e-2)
-    torch.testing.assert_close(told.probs.sum(-1) + told.tail, torch.ones(len(states)))
-    torch.testing.assert_close(wanted.gather(1, told.ids), top)
+    target = codec.decode(codec.encode(states, head, torch.zeros(len(states))), None)
+    expected = (head.logits(states) / temperature).softmax(-1)
+    top = expected.topk(min(k, vocab_size)).values
+    torch.testing.assert_close(target.probs, top, atol=1e-5, rtol=1e-2)
+    torch.testing.assert_close(target.tail, 1 - top.sum(-1), atol=1e-5, rtol=1e-2)
+    torch.testing.assert_close(target.probs.sum(-1) + target.tail, torch.ones(len(states)))
+    torch.testing.assert_close(expected.gather(1, target.ids), top)
 
 
-def test_states_come_back_in_bfloat16_with_their_head():
+def test_decoded_states_are_rounded_to_bfloat16():
     head, states = head_and_states()
     codec = Hidden()
-    told = codec.decode(codec.encode(states, head, torch.zeros(len(states))), head)
-    assert torch.equal(told.hidden, states.bfloat16().float())
-    assert told.head is head
+    target = codec.decode(codec.encode(states, head, torch.zeros(len(states))), head)
+    assert torch.equal(target.hidden, states.bfloat16().float())
+    assert target.head is head
 
 
 @pytest.mark.parametrize("codec", [Sampled(7, 3), TopK(5, 2.0), Hidden()])
-def test_chunks_change_nothing(codec, monkeypatch):
+def test_the_chunk_size_changes_nothing(codec, monkeypatch):
+    """In float64, since the rounding of a float32 product depends on the number of its rows."""
     head, states = head_and_states(positions=11)
+    head, states = LMHead(head.weight.double()), states.double()
     shifts = torch.rand(11, dtype=torch.float64)
-    whole = codec.encode(states, head, shifts)
-    monkeypatch.setattr(teacher_codecs, "CHUNK_ELEMENTS", 2 * len(head.weight))
-    parts = codec.encode(states, head, shifts)
-    assert {name: array.tolist() for name, array in parts.items()} == {
-        name: array.tolist() for name, array in whole.items()
+    single_chunk = codec.encode(states, head, shifts)
+    monkeypatch.setattr(codecs, "CHUNK_ELEMENTS", 2 * len(head.weight))
+    many_chunks = codec.encode(states, head, shifts)
+    assert {name: array.tolist() for name, array in many_chunks.items()} == {
+        name: array.tolist() for name, array in single_chunk.items()
     }
 
 
 @pytest.mark.parametrize("codec", [Sampled(7, 3), TopK(5, 2.0), Hidden()])
-def test_settings_name_a_codec(codec):
-    assert codec_of(settings_of(codec)) == codec
+def test_codecs_round_trip_through_their_settings(codec):
+    assert codec_from_settings(codec_settings(codec)) == codec
     assert set(CODECS) == {"sampled", "topk", "hidden"}
 
 
@@ -139,9 +141,9 @@ def test_settings_name_a_codec(codec):
         (lambda: Sampled(65), "draws is 65; allowed: 1..64"),
         (lambda: TopK(0), "k is 0"),
         (lambda: TopK(1, 0.0), "temperature 0.0"),
-        (lambda: codec_of({"tier": "zip"}), "tier is 'zip'; allowed: sampled, topk, hidden"),
+        (lambda: codec_from_settings({"tier": "zip"}), "tier is 'zip'; allowed: sampled, topk, hidden"),
     ],
 )
-def test_wrong_settings_are_refused(make, message):
+def test_invalid_settings_are_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()

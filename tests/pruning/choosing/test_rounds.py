@@ -13,14 +13,14 @@ from trl_prune.pruning.keep import kept_sizes
 from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 
 
-def test_the_papers_example_goes_down_in_equal_steps():
+def test_the_papers_example_shrinks_in_equal_steps():
     assert size_schedule({HIDDEN: 6144}, {HIDDEN: 4096}, 4) == [{HIDDEN: size} for size in (5632, 5120, 4608, 4096)]
     assert size_schedule({HIDDEN: 6144}, {HIDDEN: 4096}, 1) == [{HIDDEN: 4096}]
 
 
 @given(st.integers(1, 99), st.integers(1, 99), st.integers(1, 8), st.sampled_from([1, 2, 3]))
-def test_sizes_never_grow_and_end_at_the_target(one, other, rounds, multiple):
-    dense, target = max(one, other) * multiple, min(one, other) * multiple
+def test_sizes_never_grow_and_end_at_the_target(first, second, rounds, multiple):
+    dense, target = max(first, second) * multiple, min(first, second) * multiple
     steps = [step[HEADS] for step in size_schedule({HEADS: dense}, {HEADS: target}, rounds, {HEADS: multiple})]
     assert len(steps) == rounds
     assert [dense, *steps] == sorted([dense, *steps], reverse=True)
@@ -53,7 +53,7 @@ def test_rounds_on_checkpoints_end_at_the_target_and_count_in_the_dense_model(tm
 
 @pytest.mark.parametrize("rounds", [1, 4])
 def test_each_round_scores_what_the_last_one_left(rounds):
-    """A unit's importance may rise when another goes: round by round both are seen, at once they are not."""
+    """A unit's importance may rise when another is removed: rounds see it, a single cut does not."""
     log = []
 
     def prune(units, scores, sizes):

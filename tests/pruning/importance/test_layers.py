@@ -1,4 +1,4 @@
-"""Oracles: direct float64 formulas over transformers' own hidden states, and invariance to batching."""
+"""Reference: float64 formulas over transformers' hidden states; invariance to batching."""
 
 import math
 
@@ -9,21 +9,20 @@ from tests.conftest import tiny_model
 from tests.pruning.batches import LENGTHS, batch
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import FAMILIES
-from trl_prune.pruning.importance.layers import LayerScores, layers_skipped, mean_loss, score_layers, wanted_positions
-from trl_prune.pruning.importance.observation import decoder_blocks
+from trl_prune.pruning.importance.hooks import decoder_blocks
+from trl_prune.pruning.importance.layers import LayerScores, score_layers, scored_positions
 
 
 @torch.inference_mode()
-def direct(model, lengths, tokens):
-    """Angle and cosine of all pairs, averaged, one unpadded text at a time; the last state taken before the norm."""
+def reference(model, lengths, tokens):
+    """Return the mean angle and cosine of all pairs, one unpadded text at a time; the last state before the norm."""
     angle, cosine, count = 0, 0, 0
-    last = []
-    handle = decoder_blocks(model)[-1].register_forward_hook(lambda _, __, output: last.append(output))
+    outputs = []
+    handle = decoder_blocks(model)[-1].register_forward_hook(lambda _, __, output: outputs.append(output))
     for length in lengths:
-        one = batch((length,))
-        states = model(**one, output_hidden_states=True, use_cache=False).hidden_states[:-1]
-        output = last.pop() if isinstance(last[-1], torch.Tensor) else last.pop()[0]
-        stacked = torch.stack([*states, output])[:, 0].double()  # (L + 1, tokens, hidden)
+        states = model(**batch((length,)), output_hidden_states=True, use_cache=False).hidden_states[:-1]
+        last = outputs.pop() if isinstance(outputs[-1], torch.Tensor) else outputs.pop()[0]
+        stacked = torch.stack([*states, last])[:, 0].double()  # (L + 1, tokens, hidden_size)
         stacked = stacked[:, -1:] if tokens == "last" else stacked
         unit = stacked / stacked.norm(dim=-1, keepdim=True)
         cos = torch.einsum("ltd,mtd->tlm", unit, unit).clamp(-1, 1)
@@ -37,19 +36,19 @@ def direct(model, lengths, tokens):
 def test_scores_equal_the_formula(family, tokens):
     model = tiny_model(family)
     scores = score_layers(model, [batch()], tokens)
-    angle, cosine = direct(model, LENGTHS, tokens)
+    angle, cosine = reference(model, LENGTHS, tokens)
     distances = scores.angular_distance()
-    off = ~torch.eye(len(angle), dtype=torch.bool)
-    torch.testing.assert_close(distances[off], angle[off], atol=2e-4, rtol=0)
+    off_diagonal = ~torch.eye(len(angle), dtype=torch.bool)
+    torch.testing.assert_close(distances[off_diagonal], angle[off_diagonal], atol=2e-4, rtol=0)
     torch.testing.assert_close(scores.block_influence(), 1 - cosine.diagonal(1), atol=1e-5, rtol=0)
     assert distances.min() >= 0
     assert distances.max() <= 1
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_every_family_can_be_observed(family):
+def test_every_family_can_be_scored(family):
     scores = score_layers(tiny_model(family), [batch()])
-    assert scores.positions == sum(LENGTHS)
+    assert scores.num_positions == sum(LENGTHS)
     assert scores.num_layers == 4
     assert (scores.block_influence() > 1e-6).all()
 
@@ -57,7 +56,7 @@ def test_every_family_can_be_observed(family):
 @pytest.mark.parametrize("tokens", ["all", "last"])
 def test_padding_and_batch_split_change_nothing(tokens):
     model = tiny_model("llama")
-    whole = score_layers(model, [batch()], tokens)
+    full = score_layers(model, [batch()], tokens)
     variants = {
         "one by one": [batch((length,)) for length in LENGTHS],
         "in two": [batch(LENGTHS[:1]), batch(LENGTHS[1:])],
@@ -66,29 +65,29 @@ def test_padding_and_batch_split_change_nothing(tokens):
     }
     for name, batches in variants.items():
         scores = score_layers(model, batches, tokens)
-        assert scores.positions == whole.positions, name
-        torch.testing.assert_close(scores.cosine, whole.cosine, atol=1e-4, rtol=1e-6, msg=name)
-        torch.testing.assert_close(scores.block_influence(), whole.block_influence(), atol=1e-6, rtol=0, msg=name)
+        assert scores.num_positions == full.num_positions, name
+        torch.testing.assert_close(scores.cosine, full.cosine, atol=1e-4, rtol=1e-6, msg=name)
+        torch.testing.assert_close(scores.block_influence(), full.block_influence(), atol=1e-6, rtol=0, msg=name)
 
 
-def test_last_means_each_rows_last_token():
+def test_last_scores_the_last_token_of_each_row():
     mask = torch.tensor([[1, 1, 1, 0], [0, 0, 1, 1], [1, 0, 0, 0]])
-    assert wanted_positions(mask, "last").tolist() == [
+    assert scored_positions(mask, "last").tolist() == [
         [False, False, True, False],
         [False, False, False, True],
         [True, False, False, False],
     ]
 
 
-def test_resumed_equals_unbroken(tmp_path):
+def test_resumed_scores_equal_uninterrupted_ones(tmp_path):
     model, batches = tiny_model("llama"), [batch((length,)) for length in LENGTHS]
-    whole = score_layers(model, batches)
+    full = score_layers(model, batches)
     score_layers(model, batches[:2], after_batch=lambda scores: scores.save(tmp_path / "partial"))
     partial = LayerScores.load(tmp_path / "partial")
-    resumed = score_layers(model, batches[partial.batches :], scores=partial)
-    assert torch.equal(resumed.angle, whole.angle)
-    assert torch.equal(resumed.cosine, whole.cosine)
-    assert (resumed.positions, resumed.batches) == (whole.positions, whole.batches)
+    resumed = score_layers(model, batches[partial.num_batches :], scores=partial)
+    assert torch.equal(resumed.angle, full.angle)
+    assert torch.equal(resumed.cosine, full.cosine)
+    assert (resumed.num_positions, resumed.num_batches) == (full.num_positions, full.num_batches)
 
 
 def test_equal_scores_are_equal_files(tmp_path):
@@ -98,35 +97,18 @@ def test_equal_scores_are_equal_files(tmp_path):
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 
-def test_the_head_never_runs():
+def test_the_lm_head_does_not_run():
     model = tiny_model("llama")
     model.lm_head.forward = None
     score_layers(model, [batch()])
 
 
-def test_no_hook_stays():
+def test_no_hook_remains():
     model = tiny_model("llama")
     score_layers(model, [batch()])
     assert not any(block._forward_pre_hooks or block._forward_hooks for block in decoder_blocks(model))
 
 
-@torch.inference_mode()
-def test_skipping_nothing_is_the_model_and_blocks_come_back():
-    model = tiny_model("llama")
-    wanted = model(**batch()).logits
-    with layers_skipped(model, [1]):
-        assert not torch.allclose(model(**batch(), use_cache=False).logits, wanted)
-    assert torch.equal(model(**batch()).logits, wanted)
-
-
-def test_mean_loss_is_the_models_own():
-    model, one = tiny_model("llama"), batch()
-    labels = one["input_ids"].masked_fill(one["attention_mask"] == 0, -100)
-    assert mean_loss(model, [one]) == pytest.approx(model(**one, labels=labels).loss.item(), abs=1e-5)
-    split = mean_loss(model, [batch((length,)) for length in LENGTHS])
-    assert split == pytest.approx(mean_loss(model, [one]), abs=1e-5)
-
-
-def test_positions_of_another_word_are_refused():
+def test_an_unknown_choice_of_tokens_raises():
     with pytest.raises(InputError, match="tokens is 'llama'; allowed: all, last"):
-        wanted_positions(torch.ones(1, 2), "llama")
+        scored_positions(torch.ones(1, 2), "llama")

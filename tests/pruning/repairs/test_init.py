@@ -1,4 +1,4 @@
-"""Which repairs there are, and what is said of a wrong one."""
+"""The table of repairs, their options and the errors on invalid ones."""
 
 from pathlib import Path
 
@@ -7,26 +7,28 @@ import pytest
 from trl_prune.checkpoints import file_hash, read_provenance
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import HEADS, HIDDEN, LAYERS, NEURONS
-from trl_prune.pruning.repairs import REPAIRS, check_repairs, fitting_repairs, options_of
+from trl_prune.pruning.repairs import REPAIRS, applicable_repairs, check_repairs, default_options
 
 
-def test_unknown_repair(patient):
-    with pytest.raises(InputError, match="'heal' is no repair; allowed: head_merge, least_squares, linear_map, norm"):
-        patient().repairs({HIDDEN: [0, 1, 2, 3]}, {"heal": {}})
+def test_unknown_repair(repair_case):
+    with pytest.raises(
+        InputError, match="'heal' is not a repair; allowed: head_merge, least_squares, linear_map, norm"
+    ):
+        repair_case().repairs({HIDDEN: [0, 1, 2, 3]}, {"heal": {}})
 
 
-def test_unknown_option(patient):
+def test_unknown_option(repair_case):
     with pytest.raises(InputError, match="norm_rescale has no option 'by'; allowed: energy"):
-        patient().repairs({HIDDEN: [0, 1, 2, 3]}, {"norm_rescale": {"by": 2}})
+        repair_case().repairs({HIDDEN: [0, 1, 2, 3]}, {"norm_rescale": {"by": 2}})
 
 
-def test_merged_heads_are_not_fitted_as_well(patient):
+def test_head_merge_and_least_squares_of_heads_exclude_each_other(repair_case):
     with pytest.raises(InputError, match="choose one of the two"):
-        patient().repairs({HEADS: [[0, 2]] * 4}, {"head_merge": {}, "least_squares": {}})
+        repair_case().repairs({HEADS: [[0, 2]] * 4}, {"head_merge": {}, "least_squares": {}})
 
 
 @pytest.mark.parametrize(
-    ("wanted", "message"),
+    ("requested", "message"),
     [
         ({"least_squares": {}, "linear_map": {}}, "the plan keeps every block"),
         ({"least_squares": {"ridge": 0.0}}, "least_squares.ridge is 0.0; wanted: a number above 0"),
@@ -37,14 +39,14 @@ def test_merged_heads_are_not_fitted_as_well(patient):
         ({"norm_rescale": {"energy": "all"}}, "norm_rescale.energy is 'all'; allowed: none, measured"),
     ],
 )
-def test_wrong_repairs_are_refused_before_anything_heavy(wanted, message, patient):
-    dense = patient()
+def test_invalid_repairs_raise_before_a_model_is_loaded(requested, message, repair_case):
+    dense = repair_case()
     with pytest.raises(InputError, match=message):
-        check_repairs(wanted, dense.dense_dir, dense.cut({NEURONS: [[0, 1]] * 4}))
+        check_repairs(requested, dense.dense_dir, dense.cut({NEURONS: [[0, 1]] * 4}))
 
 
-def test_options_are_the_builders_own():
-    assert {name: sorted(options_of(name)) for name in REPAIRS} == {
+def test_options_are_the_keyword_arguments_of_build():
+    assert {name: sorted(default_options(name)) for name in REPAIRS} == {
         "head_merge": ["scale"],
         "least_squares": ["axes", "ridge"],
         "linear_map": ["ridge"],
@@ -62,13 +64,13 @@ def test_options_are_the_builders_own():
         ({LAYERS: [1, 3]}, []),
     ],
 )
-def test_fitting_repairs(keep, names, patient):
-    dense = patient()
-    assert fitting_repairs(dense.dense_dir, dense.cut(keep)) == names
+def test_applicable_repairs(keep, names, repair_case):
+    dense = repair_case()
+    assert applicable_repairs(dense.dense_dir, dense.cut(keep)) == names
 
 
-def test_no_repairs_change_nothing(patient):
-    dense = patient()
+def test_a_repair_does_not_affect_later_cuts(repair_case):
+    dense = repair_case()
     keep = {NEURONS: [list(range(20))] * 4}
     dense.pruned(keep, {}, "first")
     dense.pruned(keep, {"least_squares": {}}, "repaired")

@@ -1,4 +1,4 @@
-"""Grids: nothing that fits is missing, nothing that does not is there, and the paper's own counts."""
+"""Grids against trying every combination, and the paper's own numbers of candidates."""
 
 import itertools
 
@@ -10,10 +10,10 @@ from transformers import AutoConfig
 from tests.conftest import tiny_config
 from tests.pruning.sizes.test_budget import NEMOTRON
 from trl_prune.errors import InputError
-from trl_prune.pruning.families import EXPERTS, FAMILIES, GROUPS, HEADS, HIDDEN, LAYERS, NEURONS
-from trl_prune.pruning.keep import complete_keep
+from trl_prune.pruning.families import EXPERTS, FAMILIES, HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS
 from trl_prune.pruning.sizes.budget import Budget, Costs
-from trl_prune.pruning.sizes.grid import MLP_RATIO, automatic_grid, candidates, first_units, sizes_of
+from trl_prune.pruning.sizes.grid import SearchRequest, automatic_grid, find_candidates, hidden_multiple
+from trl_prune.pruning.sizes.shapes import MLP_RATIO, complete_sizes, first_units
 from trl_prune.pruning.surgery.cut import meta_model
 
 
@@ -29,16 +29,18 @@ def nemotron() -> Costs:
 
 
 def test_minitrons_grids_give_as_many_candidates_as_it_trained(nemotron):
-    small = candidates(TOWARDS_4B, nemotron, Budget.around(4e9))
-    large = candidates(TOWARDS_8B, nemotron, Budget("parameters", 7.8e9, 8.5e9))
+    small = find_candidates(SearchRequest(Budget(parameters=4e9, tolerance=0.05), TOWARDS_4B), nemotron)
+    between = Budget(parameters=8.15e9, tolerance=0.35 / 8.15)  # 7.8 to 8.5 billion
+    large = find_candidates(SearchRequest(between, TOWARDS_8B), nemotron)
     assert (len(small), len(large)) == (18, 15)
     assert "L32-H3072-F9216-A24-K8" in [candidate.name for candidate in small]
     assert "L32-H4096-F16384-A48-K8" in [candidate.name for candidate in large]
     assert small == sorted(small, key=lambda candidate: -candidate.parameters)
 
 
+BETWEEN_1_AND_2 = Budget(parameters=1.5, tolerance=1 / 3)
 FAMILIES_TRIED = ["llama", "phi", "gpt2", "mixtral", "stablelm"]
-SIZES = {LAYERS: 4, HIDDEN: 32, NEURONS: 48, HEADS: 4, GROUPS: 4, EXPERTS: 4}
+SIZES = {LAYERS: 4, HIDDEN: 32, NEURONS: 48, HEADS: 4, KV_HEADS: 4, EXPERTS: 4}
 
 
 def grids(family: str) -> st.SearchStrategy[dict[str, list[int]]]:
@@ -58,57 +60,23 @@ def grids(family: str) -> st.SearchStrategy[dict[str, list[int]]]:
 def test_candidates_are_what_trying_every_combination_finds(family, data):
     costs = Costs.of(tiny_config(family))
     grid = data.draw(grids(family).filter(lambda grid: all(max(grid[a]) <= costs.sizes[a] for a in grid)))
-    low = data.draw(st.integers(1, 40_000))
-    budget = Budget("parameters", low, low + data.draw(st.integers(0, 40_000)))
-    wanted = set()
+    budget = Budget(parameters=data.draw(st.integers(1, 60_000)), tolerance=data.draw(st.floats(0, 1)))
+    low, high = budget.bounds(costs)
+    expected = set()
     for point in itertools.product(*grid.values()):
-        sizes = sizes_of(dict(zip(grid, point, strict=True)), costs)
-        if sizes and budget.low <= counted(sizes, costs) <= budget.high:
-            wanted.add(tuple(sizes.items()))
+        sizes = complete_sizes(dict(zip(grid, point, strict=True)), costs)
+        if sizes and low <= counted(sizes, costs) <= high:
+            expected.add(tuple(sizes.items()))
     try:
-        told = candidates(grid, costs, budget)
+        candidates = find_candidates(SearchRequest(budget, grid), costs)
     except InputError:
-        told = []
-    assert {tuple(candidate.sizes.items()) for candidate in told} == wanted
-    assert len(told) == len(wanted)
+        candidates = []
+    assert {tuple(candidate.sizes.items()) for candidate in candidates} == expected
+    assert len(candidates) == len(expected)
 
 
 def counted(sizes: dict[str, int], costs: Costs) -> int:
     return sum(weight.numel() for weight in meta_model(costs.config, first_units(sizes, costs)).parameters())
-
-
-@pytest.mark.parametrize("family", [*FAMILIES_TRIED, "qwen2_moe", "olmoe", "opt", "cohere"])
-def test_expressible_is_what_surgery_accepts(family):
-    costs = Costs.of(tiny_config(family))
-    axes = [axis for axis in (HEADS, GROUPS, HIDDEN, EXPERTS) if axis in costs.sizes]
-    steps = {HIDDEN: [8, 16, 24, 32], HEADS: [1, 2, 3, 4], GROUPS: [1, 2], EXPERTS: [1, 2, 4]}
-    for point in itertools.product(*(steps[axis] for axis in axes)):
-        choice = dict(zip(axes, point, strict=True))
-        told = sizes_of(choice, costs)
-        assert (told is not None) == accepted(costs.sizes | choice, costs), choice
-
-
-def accepted(sizes: dict[str, int], costs: Costs) -> bool:
-    if sizes[HEADS] % sizes.get(GROUPS, 1):
-        return False  # no list of heads can say it
-    try:
-        complete_keep(first_units(sizes, costs), costs.config, costs.family)
-    except InputError:
-        return False
-    return True
-
-
-def test_axes_left_out_follow():
-    phi = Costs.of(tiny_config("phi", num_key_value_heads=4))
-    assert sizes_of({HEADS: 2}, phi)[GROUPS] == 2
-    llama = Costs.of(tiny_config("llama"))
-    assert sizes_of({HEADS: 2}, llama)[GROUPS] == 2
-    assert sizes_of({GROUPS: 1}, llama)[HEADS] == 2
-    gpt2 = Costs.of(tiny_config("gpt2"))
-    assert sizes_of({HEADS: 3}, gpt2)[HIDDEN] == 24
-    assert sizes_of({HIDDEN: 16}, gpt2)[HEADS] == 2
-    assert sizes_of({HIDDEN: 17}, gpt2) is None
-    assert sizes_of({MLP_RATIO: 1.5, HIDDEN: 24}, llama)[NEURONS] == 36
 
 
 def test_the_automatic_grid_has_model_optimizers_steps_at_8b_and_finer_ones_below():
@@ -134,7 +102,12 @@ def test_the_automatic_grid_has_model_optimizers_steps_at_8b_and_finer_ones_belo
     }
 
 
-def test_the_automatic_grid_knows_what_a_format_cannot_say():
+@pytest.mark.parametrize(("multiple", "heads", "expected"), [(256, 32, 256), (256, 28, 224), (32, 9, 36), (2, 9, 9)])
+def test_hidden_sizes_are_multiples_of_the_heads(multiple, heads, expected):
+    assert hidden_multiple(multiple, heads) == expected
+
+
+def test_the_automatic_grid_leaves_out_what_the_format_cannot_express():
     assert HIDDEN not in automatic_grid(Costs.of(tiny_config("gpt2")))
     assert automatic_grid(Costs.of(tiny_config("gpt2")), axes=[HIDDEN])[HIDDEN][0] == 32
     assert NEURONS not in automatic_grid(Costs.of(tiny_config("mixtral")))
@@ -144,10 +117,10 @@ def test_the_automatic_grid_knows_what_a_format_cannot_say():
 
 
 @pytest.mark.parametrize(
-    ("grid", "told"),
+    ("grid", "message"),
     [
-        ({LAYERS: [5]}, r"num_hidden_layers 5; allowed: whole numbers, at most 4"),
-        ({NEURONS: [1.5]}, "intermediate_size 1.5; allowed: whole numbers"),
+        ({LAYERS: [5]}, r"num_hidden_layers 5; allowed: integers, at most 4"),
+        ({NEURONS: [1.5]}, "intermediate_size 1.5; allowed: integers"),
         ({LAYERS: []}, "no size of num_hidden_layers"),
         ({"layers": [2]}, "axis 'layers'"),
         ({MLP_RATIO: [2]}, "mlp_ratio 2; allowed: more than 0, at most 1.5"),
@@ -156,11 +129,29 @@ def test_the_automatic_grid_knows_what_a_format_cannot_say():
         ({LAYERS: [2, 4]}, r"none of the 2 sizes in the grid has 1 to 2 parameters; the nearest: [\d,]+ \(L2-H32-F48"),
     ],
 )
-def test_what_cannot_be_is_told(grid, told):
-    with pytest.raises(InputError, match=told):
-        candidates(grid, Costs.of(tiny_config("llama")), Budget("parameters", 1, 2))
+def test_impossible_grids_are_refused(grid, message):
+    with pytest.raises(InputError, match=message):
+        find_candidates(SearchRequest(BETWEEN_1_AND_2, grid), Costs.of(tiny_config("llama")))
 
 
 def test_refused_axes_say_why():
-    with pytest.raises(InputError, match="its neurons sit in experts"):
-        candidates({NEURONS: [24]}, Costs.of(tiny_config("mixtral")), Budget("parameters", 1, 1e9))
+    with pytest.raises(InputError, match="its neurons are inside experts"):
+        find_candidates(SearchRequest(BETWEEN_1_AND_2, {NEURONS: [24]}), Costs.of(tiny_config("mixtral")))
+
+
+def test_auto_stands_for_the_automatic_sizes_of_an_axis():
+    costs = Costs.of(tiny_config("llama"))
+    everything = Budget(share=1.0)
+    for grid in ({LAYERS: "auto", NEURONS: [24]}, {}):
+        axes = [axis for axis in grid if grid[axis] == "auto"] or [LAYERS, HIDDEN, NEURONS, HEADS]
+        listed = grid | automatic_grid(costs, axes, 0.5, 0.5)
+        request = SearchRequest(everything, grid, max_width=0.5, max_depth=0.5)
+        assert find_candidates(request, costs) == find_candidates(SearchRequest(everything, listed), costs)
+
+
+def test_the_kept_blocks_decide_the_cost_where_blocks_differ():
+    costs = Costs.of(tiny_config("qwen3_moe"))
+    assert len(costs.parameter_formula.distinct_blocks) == 2
+    for layers in ([0, 2], [0, 1]):
+        (candidate,) = find_candidates(SearchRequest(Budget(share=1.0), {LAYERS: [2]}, kept_layers={2: layers}), costs)
+        assert candidate.parameters == costs.num_parameters(candidate.sizes, layers)

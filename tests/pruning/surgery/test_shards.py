@@ -1,4 +1,4 @@
-"""Shards: whole files, a right index, and never more than one shard in memory."""
+"""Shards: complete files, a correct index, and never more than one shard in memory."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from trl_prune.pruning.surgery.shards import write_shards
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=12), st.integers(40, 200))
-def test_what_goes_in_comes_out(tmp_path_factory, lengths, max_shard_bytes):
+def test_written_tensors_are_read_back(tmp_path_factory, lengths, max_shard_bytes):
     folder = tmp_path_factory.mktemp("shards")
     tensors = {f"tensor{number:02d}": torch.randn(length) for number, length in enumerate(lengths)}
     write_shards(folder, iter(tensors.items()), max_shard_bytes)
@@ -32,12 +32,12 @@ def test_what_goes_in_comes_out(tmp_path_factory, lengths, max_shard_bytes):
 
 
 def test_one_shard_has_no_index(tmp_path):
-    write_shards(tmp_path, iter({"one": torch.ones(3)}.items()))
+    write_shards(tmp_path, iter({"tensor": torch.ones(3)}.items()))
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
-def test_shards_grow_to_the_largest_tensor_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "SMALLEST_SHARD_BYTES", 40)
+def test_shards_are_no_larger_than_the_largest_tensor(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "MIN_SHARD_BYTES", 40)
     lengths = [5, 5, 25, 5, 20, 5]
     write_shards(tmp_path, iter({f"t{number}": torch.ones(length) for number, length in enumerate(lengths)}.items()))
     index = json.loads((tmp_path / INDEX).read_text())
@@ -53,9 +53,9 @@ from pathlib import Path
 import torch
 from trl_prune.checkpoints import load_config
 from trl_prune.pruning.families import HIDDEN, LAYERS, NEURONS
-from trl_prune.pruning.surgery import prune_checkpoint
+from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 
-def anonymous():
+def anonymous_memory():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) / 1024
 
 source, target, axis = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
@@ -64,18 +64,18 @@ keeps = {
     "width": {HIDDEN: list(range(0, 512, 2)), NEURONS: [list(range(0, 4096, 2))] * 12},
 }
 torch.set_num_threads(1)
-load_config(source)  # its imports are not what is measured
-before, peak, going = anonymous(), 0, True
+load_config(source)  # keeps its imports out of the measurement
+before, peak, running = anonymous_memory(), 0, True
 
 def watch():
     global peak
-    while going:
-        peak = max(peak, anonymous())
+    while running:
+        peak = max(peak, anonymous_memory())
 
 watcher = threading.Thread(target=watch)
 watcher.start()
 prune_checkpoint(source, target, keeps[axis], {"path": "dense"})
-going = False
+running = False
 watcher.join()
 print(peak - before)
 """
@@ -99,8 +99,8 @@ def test_surgery_holds_one_shard_not_the_checkpoint(axis, tmp_path, monkeypatch)
     write_shards(dense, ((name, torch.zeros(shape)) for name, shape in shapes.items()), 34 * 2**20)
     script = tmp_path / "script.py"
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    script.write_text("import trl_prune.pruning.shards as s\ns.SMALLEST_SHARD_BYTES = 34 * 2**20\n" + SCRIPT)
-    told = subprocess.run(
+    script.write_text("import trl_prune.pruning.surgery.shards as s\ns.MIN_SHARD_BYTES = 34 * 2**20\n" + SCRIPT)
+    process = subprocess.run(
         [sys.executable, script, dense, tmp_path / "pruned", axis], capture_output=True, text=True, check=True
     )
-    assert float(told.stdout.splitlines()[-1]) < 34 + 17 + 40  # MB: a shard, a cut tensor, the interpreter's own
+    assert float(process.stdout.splitlines()[-1]) < 34 + 17 + 40  # MB: a shard, a cut tensor, the interpreter

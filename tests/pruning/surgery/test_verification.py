@@ -1,4 +1,4 @@
-"""A written checkpoint is checked by those who will read it."""
+"""Damaged checkpoints are found by loading them with transformers and by running them."""
 
 import json
 
@@ -23,7 +23,7 @@ def rewrite(folder, change):
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def test_a_sound_checkpoint_passes(folder):
+def test_a_correct_checkpoint_passes(folder):
     verify_loads(folder)
 
 
@@ -34,23 +34,23 @@ def test_a_sound_checkpoint_passes(folder):
         lambda tensors: tensors.update({"model.layers.9.mlp.up_proj.weight": torch.zeros(48, 32)}),
         lambda tensors: tensors.update({"model.layers.1.mlp.up_proj.weight": torch.zeros(47, 32)}),
     ],
-    ids=["missing", "left over", "another shape"],
+    ids=["missing", "unexpected", "another shape"],
 )
-def test_a_damaged_checkpoint_is_told(folder, change):
+def test_a_damaged_checkpoint_raises(folder, change):
     rewrite(folder, change)
     with pytest.raises(DamagedCheckpointError, match="does not load"):
         verify_loads(folder)
 
 
-def test_a_stale_config_is_told(folder):
+def test_a_config_that_does_not_match_raises(folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 5}))
     with pytest.raises(DamagedCheckpointError, match="missing_keys"):
         verify_loads(folder)
 
 
-def test_surgery_that_goes_wrong_leaves_nothing(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("trl_prune.pruning.surgery.cut.Cut.changed_config", lambda _: {})
+def test_no_folder_remains_if_verification_fails(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("trl_prune.pruning.surgery.cut.Cut.config_changes", lambda _: {})
     with pytest.raises(DamagedCheckpointError):
         prune_checkpoint(folder, tmp_path / "pruned", {LAYERS: [0]}, {"path": "dense"})
     assert not (tmp_path / "pruned").exists()
@@ -65,7 +65,7 @@ def test_logits_equal_those_of_the_dense_model_without_its_blocks(folder, tmp_pa
         verify_logits(folder, tmp_path / "pruned", keep)
 
 
-def test_logits_that_are_not_finite_are_told(folder, tmp_path):
+def test_logits_that_are_not_finite_raise(folder, tmp_path):
     keep = {HIDDEN: list(range(16))}
     prune_checkpoint(folder, tmp_path / "pruned", keep, {"path": "dense"})
     verify_logits(folder, tmp_path / "pruned", keep)

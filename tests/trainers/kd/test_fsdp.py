@@ -1,21 +1,21 @@
-"""FSDP2 on two CPU processes: sharded models take the step that whole ones take on one process.
+"""FSDP2 on two CPU processes: sharded models have the gradient of full ones on one process.
 
-Accelerate 1.15 turns FSDP on for accelerators only, so that torch's own `fully_shard` is applied here to what the
-trainer made. What only GPUs can show: accelerate's wrapping, NCCL, shards in mixed precision, saving from shards.
+Accelerate 1.15 supports FSDP on accelerators only, so torch's own `fully_shard` is applied to the trainer's models.
+Only GPUs can test the rest: accelerate's wrapping, NCCL, shards in mixed precision, saving from shards.
 """
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
 from tests.conftest import save_tiny
+from tests.trainers.kd.training import TORCHRUN
 from trl_prune.checkpoints import dense_root
+from trl_prune.pruning.families import LAYERS
 from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
-from trl_prune.pruning.surgery.cut import LAYERS
 
 
 WORKER = """
@@ -28,10 +28,10 @@ from torch.distributed.tensor import DTensor
 from tests.conftest import ROWS
 from trl_prune import KDConfig, KDTrainer
 
-student, teacher, out = sys.argv[1:4]
+student, teacher, output = sys.argv[1:4]
 rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 args = KDConfig(
-    out + "-run", per_device_train_batch_size=4 // ranks, report_to="none", use_cpu=True, bf16=False,
+    output + "-run", per_device_train_batch_size=4 // ranks, report_to="none", use_cpu=True, bf16=False,
     gradient_checkpointing=False, hidden_loss=["embedding", "block", "attention"], layer_map="origins",
     hidden_weight=0.5, ce_weight=0.3,
 )
@@ -48,30 +48,30 @@ rows = [trainer.train_dataset[row] for row in range(4)]
 count = (trainer.data_collator(rows)["labels"][:, 1:] != -100).sum()
 loss = trainer.compute_loss(trainer.model, trainer.data_collator(rows[rank::ranks]), num_items_in_batch=count)
 loss.backward()
-slopes = {name: weight.grad for name, weight in trainer.model.named_parameters()}
-whole = {name: slope.full_tensor() if ranks > 1 else slope for name, slope in slopes.items()}
+gradients = {name: weight.grad for name, weight in trainer.model.named_parameters()}
+gradients = {name: gradient.full_tensor() if ranks > 1 else gradient for name, gradient in gradients.items()}
 if rank == 0:
-    save_file({name: slope.contiguous() for name, slope in whole.items()}, out)
+    save_file({name: gradient.contiguous() for name, gradient in gradients.items()}, output)
 """
 
 
 def gradients(folder: Path, processes: int) -> dict:
-    worker, out = folder / "worker.py", folder / f"{processes}.safetensors"
+    worker, output = folder / "worker.py", folder / f"{processes}.safetensors"
     worker.write_text(WORKER)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
-    words = [str(worker), str(folder / "pruned"), str(folder / "dense"), str(out)]
-    told = subprocess.run([*command, *words], env=environment, capture_output=True, text=True)
-    assert told.returncode == 0, told.stderr[-3000:]
-    return load_file(out)
+    arguments = [str(worker), str(folder / "pruned"), str(folder / "dense"), str(output)]
+    command = [*TORCHRUN, f"--nproc_per_node={processes}", *arguments]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return load_file(output)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-def test_shards_make_the_gradient_of_whole_models(tied, tmp_path):
+def test_sharded_models_have_the_gradient_of_full_ones(tied, tmp_path):
     dense = save_tiny(tmp_path / "dense", tie_word_embeddings=tied)
     prune_checkpoint(dense, tmp_path / "pruned", {LAYERS: [0, 1, 3]}, dense_root(dense, str(dense)))
-    one, two = gradients(tmp_path, 1), gradients(tmp_path, 2)
-    assert one.keys() == two.keys()
-    for name, slope in one.items():
-        assert (two[name] - slope).norm() <= 1e-4 * slope.norm() + 1e-7, name
+    full, sharded = gradients(tmp_path, 1), gradients(tmp_path, 2)
+    assert full.keys() == sharded.keys()
+    for name, gradient in full.items():
+        assert (sharded[name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-7, name

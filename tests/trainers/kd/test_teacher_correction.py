@@ -8,10 +8,13 @@ from transformers import AutoModelForCausalLM
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from tests.conftest import ROWS, save_tiny, tiny_tokenizer
-from tests.trainers.kd.test_trainer import config, logged
+from tests.trainers.kd.training import config, logged
 from trl_prune import KDTrainer
 from trl_prune.errors import InputError
 from trl_prune.trainers.kd.teacher_correction import FOLDER, correction_arguments
+
+
+CORRECTION = {"max_steps": 6, "learning_rate": 1e-2}
 
 
 @pytest.fixture(scope="module")
@@ -19,14 +22,20 @@ def student(tmp_path_factory):
     return save_tiny(tmp_path_factory.mktemp("student") / "model", seed=1)
 
 
-def distilled(student, dense, tmp_path, how, **more):
-    told = {"teacher_correction": how, "teacher_correction_args": {"max_steps": 6, "learning_rate": 1e-2}}
-    args = config(tmp_path, hidden_loss="none", **(told | more))
-    data = Dataset.from_list(ROWS)
+def correct(student, dense, tmp_path, method, rows=ROWS, **changes):
+    """Return the trainer of a corrected teacher."""
+    arguments = {"teacher_correction": method, "teacher_correction_args": CORRECTION, "hidden_loss": "none"}
+    args = config(tmp_path, **(arguments | changes))
+    data = Dataset.from_list(rows)
     return KDTrainer(str(student), args, train_dataset=data, eval_dataset=data, teacher_model=str(dense))
 
 
-def changed(dense, folder):
+def written_at(tmp_path):
+    """Return when the corrected teacher was written."""
+    return (tmp_path / "out" / FOLDER / "config.json").stat().st_mtime_ns
+
+
+def changed_tensors(dense, folder):
     before, after = (AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (dense, folder))
     assert before.keys() == after.keys()
     return {name for name, weight in before.items() if not torch.equal(weight, after[name])}
@@ -38,88 +47,87 @@ def data_loss(model, trainer):
         return model(**batch).loss.item()
 
 
-@pytest.mark.parametrize("how", ["full", "lora", "norms"])
-def test_the_teacher_is_fitted_to_the_data_and_kept_as_a_plain_checkpoint(how, student, dense, tmp_path):
-    trainer = distilled(student, dense, tmp_path, how)
-    folder = tmp_path / "out" / FOLDER
-    names = changed(dense, folder)
+@pytest.mark.parametrize("method", ["full", "lora", "norms"])
+def test_the_teacher_is_fine_tuned_and_kept_as_an_ordinary_checkpoint(method, student, dense, tmp_path):
+    trainer = correct(student, dense, tmp_path, method)
+    names = changed_tensors(dense, tmp_path / "out" / FOLDER)
     assert names
-    if how == "norms":
+    if method == "norms":
         assert all("norm" in name for name in names)
-    fresh = AutoModelForCausalLM.from_pretrained(dense)
-    assert data_loss(trainer.teacher.model, trainer) < data_loss(fresh, trainer)
+    uncorrected = AutoModelForCausalLM.from_pretrained(dense)
+    assert data_loss(trainer.teacher.model, trainer) < data_loss(uncorrected, trainer)
     assert not any(weight.requires_grad for weight in trainer.teacher.model.parameters())
     trainer.train()
     assert logged(trainer, "kd_loss")[0][0] > 0
 
 
 def test_the_teacher_is_not_pushed_with_the_student(student, dense, tmp_path):
-    trainer = distilled(student, dense, tmp_path, "norms")
+    trainer = correct(student, dense, tmp_path, "norms")
     uploaded = filter_repo_objects(
         [str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*")],
-        ignore_patterns=["_*", f"{PREFIX_CHECKPOINT_DIR}-*"],  # Trainer.push_to_hub's own
+        ignore_patterns=["_*", f"{PREFIX_CHECKPOINT_DIR}-*"],  # those of Trainer.push_to_hub
     )
     assert not [name for name in uploaded if "correct" in name]
     pushing = config(tmp_path, teacher_correction="norms")
     pushing.push_to_hub, pushing.hub_model_id = True, "someone/student"
-    told = correction_arguments(pushing)
-    assert (told.push_to_hub, told.hub_model_id) == (False, None)
+    args = correction_arguments(pushing)
+    assert (args.push_to_hub, args.hub_model_id) == (False, None)
     assert trainer.teacher.model is not None
 
 
 @pytest.mark.parametrize("wrong", ["tokenizer", "map"])
-def test_what_cannot_be_distilled_is_told_before_the_teacher_is_trained(wrong, student, dense, tmp_path):
-    teacher, more = shutil.copytree(dense, tmp_path / "dense"), {}
+def test_invalid_inputs_are_refused_before_the_teacher_is_trained(wrong, student, dense, tmp_path):
+    teacher, changes = shutil.copytree(dense, tmp_path / "dense"), {}
     if wrong == "tokenizer":
         tokenizer = tiny_tokenizer()
         tokenizer.add_tokens(["answer"])
         tokenizer.save_pretrained(teacher)
     else:
-        more = {"hidden_loss": ["block"], "layer_map": {0: 9}}
-    for given in (str(student), AutoModelForCausalLM.from_pretrained(student)):
-        args = config(tmp_path, teacher_correction="norms", **more)
-        with pytest.raises(InputError, match="tokenizer is another|names block 9 of the teacher"):
-            KDTrainer(given, args, train_dataset=Dataset.from_list(ROWS), teacher_model=str(teacher))
+        changes = {"hidden_loss": ["block"], "layer_map": {0: 9}}
+    for model in (str(student), AutoModelForCausalLM.from_pretrained(student)):
+        args = config(tmp_path, teacher_correction="norms", **changes)
+        with pytest.raises(InputError, match="tokenizer differs|names block 9 of the teacher"):
+            KDTrainer(model, args, train_dataset=Dataset.from_list(ROWS), teacher_model=str(teacher))
         assert not (tmp_path / "out" / FOLDER).exists()
 
 
-def test_a_second_start_finds_it(student, dense, tmp_path, monkeypatch):
-    distilled(student, dense, tmp_path, "norms")
-    stamp = (tmp_path / "out" / FOLDER / "config.json").stat().st_mtime_ns
-    distilled(student, dense, tmp_path, "norms")
-    assert (tmp_path / "out" / FOLDER / "config.json").stat().st_mtime_ns == stamp
-    distilled(student, dense, tmp_path, "norms", seed=3)
-    assert (tmp_path / "out" / FOLDER / "config.json").stat().st_mtime_ns != stamp
+def test_a_second_start_reuses_it(student, dense, tmp_path):
+    correct(student, dense, tmp_path, "norms")
+    first = written_at(tmp_path)
+    correct(student, dense, tmp_path, "norms")
+    assert written_at(tmp_path) == first
+    correct(student, dense, tmp_path, "norms", seed=3)
+    assert written_at(tmp_path) != first
 
 
 @pytest.mark.parametrize("what", ["row", "learning rate", "mask"])
-def test_what_it_was_fitted_to_or_how_has_changed(what, student, dense, tmp_path):
-    distilled(student, dense, tmp_path, "norms")
-    stamp = (tmp_path / "out" / FOLDER / "config.json").stat().st_mtime_ns
+def test_other_rows_or_arguments_correct_the_teacher_again(what, student, dense, tmp_path):
+    correct(student, dense, tmp_path, "norms")
+    first = written_at(tmp_path)
     rows = [dict(row) for row in ROWS]
     if what == "row":
         rows[5] = ROWS[4]
-    more = {"row": {}, "mask": {"completion_only_loss": False}}.get(what)
-    if more is None:
-        more = {"teacher_correction_args": {"max_steps": 6, "learning_rate": 2e-2}}
-    told = {"teacher_correction": "norms", "teacher_correction_args": {"max_steps": 6, "learning_rate": 1e-2}}
-    args = config(tmp_path, hidden_loss="none", **(told | more))
-    KDTrainer(str(student), args, train_dataset=Dataset.from_list(rows), teacher_model=str(dense))
-    assert (tmp_path / "out" / FOLDER / "config.json").stat().st_mtime_ns != stamp
+    changes = {
+        "row": {},
+        "mask": {"completion_only_loss": False},
+        "learning rate": {"teacher_correction_args": CORRECTION | {"learning_rate": 2e-2}},
+    }
+    correct(student, dense, tmp_path, "norms", rows, **changes[what])
+    assert written_at(tmp_path) != first
 
 
-def test_a_stream_is_fitted_to_anew(student, dense, tmp_path):
+def test_a_stream_corrects_the_teacher_at_every_start(student, dense, tmp_path):
     data = IterableDataset.from_generator(lambda: iter(ROWS))
-    told = {"teacher_correction": "norms", "teacher_correction_args": {"max_steps": 1}, "hidden_loss": "none"}
-    stamps = []
+    changes = {"teacher_correction": "norms", "teacher_correction_args": {"max_steps": 1}, "hidden_loss": "none"}
+    times = []
     for _ in range(2):
-        KDTrainer(str(student), config(tmp_path, **told), train_dataset=data, teacher_model=str(dense))
-        stamps.append((tmp_path / "out" / FOLDER / "config.json").stat().st_mtime_ns)
-    assert stamps[0] != stamps[1]
+        KDTrainer(str(student), config(tmp_path, **changes), train_dataset=data, teacher_model=str(dense))
+        times.append(written_at(tmp_path))
+    assert times[0] != times[1]
 
 
-def test_a_teacher_in_memory_is_not_changed(student, dense, tmp_path):
+def test_a_teacher_in_memory_is_refused(student, dense, tmp_path):
     teacher = AutoModelForCausalLM.from_pretrained(dense)
     args = config(tmp_path, teacher_correction="full")
-    with pytest.raises(InputError, match="teacher_correction wants `teacher_model` as a folder"):
+    with pytest.raises(InputError, match="teacher_correction needs `teacher_model` as a folder"):
         KDTrainer(str(student), args, train_dataset=Dataset.from_list(ROWS), teacher_model=teacher)

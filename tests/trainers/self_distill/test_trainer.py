@@ -1,4 +1,4 @@
-"""Oracles: with rewriting off it is SFTTrainer bit for bit; two processes rewrite and train as one."""
+"""Oracles: SFTTrainer where rewriting is off, and one process for the rewriting and training of two."""
 
 import json
 import os
@@ -16,6 +16,7 @@ from trl import SFTConfig, SFTTrainer
 from tests.conftest import ROWS, save_tiny
 from trl_prune import SelfDistillSFTConfig, SelfDistillSFTTrainer
 from trl_prune.checkpoints import PROVENANCE, dense_root, read_provenance
+from trl_prune.losses.positions import MASKED
 from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 from trl_prune.pruning.surgery.cut import LAYERS
 
@@ -32,8 +33,8 @@ def pruned(dense, tmp_path_factory):
     return folder
 
 
-def config(tmp_path, cls=SelfDistillSFTConfig, **more):
-    told = {
+def config(tmp_path, config_class=SelfDistillSFTConfig, **changes):
+    args = {
         "per_device_train_batch_size": 4,
         "max_steps": 3,
         "learning_rate": 1e-3,
@@ -45,9 +46,13 @@ def config(tmp_path, cls=SelfDistillSFTConfig, **more):
         "gradient_checkpointing": False,
         "disable_tqdm": True,
     }
-    if cls is SelfDistillSFTConfig:
-        told |= {"rewrite_max_new_tokens": 6}
-    return cls(str(tmp_path / "out"), **(told | more))
+    if config_class is SelfDistillSFTConfig:
+        args |= {"rewrite_max_new_tokens": 6}
+    return config_class(str(tmp_path / "out"), **(args | changes))
+
+
+def learned_tokens(row):
+    return [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != MASKED]
 
 
 def losses(trainer):
@@ -56,16 +61,16 @@ def losses(trainer):
 
 
 @pytest.mark.parametrize("rows", [ROWS, MESSAGES, PLAIN, TEXT], ids=["prompt-completion", "messages", "plain", "text"])
-def test_without_rewriting_it_is_sft(rows, pruned, tmp_path):
+def test_without_rewriting_it_trains_as_sft(rows, pruned, tmp_path):
     data = Dataset.from_list(rows)
-    ours = SelfDistillSFTTrainer(str(pruned), config(tmp_path, rewrite=False), train_dataset=data)
-    theirs = SFTTrainer(str(pruned), config(tmp_path, SFTConfig), train_dataset=data)
-    # Heads that see prompts too sum in another order.
-    assert losses(ours) == pytest.approx(losses(theirs), rel=1e-5)
+    trainer = SelfDistillSFTTrainer(str(pruned), config(tmp_path, rewrite=False), train_dataset=data)
+    sft_trainer = SFTTrainer(str(pruned), config(tmp_path, SFTConfig), train_dataset=data)
+    # SFTTrainer's head also runs at the positions of prompts, and sums in another order.
+    assert losses(trainer) == pytest.approx(losses(sft_trainer), rel=1e-5)
 
 
 @pytest.mark.parametrize("rows", [ROWS, MESSAGES, PLAIN], ids=["prompt-completion", "messages", "plain"])
-def test_rewrites_by_the_dense_root_and_trains(rows, pruned, tmp_path):
+def test_the_dense_root_rewrites_and_the_student_is_trained(rows, pruned, tmp_path):
     trainer = SelfDistillSFTTrainer(str(pruned), config(tmp_path), train_dataset=Dataset.from_list(rows))
     before = {name: weight.clone() for name, weight in trainer.model.named_parameters()}
     assert trainer.acceptance["all"]["rows"] == len(rows)
@@ -76,27 +81,24 @@ def test_rewrites_by_the_dense_root_and_trains(rows, pruned, tmp_path):
 def test_the_loss_is_on_the_answer_only(pruned, tmp_path):
     for rows in (ROWS, MESSAGES):
         trainer = SelfDistillSFTTrainer(str(pruned), config(tmp_path), train_dataset=Dataset.from_list(rows))
-        row = trainer.train_dataset[0]
-        learned = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
-        text = trainer.processing_class.decode(learned)
+        text = trainer.processing_class.decode(learned_tokens(trainer.train_dataset[0]))
         assert text.strip() == ROWS[0]["completion"][0]["content"] + "<|im_end|>"
-    everywhere = config(tmp_path, completion_only_loss=False)
-    trainer = SelfDistillSFTTrainer(str(pruned), everywhere, train_dataset=Dataset.from_list(ROWS))
-    assert -100 not in trainer.train_dataset[0]["labels"]
+    on_all_tokens = config(tmp_path, completion_only_loss=False)
+    trainer = SelfDistillSFTTrainer(str(pruned), on_all_tokens, train_dataset=Dataset.from_list(ROWS))
+    assert MASKED not in trainer.train_dataset[0]["labels"]
 
 
-def test_accepted_rewrites_are_what_is_trained_on(pruned, tmp_path, monkeypatch):
+def test_accepted_rewrites_are_trained_on(pruned, tmp_path, monkeypatch):
     monkeypatch.setattr("trl_prune.data.rewriting.acceptance.verdict_of", lambda *_: "accepted")
     trainer = SelfDistillSFTTrainer(str(pruned), config(tmp_path), train_dataset=Dataset.from_list(ROWS))
     assert trainer.acceptance["all"]["acceptance_rate"] == 1
     stored = next((tmp_path / "out" / "rewrites").glob("*/batch-*.json"))
     answers = json.loads(stored.read_text())
-    row = trainer.train_dataset[0]
-    learned = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
-    assert answers["0"]["text"].strip() in trainer.processing_class.decode(learned)
+    text = trainer.processing_class.decode(learned_tokens(trainer.train_dataset[0]))
+    assert answers["0"]["text"].strip() in text
 
 
-def test_positional_arguments_are_sfts(pruned, dense, tmp_path):
+def test_positional_arguments_are_those_of_sft(pruned, dense, tmp_path):
     data = Dataset.from_list(ROWS)
     trainer = SelfDistillSFTTrainer(str(pruned), config(tmp_path), None, data, data, teacher_model=str(dense))
     assert trainer.eval_dataset is not None
@@ -104,9 +106,9 @@ def test_positional_arguments_are_sfts(pruned, dense, tmp_path):
     assert "eval_loss" in trainer.evaluate()
 
 
-@pytest.mark.parametrize("cls", [TrainingArguments, SFTConfig])
-def test_arguments_of_every_kind(cls, pruned, tmp_path):
-    args = cls(str(tmp_path), report_to="none", use_cpu=True, bf16=False, max_steps=1, hub_token="secret")
+@pytest.mark.parametrize("config_class", [TrainingArguments, SFTConfig])
+def test_other_config_classes_are_converted(config_class, pruned, tmp_path):
+    args = config_class(str(tmp_path), report_to="none", use_cpu=True, bf16=False, max_steps=1, hub_token="secret")
     trainer = SelfDistillSFTTrainer(str(pruned), args, train_dataset=Dataset.from_list(TEXT))
     assert isinstance(trainer.args, SelfDistillSFTConfig)
     assert trainer.args.hub_token == "secret"
@@ -114,7 +116,7 @@ def test_arguments_of_every_kind(cls, pruned, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "why"),
+    ("data", "reason"),
     [
         (Dataset.from_list(TEXT), "columns are text"),
         (Dataset.from_list([{"input_ids": [1, 2, 3]}] * 4), "tokenised already"),
@@ -122,18 +124,18 @@ def test_arguments_of_every_kind(cls, pruned, tmp_path):
     ],
     ids=["text", "tokenised", "stream"],
 )
-def test_what_cannot_be_rewritten_is_trained_on_as_it_is_or_refused(data, why, pruned, tmp_path, caplog):
+def test_data_that_cannot_be_rewritten_is_trained_on_as_it_is_or_refused(data, reason, pruned, tmp_path, caplog):
     trainer = SelfDistillSFTTrainer(str(pruned), config(tmp_path), train_dataset=data)
-    told = [record for record in caplog.records if why in record.getMessage()]
-    assert len(told) == 1
+    warnings = [record for record in caplog.records if reason in record.getMessage()]
+    assert len(warnings) == 1
     assert losses(trainer)
-    with pytest.raises(ValueError, match=f"rewrite='require', but.*{why}"):
+    with pytest.raises(ValueError, match=f"rewrite='require', but.*{reason}"):
         SelfDistillSFTTrainer(str(pruned), config(tmp_path, rewrite="require"), train_dataset=data)
 
 
 def test_a_rewritten_dataset_is_not_rewritten_again(pruned, tmp_path):
-    told = {"provenance": "reference", "verdict": "empty", "reference_answer": "x", "rewrite": ""}
-    data = Dataset.from_list([row | told for row in ROWS])
+    columns = {"provenance": "reference", "verdict": "empty", "reference_answer": "x", "rewrite": ""}
+    data = Dataset.from_list([row | columns for row in ROWS])
     trainer = SelfDistillSFTTrainer(
         str(pruned), config(tmp_path), train_dataset=data, teacher_model="nowhere/to-be-found"
     )
@@ -141,17 +143,17 @@ def test_a_rewritten_dataset_is_not_rewritten_again(pruned, tmp_path):
     assert losses(trainer)
 
 
-def test_no_teacher_and_no_provenance(dense, tmp_path):
-    with pytest.raises(ValueError, match="`teacher_model` was left out.*give `teacher_model`, or set `rewrite=False`"):
+def test_no_teacher_and_no_provenance_is_an_error(dense, tmp_path):
+    with pytest.raises(ValueError, match="`teacher_model` is not given.*give `teacher_model`, or set `rewrite=False`"):
         SelfDistillSFTTrainer(str(dense), config(tmp_path), train_dataset=Dataset.from_list(ROWS))
 
 
-def test_wrong_rewrite_value(tmp_path):
+def test_an_invalid_rewrite_value_is_refused(tmp_path):
     with pytest.raises(ValueError, match="`rewrite` is 'maybe'; allowed"):
         config(tmp_path, rewrite="maybe")
 
 
-def test_teacher_in_memory_and_student_in_memory(pruned, dense, tmp_path):
+def test_teacher_and_student_as_loaded_models(pruned, dense, tmp_path):
     teacher, student = (AutoModelForCausalLM.from_pretrained(folder) for folder in (dense, pruned))
     trainer = SelfDistillSFTTrainer(
         student, config(tmp_path), train_dataset=Dataset.from_list(ROWS), teacher_model=teacher
@@ -159,20 +161,20 @@ def test_teacher_in_memory_and_student_in_memory(pruned, dense, tmp_path):
     assert losses(trainer)
 
 
-def test_lora_packing_and_eval_dicts(pruned, tmp_path):
+def test_lora_packing_and_several_eval_datasets(pruned, tmp_path):
     data = Dataset.from_list(ROWS)
     trainer = SelfDistillSFTTrainer(
         str(pruned),
         config(tmp_path, packing=True, packing_strategy="wrapped", max_length=64, eval_packing=False),
         train_dataset=data,
-        eval_dataset={"one": data, "two": Dataset.from_list(MESSAGES)},
+        eval_dataset={"prompts": data, "messages": Dataset.from_list(MESSAGES)},
         peft_config=LoraConfig(r=2, target_modules="all-linear"),
     )
     assert losses(trainer)
-    assert "eval_two_loss" in trainer.evaluate()
+    assert "eval_messages_loss" in trainer.evaluate()
 
 
-def test_saves_are_plain_and_carry_the_provenance(pruned, tmp_path):
+def test_saved_checkpoints_are_ordinary_and_have_the_provenance(pruned, tmp_path):
     trainer = SelfDistillSFTTrainer(
         str(pruned), config(tmp_path, save_strategy="steps", save_steps=2), train_dataset=Dataset.from_list(ROWS)
     )
@@ -181,9 +183,9 @@ def test_saves_are_plain_and_carry_the_provenance(pruned, tmp_path):
         if folder.name == "saved":
             trainer.save_model(str(folder))
         assert read_provenance(folder) == read_provenance(pruned)
-        _, told = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
-        assert not told["missing_keys"]
-        assert not told["unexpected_keys"]
+        _, loading_info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+        assert not loading_info["missing_keys"]
+        assert not loading_info["unexpected_keys"]
     assert (tmp_path / "saved" / PROVENANCE).is_file()
 
 
@@ -194,41 +196,41 @@ from tests.conftest import ROWS
 from trl_prune import SelfDistillSFTConfig, SelfDistillSFTTrainer
 import json, torch
 
-pruned, out, batch = sys.argv[1:4]
+pruned, out, batch_size = sys.argv[1:4]
 args = SelfDistillSFTConfig(
-    out, per_device_train_batch_size=int(batch), max_steps=2, learning_rate=1e-3, report_to="none", use_cpu=True,
+    out, per_device_train_batch_size=int(batch_size), max_steps=2, learning_rate=1e-3, report_to="none", use_cpu=True,
     bf16=False, logging_steps=1, save_strategy="no", gradient_checkpointing=False, disable_tqdm=True,
     rewrite_max_new_tokens=6, rewrite_batch_size=2, max_length=64,
 )
 trainer = SelfDistillSFTTrainer(pruned, args, train_dataset=Dataset.from_list(ROWS))
 trainer.train()
 if trainer.accelerator.is_main_process:
-    told = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     norms = [entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry]
-    open(out + ".json", "w").write(json.dumps([told, norms, trainer.acceptance]))
+    results = {"losses": losses, "grad_norms": norms, "acceptance": trainer.acceptance}
+    open(out + ".json", "w").write(json.dumps(results))
 """
 
 
-def launch(processes, pruned, out):
+def train_in_processes(processes, pruned, out):
     worker = out.parent / "worker.py"
     worker.write_text(WORKER)
-    batch = 4 // processes
+    batch_size = 4 // processes
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command += [str(worker), str(pruned), str(out), str(batch_size)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
-    told = subprocess.run(
-        [*command, str(worker), str(pruned), str(out), str(batch)], env=environment, capture_output=True, text=True
-    )
-    assert told.returncode == 0, told.stderr[-3000:]
+    completed = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stderr[-3000:]
     return json.loads(Path(f"{out}.json").read_text())
 
 
-def test_two_processes_are_one(pruned, tmp_path):
-    one, two = launch(1, pruned, tmp_path / "one"), launch(2, pruned, tmp_path / "two")
-    assert one[2] == two[2]
-    assert one[0] == pytest.approx(two[0], abs=1e-5)
-    assert one[1] == pytest.approx(two[1], rel=1e-4)
+def test_two_processes_rewrite_and_train_as_one(pruned, tmp_path):
+    single, distributed = (train_in_processes(count, pruned, tmp_path / str(count)) for count in (1, 2))
+    assert single["acceptance"] == distributed["acceptance"]
+    assert single["losses"] == pytest.approx(distributed["losses"], abs=1e-5)
+    assert single["grad_norms"] == pytest.approx(distributed["grad_norms"], rel=1e-4)
 
 
-def test_tiny_dense_is_its_own_root(tmp_path):
+def test_a_dense_model_is_its_own_root(tmp_path):
     folder = save_tiny(tmp_path / "model")
     assert dense_root(folder, str(folder))["path"] == str(folder)

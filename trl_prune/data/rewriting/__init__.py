@@ -1,1 +1,1 @@
-"""TODO."""
+"""Self-data distillation's data step: rewriting requests, answer types, acceptance of the rewritten answers."""

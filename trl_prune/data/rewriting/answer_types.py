@@ -1,4 +1,4 @@
-"""The answer types of self-data distillation: the prompt that asks for a rewritten answer, and the check of its final answer."""
+"""The answer types of self-data distillation: each has a rewriting prompt and a check of the final answer."""
 
 import re
 from collections.abc import Callable
@@ -35,13 +35,13 @@ NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
 
 @dataclass(frozen=True)
 class AnswerType:
-    """How one kind of answer is asked for and checked.
+    """How one type of answer is requested and checked.
 
     Attributes:
         system: the system prompt of the rewriting request.
-        user: the user turn, with `{instruction}` and `{reference}`.
-        prefill: the opening words put into the assistant's mouth; part of the answer.
-        agrees: whether a rewritten text's final answer is the wanted one; None where nothing can be checked.
+        user: the template of the user message, with `{instruction}` and `{reference}`.
+        prefill: the start of the assistant message, which the model continues; part of the answer.
+        agrees: returns whether a rewritten text and a reference have the same final answer; None if not checked.
     """
 
     system: str = GENERAL_SYSTEM
@@ -52,18 +52,18 @@ class AnswerType:
 
 def last_number(text: str) -> float | None:
     """Return the last number of a text, or None."""
-    found = NUMBER.findall(text)
-    return float(found[-1].replace(",", "")) if found else None
+    numbers = NUMBER.findall(text)
+    return float(numbers[-1].replace(",", "")) if numbers else None
 
 
-def same_number(rewrite: str, wanted: str) -> bool:
-    """Return whether both texts end on the same number."""
-    number = last_number(wanted)
+def same_number(rewrite: str, reference: str) -> bool:
+    """Return whether the last numbers of both texts are equal."""
+    number = last_number(reference)
     return number is not None and last_number(rewrite) == number
 
 
-def boxed(text: str) -> str | None:
-    r"""Return the content of the last `\boxed{...}`, braces balanced, or None."""
+def last_boxed(text: str) -> str | None:
+    r"""Return the content of the last `\boxed{...}` with balanced braces, without whitespace, or None."""
     start = text.rfind(r"\boxed{")
     if start < 0:
         return None
@@ -76,40 +76,40 @@ def boxed(text: str) -> str | None:
     return None
 
 
-def same_boxed(rewrite: str, wanted: str) -> bool:
-    r"""Return whether a text's boxed answer is the wanted one, given boxed or bare."""
-    answer = boxed(rewrite)
-    return answer is not None and answer == (boxed(wanted) or re.sub(r"\s", "", wanted))
+def same_boxed(rewrite: str, reference: str) -> bool:
+    r"""Return whether a text's boxed answer is the reference's, which may be boxed or bare."""
+    answer = last_boxed(rewrite)
+    return answer is not None and answer == (last_boxed(reference) or re.sub(r"\s", "", reference))
 
 
 def choice_letter(text: str) -> str | None:
-    """Return the letter a multiple-choice answer names: the last one said to be the answer, or a leading one."""
-    named = re.findall(r"answer(?: is|:)?\s*\(?([A-J])\b", text)
+    """Return the letter of a multiple-choice answer: the last one after "answer is" or "answer:", or a leading one."""
+    stated = re.findall(r"answer(?: is|:)?\s*\(?([A-J])\b", text)
     leading = re.match(r"\s*\(?([A-J])(?:[).:]|\s*$)", text)
-    if named:
-        return named[-1]
+    if stated:
+        return stated[-1]
     return leading.group(1) if leading else None
 
 
-def same_choice(rewrite: str, wanted: str) -> bool:
+def same_choice(rewrite: str, reference: str) -> bool:
     """Return whether both texts choose the same letter."""
-    letter = choice_letter(wanted)
+    letter = choice_letter(reference)
     return letter is not None and choice_letter(rewrite) == letter
 
 
-def has_phrase(rewrite: str, wanted: str) -> bool:
-    """Return whether a text holds the wanted words, whatever their case, spacing and end punctuation."""
-    phrase = _plain(wanted)
-    return bool(phrase) and re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", _plain(rewrite)) is not None
+def contains_phrase(rewrite: str, reference: str) -> bool:
+    """Return whether a text contains the reference as whole words, ignoring case, spacing and final punctuation."""
+    phrase = _normalized(reference)
+    return bool(phrase) and re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", _normalized(rewrite)) is not None
 
 
-def _plain(text: str) -> str:
+def _normalized(text: str) -> str:
     return " ".join(text.lower().split()).rstrip(".!")
 
 
 ANSWER_TYPES: dict[str, AnswerType] = {
     "open": AnswerType(),
-    "phrase": AnswerType(agrees=has_phrase),
+    "phrase": AnswerType(agrees=contains_phrase),
     "choice": AnswerType(agrees=same_choice),
     "number": AnswerType(MATH_SYSTEM, MATH_USER, MATH_PREFILL, same_number),
     "boxed": AnswerType(MATH_SYSTEM, MATH_USER, MATH_PREFILL, same_boxed),
@@ -117,5 +117,5 @@ ANSWER_TYPES: dict[str, AnswerType] = {
 
 
 def answer_type_of(row: Row) -> str:
-    """Return a row's answer type: its `answer_type`, or `open`."""
+    """Return a row's `answer_type`, by default `open`."""
     return str(row.get("answer_type") or "open")

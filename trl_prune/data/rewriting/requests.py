@@ -2,34 +2,34 @@
 
 from dataclasses import dataclass
 
-from trl_prune.data.formats import Message, Row, conversation
+from trl_prune.data.formats import Message, Row, prompt_and_answer
 from trl_prune.data.rewriting.answer_types import ANSWER_TYPES, answer_type_of
 
 
 @dataclass(frozen=True)
-class Request:
-    """One answer to rewrite.
+class RewritingRequest:
+    """The request to rewrite one answer.
 
     Attributes:
-        turns: the messages for the dense model, reference answer included.
-        prefill: how the answer begins.
+        messages: the prompt for the dense model, which contains the reference answer.
+        prefill: the start of the rewritten answer.
     """
 
-    turns: list[Message]
+    messages: list[Message]
     prefill: str
 
 
-def rewriting_request(row: Row) -> Request | None:
-    """Return what the dense model is asked for a row, or None where the row has no answer to rewrite."""
-    parts = conversation(row)
-    if parts is None or not parts[1].strip():
+def rewriting_request(row: Row) -> RewritingRequest | None:
+    """Return a row's rewriting request, or None if the row has no answer to rewrite."""
+    split = prompt_and_answer(row)
+    if split is None or not split[1].strip():
         return None
-    turns, reference = parts
-    kind = ANSWER_TYPES[answer_type_of(row)]
-    systems = [turn["content"] for turn in turns if turn["role"] == "system"]
-    talk = [turn for turn in turns if turn["role"] != "system"]
-    if not talk or talk[-1]["role"] != "user":
+    messages, reference = split
+    answer_type = ANSWER_TYPES[answer_type_of(row)]
+    row_system = [message["content"] for message in messages if message["role"] == "system"]
+    dialogue = [message for message in messages if message["role"] != "system"]
+    if not dialogue or dialogue[-1]["role"] != "user":
         return None
-    asked = kind.user.format(instruction=talk[-1]["content"], reference=reference)
-    system = {"role": "system", "content": "\n\n".join([kind.system, *systems])}
-    return Request([system, *talk[:-1], {"role": "user", "content": asked}], kind.prefill)
+    system = {"role": "system", "content": "\n\n".join([answer_type.system, *row_system])}
+    user_prompt = answer_type.user.format(instruction=dialogue[-1]["content"], reference=reference)
+    return RewritingRequest([system, *dialogue[:-1], {"role": "user", "content": user_prompt}], answer_type.prefill)

@@ -1,67 +1,67 @@
-"""Generators of starter rows about facts, common sense and explanations."""
+"""Starter rows about facts, common sense and explanations."""
 
 import random
 
-from trl_prune.data.starter.draft import Draft
-from trl_prune.data.starter.everyday import ADVICE, EXPLANATIONS, TOOLS
-from trl_prune.data.starter.facts import CAPITALS, FACTS
+from trl_prune.data.starter.files import Entry, Wordings, read_jsonl, read_yaml
+from trl_prune.data.starter.row import StarterRow
 
 
-_CAPITAL_QUESTIONS = (
-    "What is the capital of {country}?",
-    "Which city is the capital of {country}?",
-    "Can you tell me the capital of {country}?",
-    "I am planning a trip to {country}. What is the capital city?",
-    "My geography homework is about {country}. Which city is its capital?",
-)
+class Capital(Entry):
+    """Hold a country, its capital and one sentence about the capital."""
 
-_CAPITAL_ANSWERS = (
-    "The capital of {country} is {capital}. {note}",
-    "{capital} is the capital of {country}. {note}",
-    "It is {capital}. {note}",
-)
-
-_EXPLANATION_REQUESTS = (
-    "{question}",
-    "{question}",
-    "{question} Please explain it in simple words.",
-    "{question} A short explanation is enough.",
-    "Please answer in two or three sentences. {question}",
-    "A curious child asked me this: {question}",
-    "Explain briefly: {question}",
-)
+    country: str
+    capital: str
+    note: str
 
 
-def facts(rng: random.Random) -> list[Draft]:
+class Explanation(Entry):
+    """Hold a question and an explanation of two or three sentences."""
+
+    question: str
+    explanation: str
+
+
+class ExplanationWordings(Entry):
+    """Hold prompts that ask for an explanation, with the slot `question`."""
+
+    prompts: tuple[str, ...]
+
+
+def facts(rng: random.Random) -> list[StarterRow]:
     """Return general knowledge questions with a short exact answer."""
+    wordings = read_yaml("templates/capitals.yaml", Wordings)
     return [
-        *(_capital(rng, country, capital, note) for country, capital, note in CAPITALS),
-        *(Draft(question, completion, "phrase", answer) for question, answer, completion in FACTS),
+        *(_capital_row(rng, capital, wordings) for capital in read_jsonl("tables/capitals.jsonl", Capital)),
+        *read_jsonl("rows/facts.jsonl", StarterRow),
     ]
 
 
-def commonsense(rng: random.Random) -> list[Draft]:
-    """Return questions about tools, sensible behavior and everyday reasons."""
-    drafts = [
-        *(Draft(question, completion, "phrase", answer) for question, answer, completion in TOOLS),
-        *(Draft(question, completion, "open") for question, completion in ADVICE),
-    ]
-    rng.shuffle(drafts)
-    return drafts
+def commonsense(rng: random.Random) -> list[StarterRow]:
+    """Return questions about tools and sensible behavior."""
+    rows = list(read_jsonl("rows/commonsense.jsonl", StarterRow))
+    rng.shuffle(rows)
+    return rows
 
 
-def short_explanation(rng: random.Random) -> list[Draft]:
+def short_explanation(rng: random.Random) -> list[StarterRow]:
     """Return everyday concepts to explain in two or three sentences."""
+    wordings = read_yaml("templates/short_explanation.yaml", ExplanationWordings)
     return [
-        Draft(rng.choice(_EXPLANATION_REQUESTS).format(question=question), explanation, "open")
-        for question, explanation in EXPLANATIONS
+        StarterRow(
+            prompt=rng.choice(wordings.prompts).format(question=entry.question),
+            completion=entry.explanation,
+            capability="short_explanation",
+            answer_type="open",
+        )
+        for entry in read_jsonl("tables/short_explanation.jsonl", Explanation)
     ]
 
 
-def _capital(rng: random.Random, country: str, capital: str, note: str) -> Draft:
-    return Draft(
-        prompt=rng.choice(_CAPITAL_QUESTIONS).format(country=country),
-        completion=rng.choice(_CAPITAL_ANSWERS).format(country=country, capital=capital, note=note),
+def _capital_row(rng: random.Random, entry: Capital, wordings: Wordings) -> StarterRow:
+    return StarterRow(
+        prompt=rng.choice(wordings.prompts).format(country=entry.country),
+        completion=rng.choice(wordings.completions).format(**entry.model_dump()),
+        capability="facts",
         answer_type="phrase",
-        answer=capital,
+        answer=entry.capital,
     )

@@ -1,4 +1,4 @@
-"""A few sequences read anew by the teacher, held against what a cache says of them."""
+"""Recompute a few sequences with the teacher and compare them with the cache."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,51 +9,56 @@ from transformers import PreTrainedModel
 from trl_prune.data.teacher import LazyTeacher
 from trl_prune.data.teacher_cache.cache import TeacherCache
 from trl_prune.data.teacher_cache.encoding import TOLERANCE, CacheSpec, TeacherEncoder
-from trl_prune.data.teacher_cache.sequences import PreparedRow, places_of
+from trl_prune.data.teacher_cache.sequences import PreparedRow, distinct_sequences
 from trl_prune.errors import InputError
 from trl_prune.losses.targets import HeadTarget, TeacherTarget
 
 
-# Positions of a sequence that are computed again to prove alignment.
+# Positions per sequence whose distributions are compared.
 VERIFIED_POSITIONS = 64
 
 
 @torch.inference_mode()
 def verify(cache: TeacherCache, rows: Sequence[PreparedRow], model: PreTrainedModel, count: int = 4) -> None:
-    """Compute a few sequences anew and hold them against the cache.
+    """Recompute a few sequences and compare them with the cache.
 
     Args:
         cache: the cache.
-        rows: prepared rows that it must hold.
+        rows: prepared rows that it must contain.
         model: the teacher.
-        count: sequences, spread over the rows.
+        count: number of rows, evenly spaced; the first sequence of each is compared.
 
     Raises:
-        InputError: a sequence is missing, or the cache says something else than the teacher.
+        InputError: a sequence is missing, or the cache differs from the teacher's predictions.
     """
-    chosen = sorted({index * len(rows) // count for index in range(count)})
+    row_indices = sorted({index * len(rows) // count for index in range(count)})
     teacher = LazyTeacher(lambda: model, None, "")
-    encoder = TeacherEncoder(CacheSpec(rows, teacher, cache.codec, vocab_size=cache.facts.vocab_size))
-    for row in chosen:
-        for place in places_of([rows[row]])[:1]:
-            told = cache.targets(torch.tensor([place.key]))
-            (arrays,) = encoder.encode([replace(place, row=row)])
-            off = distance(told, cache.codec.decode(arrays, cache.head), cache.facts.vocab_size)
-            if not off <= TOLERANCE:
+    encoder = TeacherEncoder(CacheSpec(rows, teacher, cache.codec, vocab_size=cache.metadata.vocab_size))
+    for row_index in row_indices:
+        for span in distinct_sequences([rows[row_index]])[:1]:
+            cached = cache.targets(torch.tensor([span.key]))
+            (arrays,) = encoder.encode_batch([replace(span, row=row_index)])
+            recomputed = cache.codec.decode(arrays, cache.head)
+            difference = target_difference(cached, recomputed, cache.metadata.vocab_size)
+            if not difference <= TOLERANCE:  # also true of NaN
                 raise InputError(
-                    f"the teacher cache {cache.folder} does not say what this teacher says about row {row} (off by "
-                    f"{off:.2f} where {TOLERANCE} is rounding): it is of another teacher or out of step; write it anew"
+                    f"the teacher cache {cache.folder} differs from this teacher's predictions on row {row_index} (by "
+                    f"{difference:.2f}; up to {TOLERANCE} is rounding): it is of another teacher, or its positions "
+                    "are shifted; write it again"
                 )
 
 
-def distance(one: TeacherTarget, other: TeacherTarget, vocabulary: int) -> float:
-    """Return how far apart two targets are, 0 to 1: states relatively, distributions by the mass they do not share."""
-    if isinstance(one, HeadTarget):
-        return float((one.hidden - other.hidden).float().norm() / other.hidden.float().norm())
-    dense = [
-        torch.zeros(len(target.ids[:VERIFIED_POSITIONS]), vocabulary).scatter_add_(
+def target_difference(cached: TeacherTarget, recomputed: TeacherTarget, vocab_size: int) -> float:
+    """Return the difference of two targets, 0 for equal ones.
+
+    For states it is the relative error, for distributions the share of probability mass that they do not share.
+    """
+    if isinstance(cached, HeadTarget):
+        return float((cached.hidden - recomputed.hidden).float().norm() / recomputed.hidden.float().norm())
+    first, second = (
+        torch.zeros(len(target.ids[:VERIFIED_POSITIONS]), vocab_size).scatter_add_(
             1, target.ids[:VERIFIED_POSITIONS], target.probs[:VERIFIED_POSITIONS]
         )
-        for target in (one, other)
-    ]
-    return float((dense[0] - dense[1]).abs().sum() / (dense[0] + dense[1]).sum())
+        for target in (cached, recomputed)
+    )
+    return float((first - second).abs().sum() / (first + second).sum())

@@ -1,4 +1,4 @@
-"""A plan of given sizes whose units are drawn at random, as a baseline."""
+"""A baseline: a plan of given sizes whose units are drawn at random."""
 
 from collections.abc import Mapping
 
@@ -12,14 +12,13 @@ from trl_prune.pruning.keep import Keep, axis_sizes
 
 
 def random_keep(sizes: Mapping[str, int], config: PreTrainedConfig, seed: int) -> Keep:
-    """Return a plan of these sizes whose units are drawn without looking at them.
+    """Return a plan of given sizes whose units are drawn at random.
 
     Args:
-        sizes: how many units of each axis stay.
+        sizes: kept units of each axis.
         config: the dense model's config.
         seed: of the draw.
     """
     family = family_of(config.model_type)
-    blind = Scores(LayerScores.empty(config.num_hidden_layers), axis_sizes(config, family))
-    by = Ranking(layers_by="random", width_by="random", seed=seed)
-    return choose_keep(blind, sizes, config, family, by)
+    empty = Scores(LayerScores.empty(config.num_hidden_layers), axis_sizes(config, family))
+    return choose_keep(empty, sizes, config, family, Ranking(layers_by="random", width_by="random", seed=seed))

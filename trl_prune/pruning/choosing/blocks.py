@@ -1,21 +1,19 @@
-"""Which decoder blocks go: by scores, at random, or by the measured effect of removing them."""
+"""Which decoder blocks to remove: by scores, at random, or by the measured effect of removing them."""
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, MutableMapping
 
 import torch
 from torch import Tensor
 
 from trl_prune.pruning.importance.layers import LayerScores
-from trl_prune.runs.ledger import Ledger
 
 
 # The loss of the model without the given blocks.
-Loss = Callable[[list[int]], float]
+RemovalLoss = Callable[[list[int]], float]
 
 
 def lowest_angular_block(scores: LayerScores, count: int, _seed: int = 0) -> list[int]:
-    """Return the contiguous run of blocks whose input and output are nearest: `argmin_l d(l, l + n)` (2410.09982)."""
+    """Return the contiguous blocks whose input and output are closest: `argmin_l d(l, l + n)` (2410.09982)."""
     distances: Tensor = scores.angular_distance().diagonal(offset=count)
     start = int(distances.argmin())
     return list(range(start, start + count))
@@ -27,13 +25,13 @@ def lowest_block_influence(scores: LayerScores, count: int, _seed: int = 0) -> l
 
 
 def deepest(scores: LayerScores, count: int, _seed: int = 0) -> list[int]:
-    """Return the deepest blocks, but never the last: what a score has to beat."""
+    """Return the deepest blocks except the last one: a baseline for scores."""
     last = scores.num_layers - 1
     return list(range(max(last - count, 0), last)) + [last] * (count > last)
 
 
 def random_blocks(scores: LayerScores, count: int, seed: int = 0) -> list[int]:
-    """Return blocks drawn at random."""
+    """Return blocks drawn at random: a baseline for scores."""
     drawn = torch.randperm(scores.num_layers, generator=torch.Generator().manual_seed(seed))
     return sorted(drawn[:count].tolist())
 
@@ -46,53 +44,67 @@ SELECTIONS: dict[str, Callable[..., list[int]]] = {
 }
 
 
-def greedy_removal(loss_without: Loss, num_layers: int, done: list[int]) -> int:
-    """Return the block to remove next: the one without which, beside those already removed, the loss is lowest.
+def greedy_removal(loss_without: RemovalLoss, num_layers: int, removed: list[int]) -> int:
+    """Return the block to remove next: the one whose removal gives the lowest loss.
 
     Args:
         loss_without: the loss of the model without the given blocks.
-        num_layers: how many blocks the dense model has.
-        done: the blocks already removed, in order.
+        num_layers: number of blocks of the dense model.
+        removed: the blocks already removed, in order.
     """
-    left = [index for index in range(num_layers) if index not in done]
-    return min(left, key=lambda index: loss_without([*done, index]))
+    kept = [layer for layer in range(num_layers) if layer not in removed]
+    return min(kept, key=lambda layer: loss_without([*removed, layer]))
 
 
-def removed_greedily(loss_without: Loss, num_layers: int, count: int) -> list[int]:
-    """Return blocks removed one after the other, each measured beside those already gone."""
-    done: list[int] = []
-    while len(done) < count:
-        done.append(greedy_removal(loss_without, num_layers, done))
-    return sorted(done)
+def removed_greedily(loss_without: RemovalLoss, num_layers: int, count: int) -> list[int]:
+    """Return blocks removed one after the other; each is measured without the blocks removed before."""
+    removed: list[int] = []
+    while len(removed) < count:
+        removed.append(greedy_removal(loss_without, num_layers, removed))
+    return sorted(removed)
 
 
-def removed_singly(loss_without: Loss, num_layers: int, count: int) -> list[int]:
-    """Return the blocks that each alone cost least: every block is measured once."""
-    losses = [loss_without([index]) for index in range(num_layers)]
+def removed_singly(loss_without: RemovalLoss, num_layers: int, count: int) -> list[int]:
+    """Return the blocks whose removal, each by itself, costs least; every block is measured once."""
+    losses = [loss_without([layer]) for layer in range(num_layers)]
     return sorted(sorted(range(num_layers), key=losses.__getitem__)[:count])
 
 
-def removed_contiguously(loss_without: Loss, num_layers: int, count: int) -> list[int]:
-    """Return the run of blocks that costs least: every start is measured."""
+def removed_contiguously(loss_without: RemovalLoss, num_layers: int, count: int) -> list[int]:
+    """Return the contiguous blocks whose removal costs least; every start is measured."""
     runs = [list(range(start, start + count)) for start in range(num_layers - count + 1)]
     return min(runs, key=loss_without)
 
 
-REMOVALS: dict[str, Callable[[Loss, int, int], list[int]]] = {
+REMOVAL_STRATEGIES: dict[str, Callable[[RemovalLoss, int, int], list[int]]] = {
     "single": removed_singly,
     "contiguous": removed_contiguously,
     "greedy": removed_greedily,
 }
 
 
-def cached_loss(loss_without: Loss, path: Path) -> Loss:
-    """Return a loss that keeps each value in a JSON file, so that an interrupted search goes on where it was."""
-    known = Ledger(path)
+def num_measurements(strategy: str, num_layers: int, count: int) -> int:
+    """Return how many losses a removal strategy measures."""
+    measurements = {
+        "single": num_layers,
+        "contiguous": num_layers - count + 1,
+        "greedy": sum(num_layers - removed for removed in range(count)),
+    }
+    return measurements[strategy]
+
+
+def cached_loss(loss_without: RemovalLoss, store: MutableMapping[str, float]) -> RemovalLoss:
+    """Return a loss that stores every value and does not measure it again, so that an interrupted search resumes.
+
+    Args:
+        loss_without: the loss of the model without the given blocks.
+        store: values by the removed blocks, such as `3,7`.
+    """
 
     def loss(removed: list[int]) -> float:
         key = ",".join(map(str, sorted(removed)))
-        if key not in known:
-            known[key] = loss_without(removed)
-        return known[key]
+        if key not in store:
+            store[key] = loss_without(removed)
+        return store[key]
 
     return loss

@@ -1,4 +1,4 @@
-"""What removing blocks does to the model's predictions: measured on texts."""
+"""The measured effect of removing blocks on the model's predictions for calibration texts."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions, MoeModelOutputWithPast
 
-from trl_prune.pruning.choosing.blocks import Loss
-from trl_prune.pruning.importance.layers import layers_skipped, mean_loss
-from trl_prune.pruning.importance.observation import Batch, input_device, with_positions
+from trl_prune.pruning.choosing.blocks import RemovalLoss
+from trl_prune.pruning.importance.forward import Batch, input_device, with_position_ids
+from trl_prune.pruning.importance.skipped_layers import layers_skipped, mean_loss
 
 
-# The logits of a few positions at a time: those of all would outweigh the model.
-LOGITS_AT_A_TIME = 2**24
+# Logits are computed for a few positions at a time: those of all positions would be larger than the model.
+MAX_LOGITS = 2**24
 
 
-def perplexity(model: PreTrainedModel, batches: Sequence[Batch]) -> Loss:
-    """Return the loss without blocks as the mean next-token cross-entropy, the logarithm of perplexity, in nats."""
+def perplexity(model: PreTrainedModel, batches: Sequence[Batch]) -> RemovalLoss:
+    """Return a function of the removed blocks: mean next-token cross-entropy in nats (the logarithm of perplexity)."""
 
     def loss(removed: list[int]) -> float:
         with layers_skipped(model, removed):
@@ -28,10 +28,10 @@ def perplexity(model: PreTrainedModel, batches: Sequence[Batch]) -> Loss:
     return loss
 
 
-def kl(model: PreTrainedModel, batches: Sequence[Batch]) -> Loss:
-    """Return the loss without blocks as the mean KL divergence of the predictions from the dense model's, in nats.
+def kl(model: PreTrainedModel, batches: Sequence[Batch]) -> RemovalLoss:
+    """Return a function of the removed blocks: mean KL divergence of the predictions from the dense model's, in nats.
 
-    The dense model runs once: its last hidden states are kept (in the model's precision, on the CPU), not its logits.
+    The dense model runs once; its last hidden states are kept on the CPU in the model's dtype, not its logits.
     """
     dense = [states.cpu() for states in final_states(model, batches)]
 
@@ -42,15 +42,15 @@ def kl(model: PreTrainedModel, batches: Sequence[Batch]) -> Loss:
     return loss
 
 
-MEASURES: dict[str, Callable[[PreTrainedModel, Sequence[Batch]], Loss]] = {"perplexity": perplexity, "kl": kl}
+EFFECTS: dict[str, Callable[[PreTrainedModel, Sequence[Batch]], RemovalLoss]] = {"perplexity": perplexity, "kl": kl}
 
 
 @torch.inference_mode()
 def final_states(model: PreTrainedModel, batches: Iterable[Batch]) -> Iterator[Tensor]:
-    """Yield for each batch the states that enter the LM head, `(tokens, hidden)`, padding left out."""
+    """Yield the input of the LM head for each batch, `(tokens, hidden_size)`, without padding."""
     decoder, device = model.get_decoder(), input_device(model)
     for batch in batches:
-        inputs = {name: tensor.to(device) for name, tensor in with_positions(batch).items()}
+        inputs = {name: tensor.to(device) for name, tensor in with_position_ids(batch).items()}
         states = decoder(**inputs, use_cache=False).last_hidden_state
         yield states[inputs["attention_mask"].bool().to(states.device)]
 
@@ -60,27 +60,28 @@ def mean_kl(model: PreTrainedModel, dense: Iterable[Tensor], pruned: Iterable[Te
     """Return the mean over tokens of `KL(dense || pruned)`, in nats.
 
     Args:
-        model: whose LM head reads both.
-        dense: last hidden states, `(tokens, hidden)` each.
-        pruned: the same tokens' states of the model with blocks removed.
+        model: the model whose LM head is applied to both.
+        dense: last hidden states of the dense model, `(tokens, hidden_size)` for each batch.
+        pruned: those of the model with blocks removed, for the same tokens.
     """
-    total, count, chunk = 0.0, 0, max(1, LOGITS_AT_A_TIME // model.config.vocab_size)
-    for wanted, told in zip(dense, pruned, strict=True):
-        for one, other in zip(wanted.split(chunk), told.split(chunk), strict=True):
-            target = logits_of(model, one.to(other.device)).float().log_softmax(dim=-1)
-            guess = logits_of(model, other).float().log_softmax(dim=-1)
-            total += nn.functional.kl_div(guess, target, reduction="sum", log_target=True).item()
-        count += len(wanted)
+    total, count, chunk_size = 0.0, 0, max(1, MAX_LOGITS // model.config.vocab_size)
+    for dense_states, pruned_states in zip(dense, pruned, strict=True):
+        chunks = zip(dense_states.split(chunk_size), pruned_states.split(chunk_size), strict=True)
+        for dense_chunk, pruned_chunk in chunks:
+            target = logits_of(model, dense_chunk.to(pruned_chunk.device)).float().log_softmax(dim=-1)
+            log_probs = logits_of(model, pruned_chunk).float().log_softmax(dim=-1)
+            total += nn.functional.kl_div(log_probs, target, reduction="sum", log_target=True).item()
+        count += len(dense_states)
     return total / max(count, 1)
 
 
 @dataclass
 class DecoderOutput(MoeModelOutputWithPast, BaseModelOutputWithPastAndCrossAttentions):
-    """A decoder's output with the fields of every family's."""
+    """A decoder's output with the fields that any family's LM head reads."""
 
 
 class FixedStates(nn.Module):
-    """Hands given states on, in a decoder's place."""
+    """A decoder that returns given last hidden states."""
 
     def __init__(self, states: Tensor) -> None:
         super().__init__()
@@ -92,19 +93,22 @@ class FixedStates(nn.Module):
 
 
 def logits_of(model: PreTrainedModel, states: Tensor) -> Tensor:
-    """Return the model's logits for last hidden states, `(tokens, hidden)`, by its own head: scaled and capped."""
+    """Return the model's logits, `(tokens, vocab)`, for last hidden states, `(tokens, hidden_size)`.
+
+    They go through the model's own forward pass, which scales and caps logits where the family does.
+    """
     with _decoder_replaced(model, FixedStates(states[None])):
         return model(torch.zeros(1, 1, dtype=torch.long, device=states.device), use_cache=False).logits[0]
 
 
 @contextmanager
-def _decoder_replaced(model: PreTrainedModel, other: nn.Module) -> Iterator[None]:
+def _decoder_replaced(model: PreTrainedModel, replacement: nn.Module) -> Iterator[None]:
     decoder = model.get_decoder()
-    holder, name = next(
+    parent, name = next(
         (module, name) for module in model.modules() for name, child in module.named_children() if child is decoder
     )
-    setattr(holder, name, other)
+    setattr(parent, name, replacement)
     try:
         yield
     finally:
-        setattr(holder, name, decoder)
+        setattr(parent, name, decoder)

@@ -1,8 +1,7 @@
-"""Which units of each axis stay, ranked by scores or at random."""
+"""Which units of each axis a pruned model keeps, ranked by scores or at random."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -10,10 +9,11 @@ from transformers import PreTrainedConfig
 
 from trl_prune.errors import InputError
 from trl_prune.pruning.choosing.blocks import SELECTIONS
-from trl_prune.pruning.families import EXPERTS, GROUPS, HEADS, HIDDEN, LAYERS, NEURONS, Family
+from trl_prune.pruning.families import EXPERTS, HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS, Family
 from trl_prune.pruning.importance.layers import LayerScores
 from trl_prune.pruning.importance.scores import Scores
 from trl_prune.pruning.keep import Keep, axis_sizes, check_axis, complete_keep
+from trl_prune.pruning.sizes.shapes import heads_per_group
 
 
 @dataclass(frozen=True)
@@ -21,16 +21,16 @@ class Ranking:
     """How units are ranked.
 
     Attributes:
-        layers_by: the entry of SELECTIONS that chooses blocks.
-        removed: the blocks to remove where something else chose them, such as a measured effect.
-        width_by: `activation`, or `random` (what a score has to beat).
+        layers_by: the entry of SELECTIONS that selects the blocks to remove.
+        removed: the blocks to remove where they were chosen otherwise, such as by a measured effect.
+        width_by: `activation`, or `random` as a baseline.
         hidden_by: the entry of HIDDEN_SCORES.
         experts_by: the entry of EXPERT_SCORES.
         batch: the aggregation over texts: mean, l2 or var.
-        sequence: the aggregation over a text's tokens, made first.
-        scope: `layer` ranks units inside each block; `network` sums a unit's score over blocks first and keeps the
-            same indices everywhere (2407.14679, section 2.2).
-        seed: for what is random.
+        sequence: the aggregation over the tokens of a text, which comes first.
+        scope: `layer` ranks units inside each block; `network` sums a unit's score over all blocks first and keeps the
+            same indices in every block (2407.14679, section 2.2).
+        seed: seed of random choices.
     """
 
     layers_by: str = "angular_distance"
@@ -44,15 +44,16 @@ class Ranking:
     seed: int = 0
 
 
+# The rankings of 2410.09982 (blocks) and 2407.14679 (the other axes).
 PAPERS = Ranking()
 
 
-# As the papers, but hidden channels by the stream's energy, which won on held-out text (benchmarks/README.md).
+# The same, but hidden channels by the residual stream's energy, which won on held-out text (benchmarks/README.md).
 MEASURED_BEST = Ranking(hidden_by="energy")
 
 
 HIDDEN_SCORES: dict[str, Callable[[Scores, Ranking], Tensor]] = {
-    "norm": lambda scores, by: scores.hidden(by.batch, by.sequence),
+    "norm": lambda scores, ranking: scores.hidden(ranking.batch, ranking.sequence),
     "energy": lambda scores, _: scores.energy(),
 }
 
@@ -64,11 +65,11 @@ EXPERT_SCORES: dict[str, Callable[[Scores], Tensor]] = {
 
 
 UNIT_SCORES: dict[str, Callable[[Scores, Ranking], Tensor]] = {
-    HIDDEN: lambda scores, by: HIDDEN_SCORES[by.hidden_by](scores, by)[None],
-    NEURONS: lambda scores, by: scores.neurons(by.batch, by.sequence),
-    HEADS: lambda scores, by: scores.heads(by.batch, by.sequence),
-    GROUPS: lambda scores, by: scores.groups(by.batch, by.sequence),
-    EXPERTS: lambda scores, by: EXPERT_SCORES[by.experts_by](scores),
+    HIDDEN: lambda scores, ranking: HIDDEN_SCORES[ranking.hidden_by](scores, ranking)[None],
+    NEURONS: lambda scores, ranking: scores.neurons(ranking.batch, ranking.sequence),
+    HEADS: lambda scores, ranking: scores.heads(ranking.batch, ranking.sequence),
+    KV_HEADS: lambda scores, ranking: scores.kv_heads(ranking.batch, ranking.sequence),
+    EXPERTS: lambda scores, ranking: EXPERT_SCORES[ranking.experts_by](scores),
 }
 
 
@@ -77,111 +78,114 @@ def choose_keep(
     sizes: Mapping[str, int],
     config: PreTrainedConfig,
     family: Family,
-    by: Ranking = PAPERS,
+    ranking: Ranking = PAPERS,
 ) -> Keep:
     """Return the units of each axis to keep.
 
-    Heads are ranked inside each KV group, equally many of each group stay; where groups go too, they go first, each
-    with its heads. Hidden channels have one list for the whole model.
+    Heads are ranked inside each KV group, and every kept group keeps equally many; where groups are removed, they are
+    chosen first, each with its heads. Hidden channels have one list for the whole model.
 
     Args:
-        scores: of the dense model.
-        sizes: how many units of each axis stay; an axis left out stays whole, but for heads, which go with groups.
+        scores: the dense model's.
+        sizes: kept units of each axis; an axis that is left out keeps all, except heads, which follow KV groups.
         config: the dense model's config.
         family: its row.
-        by: how units are ranked.
+        ranking: how units are ranked.
 
     Raises:
-        InputError: the scores are of another shape of model, a size does not fit the model, or sizes do not fit each
-            other.
+        InputError: the scores belong to a model of another shape, a size does not fit the model, or sizes do not fit
+            each other.
     """
     dense = axis_sizes(config, family)
     if scores.sizes != dense:
         raise InputError(f"the scores are of a model with {scores.sizes}; this one has {dense}")
     for axis, size in sizes.items():
         check_axis(axis, dense, config, family)
-        _check_size(axis, size, dense[axis])
+        if not isinstance(size, int) or not 1 <= size <= dense[axis]:
+            raise InputError(f"{axis} is {size}; allowed: 1..{dense[axis]} (the model has {dense[axis]})")
     keep: Keep = {}
-    if sizes.get(LAYERS, dense[LAYERS]) < dense[LAYERS] or by.removed:
-        keep[LAYERS] = kept_layers(scores.layers, sizes.get(LAYERS), by)
-    for axis in (HIDDEN, NEURONS, EXPERTS):
-        if sizes.get(axis, dense.get(axis)) != dense.get(axis):
-            kept = highest(unit_scores(scores, axis, by), sizes[axis])
-            keep[axis] = kept[0] if axis == HIDDEN else kept
-    return complete_keep(keep | _kept_heads(scores, sizes, by), config, family)
+    if sizes.get(LAYERS, dense[LAYERS]) < dense[LAYERS] or ranking.removed:
+        keep[LAYERS] = kept_layers(scores.layers, sizes.get(LAYERS), ranking)
+    return complete_keep(
+        keep | _kept_width(scores, sizes, ranking) | _kept_heads(scores, sizes, ranking), config, family
+    )
 
 
-def _check_size(axis: str, size: int, dense: int) -> None:
-    if not isinstance(size, int) or not 1 <= size <= dense:
-        raise InputError(f"{axis} is to be {size}; allowed: 1..{dense} (the model has {dense})")
+def kept_layers(scores: LayerScores, size: int | None, ranking: Ranking) -> list[int]:
+    """Return the blocks to keep.
 
+    Args:
+        scores: of the dense model's blocks.
+        size: how many are kept; None where `ranking.removed` decides.
+        ranking: how blocks are chosen.
 
-def kept_layers(scores: LayerScores, size: int | None, by: Ranking) -> list[int]:
-    """Return the blocks that stay."""
+    Raises:
+        InputError: `ranking.removed` leaves another number of blocks.
+    """
     count = None if size is None else scores.num_layers - size
-    removed = SELECTIONS[by.layers_by](scores, count, by.seed) if by.removed is None else sorted(by.removed)
+    if ranking.removed is None:
+        removed = SELECTIONS[ranking.layers_by](scores, count, ranking.seed)
+    else:
+        removed = sorted(ranking.removed)
     if count not in (None, len(removed)):
-        raise InputError(f"{LAYERS} is to be {size}, but {len(removed)} of {scores.num_layers} blocks are to go")
+        raise InputError(f"{LAYERS} is {size}, but {len(removed)} of {scores.num_layers} blocks are to be removed")
     return [layer for layer in range(scores.num_layers) if layer not in removed]
 
 
-def unit_scores(scores: Scores, axis: str, by: Ranking) -> Tensor:
-    """Return what an axis is ranked by, `(layers, units)`; hidden channels have one row."""
-    if by.width_by == "random":
+def unit_scores(scores: Scores, axis: str, ranking: Ranking) -> Tensor:
+    """Return the scores by which an axis is ranked, `(layers, units)`; hidden channels have one row."""
+    if ranking.width_by == "random":
         rows = 1 if axis == HIDDEN else scores.sizes[LAYERS]
-        importance = torch.rand((rows, scores.sizes[axis]), generator=torch.Generator().manual_seed(by.seed))
+        importance = torch.rand((rows, scores.sizes[axis]), generator=torch.Generator().manual_seed(ranking.seed))
     else:
-        importance = UNIT_SCORES[axis](scores, by)
-    if by.scope == "network":
+        importance = UNIT_SCORES[axis](scores, ranking)
+    if ranking.scope == "network":
         importance = importance.sum(dim=0, keepdim=True).expand_as(importance)
     return importance
 
 
-def highest(importance: Tensor, count: int) -> list[list[int]]:
-    """Return in each row the growing indices of its highest entries; of equals the first."""
+def highest_indices(importance: Tensor, count: int) -> list[list[int]]:
+    """Return the indices of the `count` highest entries of each row, ascending; ties go to the lower index."""
     order = importance.sort(dim=-1, descending=True, stable=True).indices[..., :count]
     return order.sort(dim=-1).values.tolist()
 
 
-def _kept_heads(scores: Scores, sizes: Mapping[str, int], by: Ranking) -> Keep:
-    if all(sizes.get(axis, scores.sizes.get(axis)) == scores.sizes.get(axis) for axis in (HEADS, GROUPS)):
+def _kept_width(scores: Scores, sizes: Mapping[str, int], ranking: Ranking) -> Keep:
+    """Return the kept hidden channels, neurons and experts."""
+    keep: Keep = {}
+    for axis in (HIDDEN, NEURONS, EXPERTS):
+        if sizes.get(axis, scores.sizes.get(axis)) != scores.sizes.get(axis):
+            kept = highest_indices(unit_scores(scores, axis, ranking), sizes[axis])
+            keep[axis] = kept[0] if axis == HIDDEN else kept
+    return keep
+
+
+def _kept_heads(scores: Scores, sizes: Mapping[str, int], ranking: Ranking) -> Keep:
+    """Return the kept query heads and KV groups."""
+    dense = scores.sizes
+    if all(sizes.get(axis, dense.get(axis)) == dense.get(axis) for axis in (HEADS, KV_HEADS)):
         return {}
-    total = scores.sizes.get(GROUPS, scores.sizes[HEADS])  # without an axis of groups each head is its own
-    each = scores.sizes[HEADS] // total
-    if each == 1:
-        return {HEADS: highest(unit_scores(scores, HEADS, by), _only_size(sizes))}
-    groups = sizes.get(GROUPS, total)
-    left = heads_a_group(sizes.get(HEADS, groups * each), groups, each)
-    kept = highest(unit_scores(scores, GROUPS, by), groups)
-    inside = highest(unit_scores(scores, HEADS, by).unflatten(-1, (total, each)), left)
+    dense_groups = dense.get(KV_HEADS, dense[HEADS])  # without an axis of KV groups each head has its own
+    dense_per_group = dense[HEADS] // dense_groups
+    if dense_per_group == 1:
+        return {HEADS: highest_indices(unit_scores(scores, HEADS, ranking), _equal_size(sizes))}
+    num_groups = sizes.get(KV_HEADS, dense_groups)
+    per_group = heads_per_group(sizes.get(HEADS, num_groups * dense_per_group), num_groups, dense_per_group)
+    kept_groups = highest_indices(unit_scores(scores, KV_HEADS, ranking), num_groups)
+    grouped_scores = unit_scores(scores, HEADS, ranking).unflatten(-1, (dense_groups, dense_per_group))
+    best_heads = highest_indices(grouped_scores, per_group)
     heads = [
-        [group * each + head for group in of for head in row[group]] for of, row in zip(kept, inside, strict=True)
+        [group * dense_per_group + head for group in groups for head in best[group]]
+        for groups, best in zip(kept_groups, best_heads, strict=True)
     ]
-    return {HEADS: heads, GROUPS: kept}
+    return {HEADS: heads, KV_HEADS: kept_groups}
 
 
-def _only_size(sizes: Mapping[str, int]) -> int:
-    told = [sizes[axis] for axis in (HEADS, GROUPS) if axis in sizes]
-    if any(one != other for one, other in pairwise(told)):
+def _equal_size(sizes: Mapping[str, int]) -> int:
+    """Return the size of heads and KV heads, which is one where each head has its own KV head."""
+    heads = sizes.get(HEADS, sizes.get(KV_HEADS))
+    if sizes.get(KV_HEADS, heads) != heads:
         raise InputError(
-            f"{HEADS} is to be {told[0]} and {GROUPS} {told[1]}; in this model each head has its own KV head"
+            f"{HEADS} is {heads} and {KV_HEADS} {sizes[KV_HEADS]}; in this model each head has its own KV head"
         )
-    return told[0]
-
-
-def heads_a_group(heads: int, groups: int, each: int) -> int:
-    """Return how many heads of each KV group stay.
-
-    Args:
-        heads: how many stay in all.
-        groups: how many KV groups stay.
-        each: how many heads a group has.
-
-    Raises:
-        InputError: they do not spread evenly.
-    """
-    left, rest = divmod(heads, groups)
-    if rest or not 1 <= left <= each:
-        allowed = ", ".join(str(groups * count) for count in range(1, each + 1))
-        raise InputError(f"{HEADS} is to be {heads} in {groups} KV groups of up to {each}; allowed: {allowed}")
-    return left
+    return heads

@@ -1,7 +1,7 @@
-"""Closed-form repairs: changes to the weights that stay, so that a cut costs less before any training.
+"""Closed-form repairs: changes to the kept weights that reduce the loss from a cut before any training.
 
-Each is an object that surgery calls with every tensor it writes (`surgery.Repair`); the checkpoint stays a stock one,
-and the provenance's `edits` say what was done.
+Surgery calls a repair with every tensor it writes (`surgery.checkpoint.Repair`); the output stays a stock checkpoint,
+and the provenance's `edits` record what was changed.
 """
 
 import inspect
@@ -16,14 +16,22 @@ from trl_prune.pruning.surgery.checkpoint import Repair
 from trl_prune.pruning.surgery.cut import Cut
 
 
+# The type of an option, by the type of its default: accepted types and their name in errors.
+OPTION_TYPES: dict[type, tuple[tuple[type, ...], str]] = {
+    float: ((int, float), "a number"),
+    str: ((str,), "a string"),
+    tuple: ((list, tuple), "a list"),
+}
+
+
 class RepairMethod(NamedTuple):
-    """A kind of repair: `check` says early if it fits a cut, `build` fits it; both take its options by keyword."""
+    """`check` raises if the repair does not apply to a cut, `build` fits it; both take its options by keyword."""
 
     check: Callable[..., None]
     build: Callable[..., Repair]
 
 
-# In the order in which they are made.
+# In the order in which they are applied.
 REPAIRS: dict[str, RepairMethod] = {
     "head_merge": RepairMethod(head_merge.check, head_merge.build),
     "least_squares": RepairMethod(least_squares.check, least_squares.build),
@@ -32,67 +40,70 @@ REPAIRS: dict[str, RepairMethod] = {
 }
 
 
-def check_repairs(wanted: Mapping[str, Mapping[str, object]], source: Path, cut: Cut) -> None:
-    """Check, before anything heavy, that repairs exist, take their options and fit a cut.
+def check_repairs(requested: Mapping[str, Mapping[str, object]], source: Path, cut: Cut) -> None:
+    """Check, without loading a model, that repairs exist, have valid options and apply to a cut.
 
     Raises:
-        InputError: one does not.
+        InputError: a repair does not.
     """
-    for name, options in wanted.items():
+    for name, options in requested.items():
         if name not in REPAIRS:
-            raise InputError(f"{name!r} is no repair; allowed: {', '.join(REPAIRS)}")
+            raise InputError(f"{name!r} is not a repair; allowed: {', '.join(REPAIRS)}")
         _check_options(name, options)
-        REPAIRS[name].check(source, cut, **options_of(name) | options)
-    if {"head_merge", "least_squares"} <= wanted.keys() and "num_attention_heads" in cut.keep:
+        REPAIRS[name].check(source, cut, **default_options(name) | options)
+    if {"head_merge", "least_squares"} <= requested.keys() and "num_attention_heads" in cut.keep:
         raise InputError("head_merge changes the heads that least_squares fits o_proj to; choose one of the two")
 
 
 def _check_options(name: str, options: Mapping[str, object]) -> None:
-    known = options_of(name)
+    defaults = default_options(name)
     for option, value in options.items():
-        if option not in known:
-            raise InputError(f"{name} has no option {option!r}; allowed: {', '.join(known)}")
-        kinds = {float: (int, float), str: str, tuple: (list, tuple)}[type(known[option])]
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            wanted = {float: "a number", str: "a word", tuple: "a list"}[type(known[option])]
-            raise InputError(f"{name}.{option} is {value!r}; wanted: {wanted}")
+        if option not in defaults:
+            raise InputError(f"{name} has no option {option!r}; allowed: {', '.join(defaults)}")
+        types, description = OPTION_TYPES[type(defaults[option])]
+        if isinstance(value, bool) or not isinstance(value, types):
+            raise InputError(f"{name}.{option} is {value!r}; wanted: {description}")
 
 
-def options_of(name: str) -> dict[str, object]:
+def default_options(name: str) -> dict[str, object]:
     """Return a repair's options with their defaults."""
     parameters = inspect.signature(REPAIRS[name].build).parameters.values()
-    return {told.name: told.default for told in parameters if told.kind is inspect.Parameter.KEYWORD_ONLY}
+    return {option.name: option.default for option in parameters if option.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def repairs_for(
-    wanted: Mapping[str, Mapping[str, object]], source: Path, cut: Cut, calibration: Calibration
+def build_repairs(
+    requested: Mapping[str, Mapping[str, object]], source: Path, cut: Cut, calibration: Calibration
 ) -> list[Repair]:
     """Fit repairs to a cut.
 
     Args:
-        wanted: the options of each repair, by its name.
+        requested: the options of each repair, by its name.
         source: the dense checkpoint's folder.
-        cut: the plan at work.
-        calibration: the dense model, the texts and a scratch folder, used where a repair needs them.
+        cut: the plan applied to the dense model.
+        calibration: the dense model, the texts and a cache folder, used if a repair needs them.
 
     Returns:
-        The repairs for `surgery.prune_checkpoint`, in the order in which they are made.
+        The repairs for `prune_checkpoint`, in the order in which they are applied.
 
     Raises:
-        InputError: a name or option that is not known, or a repair that does not fit the cut.
+        InputError: an unknown repair or option, or a repair that does not apply to the cut.
     """
-    check_repairs(wanted, source, cut)
-    return [kind.build(source, cut, calibration, **wanted[name]) for name, kind in REPAIRS.items() if name in wanted]
+    check_repairs(requested, source, cut)
+    return [
+        method.build(source, cut, calibration, **requested[name])
+        for name, method in REPAIRS.items()
+        if name in requested
+    ]
 
 
-def fitting_repairs(source: Path, cut: Cut) -> list[str]:
-    """Return the repairs that fit a cut."""
+def applicable_repairs(source: Path, cut: Cut) -> list[str]:
+    """Return the names of the repairs that apply to a cut."""
 
-    def fits(name: str) -> bool:
+    def applies(name: str) -> bool:
         try:
-            REPAIRS[name].check(source, cut, **options_of(name))
+            REPAIRS[name].check(source, cut, **default_options(name))
         except InputError:
             return False
         return True
 
-    return [name for name in REPAIRS if fits(name)]
+    return [name for name in REPAIRS if applies(name)]

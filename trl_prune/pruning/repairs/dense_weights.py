@@ -1,4 +1,4 @@
-"""The dense checkpoint's tensors, read when they are asked for."""
+"""The dense checkpoint's tensors, read on demand."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ class DenseWeights:
         self.files = tensor_files(source)
 
     def get(self, name: str) -> Tensor | None:
-        """Return a tensor, or None where the checkpoint has none of that name."""
+        """Return a tensor, or None if the checkpoint has none of that name."""
         if name not in self.files:
             return None
-        with safe_open(self.files[name], "pt") as stored:
-            return stored.get_tensor(name)
+        with safe_open(self.files[name], "pt") as file:
+            return file.get_tensor(name)
 
     def shape(self, name: str) -> list[int]:
-        """Return a tensor's shape without reading it."""
-        with safe_open(self.files[name], "pt") as stored:
-            return stored.get_slice(name).get_shape()
+        """Return a tensor's shape without reading the tensor."""
+        with safe_open(self.files[name], "pt") as file:
+            return file.get_slice(name).get_shape()

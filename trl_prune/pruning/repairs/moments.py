@@ -12,13 +12,13 @@ from trl_prune.errors import InputError
 class Moments:
     """Running sums over positions: count, sum and second moments, float64.
 
-    Products are taken in float32 (float64 where the activations are), one batch at a time, and summed in float64, so
+    Products are computed in float32 (float64 if the activations are), one batch at a time, and summed in float64, so
     that neither the order nor the split of the batches matters beyond float32 rounding.
 
     Attributes:
         gram: sum of `x x^T`, `(features, features)`.
         total: sum of `x`, `(features,)`.
-        count: how many positions.
+        count: number of positions.
     """
 
     gram: Tensor
@@ -27,16 +27,16 @@ class Moments:
 
     @classmethod
     def empty(cls, features: int, device: torch.device) -> "Moments":
-        """Return sums over nothing."""
+        """Return sums over no positions."""
         zeros = torch.zeros(features + 1, features, dtype=torch.float64, device=device)
         return cls(zeros[1:], zeros[0])
 
-    def add(self, rows: Tensor) -> None:
+    def add(self, activations: Tensor) -> None:
         """Add positions, `(positions, features)`."""
-        rows = rows if rows.dtype == torch.float64 else rows.float()
-        self.gram += rows.mT @ rows
-        self.total += rows.sum(dim=0, dtype=torch.float64)
-        self.count += len(rows)
+        activations = activations if activations.dtype == torch.float64 else activations.float()
+        self.gram += activations.mT @ activations
+        self.total += activations.sum(dim=0, dtype=torch.float64)
+        self.count += len(activations)
 
     def products(self, centred: bool = False) -> Tensor:
         """Return the sum of `x x^T`, or of `(x - mean)(x - mean)^T`.
@@ -62,9 +62,9 @@ def ridge_regression(inner: Tensor, cross: Tensor, ridge: float) -> Tensor:
     Args:
         inner: sum of `x x^T`, `(features, features)`.
         cross: sum of `y x^T`, `(targets, features)`.
-        ridge: above 0.
+        ridge: regularisation strength, above 0.
     """
-    pulled = inner.clone()
-    # Features that are all zero still need something to divide by.
-    pulled.diagonal().add_(ridge * inner.diagonal().mean().clamp(min=torch.finfo(inner.dtype).tiny))
-    return torch.cholesky_solve(cross.mT, torch.linalg.cholesky(pulled)).mT
+    regularised = inner.clone()
+    # The minimum keeps the matrix invertible if all features are zero.
+    regularised.diagonal().add_(ridge * inner.diagonal().mean().clamp(min=torch.finfo(inner.dtype).tiny))
+    return torch.cholesky_solve(cross.mT, torch.linalg.cholesky(regularised)).mT

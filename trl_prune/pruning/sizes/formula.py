@@ -1,36 +1,36 @@
-"""What all tensors of a model hold together, as a function of its axis sizes.
+"""The total size of a model's tensors as a polynomial of its axis sizes.
 
-A tensor's length along each dimension is proportional to axis sizes, so what a model holds is a polynomial of them. It
-is read once from the tensors' shapes and the family's row and then evaluated, for one size or for arrays of sizes; the
-tests hold it against models counted on the meta device, for every family.
+A tensor's length along each dimension is proportional to axis sizes. The polynomial is read once from the dense
+tensors' shapes and the family's row, then evaluated for one model or, with arrays, for many models at once. The tests
+compare it with models counted on the meta device, for every family.
 """
 
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from trl_prune.pruning.families import LAYERS, Family
-from trl_prune.pruning.surgery.cut import block_of
+from trl_prune.pruning.surgery.cut import match_block
 
 
-# A number of units by axis; or an array of numbers, for many models at once.
+# Number of units by axis; or an array of numbers by axis, for many models at once.
 Sizes = Mapping[str, int]
 # For each dimension that can be cut, the axes it is made of.
 Factors = tuple[tuple[str, ...], ...]
-# A tensor's shape, and how much of what is counted it holds (parameters, or bytes).
+# By tensor name: its shape, and its amount of what is counted (parameters or bytes).
 Amounts = Mapping[str, tuple[tuple[int, ...], int]]
 
 
 @dataclass(frozen=True)
 class Formula:
-    """What all tensors of a model hold together, as a polynomial of its axis sizes.
+    """The total amount (parameters or bytes) of a model's tensors, as a polynomial of its axis sizes.
 
     Attributes:
-        outside: coefficients of the tensors outside the blocks, by what they are proportional to.
-        blocks: for each dense block, the same.
+        outside: coefficient of each product of axes, for the tensors outside the decoder blocks.
+        blocks: the same for each dense block.
     """
 
     outside: Counter[Factors]
@@ -41,44 +41,40 @@ class Formula:
         """Return the formula of a dense model's tensors.
 
         Args:
-            amounts: by name, each tensor's shape and what it holds.
+            amounts: shape and amount of each tensor, by name.
             sizes: the dense model's axis sizes.
             family: its row.
         """
         outside: Counter[Factors] = Counter()
         blocks: list[Counter[Factors]] = [Counter() for _ in range(sizes[LAYERS])]
         for name, (shape, amount) in amounts.items():
-            block = block_of(name, family)
-            place = outside if block is None else blocks[int(block["index"])]
-            place[_factors(name, shape, sizes, family)] += amount
+            block = match_block(name, family)
+            polynomial = outside if block is None else blocks[int(block["index"])]
+            polynomial[_factors(name, shape, sizes, family)] += amount
         return cls(_coefficients(outside, sizes), tuple(_coefficients(block, sizes) for block in blocks))
 
     @cached_property
-    def kinds(self) -> tuple[Counter[Factors], ...]:
-        """The different blocks; one where all blocks are alike."""
-        return tuple(block for place, block in enumerate(self.blocks) if block not in self.blocks[:place])
+    def distinct_blocks(self) -> tuple[Counter[Factors], ...]:
+        """The blocks without repeats; a single one where all blocks have the same tensors."""
+        return tuple(block for index, block in enumerate(self.blocks) if block not in self.blocks[:index])
 
-    def blocks_of_each_kind(self, layers: Iterable[int]) -> list[int]:
-        """Return how many of the given dense blocks are of each kind."""
-        kept = [self.kinds.index(self.blocks[layer]) for layer in layers]
-        return [kept.count(kind) for kind in range(len(self.kinds))]
-
-    def amount(self, sizes: Sizes, blocks: Sequence[int]) -> int:
-        """Return what a model of these sizes holds.
+    def amount(self, sizes: Sizes, layers: Sequence[int]) -> int:
+        """Return the total amount of a model of these sizes.
 
         Args:
             sizes: its axis sizes, or arrays of them.
-            blocks: how many of its blocks are of each kind, or arrays of that.
+            layers: the dense blocks that it keeps.
         """
-        inside = (count * _value(kind, sizes) for kind, count in zip(self.kinds, blocks, strict=True))
-        return _value(self.outside, sizes) + sum(inside)
+        kept = [self.distinct_blocks.index(self.blocks[layer]) for layer in layers]
+        inside = sum(kept.count(index) * _value(block, sizes) for index, block in enumerate(self.distinct_blocks))
+        return _value(self.outside, sizes) + inside
 
 
 def _factors(name: str, shape: Sequence[int], sizes: Sizes, family: Family) -> Factors:
-    dims = family.axis_dims(name)[: len(shape)]
-    # Where every unit has a tensor of its own, all of them together are proportional to the axis.
-    numbered = [(axis,) for pattern, axis in family.numbered.items() if re.search(pattern, name)]
-    return tuple(parts for parts in [*dims, *numbered] if any(axis in sizes for axis in parts))
+    dims = family.dim_axes(name)[: len(shape)]
+    # Where each unit has a tensor of its own, their total is proportional to the axis.
+    numbered = [(axis,) for pattern, axis in family.indexed_names.items() if re.search(pattern, name)]
+    return tuple(axes for axes in [*dims, *numbered] if any(axis in sizes for axis in axes))
 
 
 def _coefficients(amounts: Counter[Factors], sizes: Sizes) -> Counter[Factors]:
@@ -86,7 +82,7 @@ def _coefficients(amounts: Counter[Factors], sizes: Sizes) -> Counter[Factors]:
 
 
 def _lengths(factors: Factors, sizes: Sizes) -> list[int]:
-    return [sum(sizes[axis] for axis in parts) for parts in factors]
+    return [sum(sizes[axis] for axis in axes) for axes in factors]
 
 
 def _value(polynomial: Counter[Factors], sizes: Sizes) -> int:

@@ -1,93 +1,78 @@
-"""Sizes for a budget without a search: the named axes shrink by one common factor."""
+"""Sizes of a pruned model without a search: given by axis, or by a budget that some axes share."""
 
-from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from trl_prune.errors import InputError
-from trl_prune.pruning.families import GROUPS, HEADS, HIDDEN, LAYERS
+from trl_prune.pruning.families import HEADS, KV_HEADS, LAYERS
+from trl_prune.pruning.keep import Keep, check_axis
 from trl_prune.pruning.sizes.budget import Budget, Costs
-from trl_prune.pruning.sizes.grid import check_grid, sizes_of, step_of
+from trl_prune.pruning.sizes.shapes import complete_sizes, first_units, heads_per_group
+from trl_prune.pruning.sizes.shrinking import shrunk_sizes
 
 
-def shrunk_sizes(costs: Costs, budget: Budget, axes: Sequence[str], rounded: bool = True) -> dict[str, int]:
-    """Return sizes within a budget where every named axis keeps about the same share, and none could keep a step more.
+@dataclass(frozen=True)
+class SizeTarget:
+    """How small the pruned model must be: sizes of some axes, or a budget.
+
+    Attributes:
+        sizes: kept units by axis; an axis that is left out keeps its dense size or follows where the format ties it.
+        budget: the largest cost, in place of sizes.
+        axes: for a budget, the axes that shrink, by about the same share.
+        rounded: for a budget, whether sizes are multiples that hardware prefers. Blocks and heads are removed one by
+            one in either case, heads one of each KV group.
+    """
+
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    budget: Budget | None = None
+    axes: Sequence[str] = (LAYERS,)
+    rounded: bool = True
+
+
+@dataclass(frozen=True)
+class TargetSizes:
+    """The sizes that a target leads to.
+
+    Attributes:
+        cut: kept units of each axis that is cut.
+        rounding: sizes before and after rounding to multiples, for each axis that it changed.
+        keep: a plan of these sizes that keeps the first units of each axis, for counting before scores exist.
+    """
+
+    cut: dict[str, int]
+    rounding: dict[str, tuple[int, int]]
+    keep: Keep
+
+
+def target_sizes(target: SizeTarget, costs: Costs) -> TargetSizes:
+    """Return the sizes that a target leads to.
 
     Args:
+        target: the sizes or the budget.
         costs: the dense model.
-        budget: its upper bound counts.
-        axes: those that shrink; the others stay whole, or follow where the format ties them.
-        rounded: whether sizes are multiples that hardware likes; blocks and heads go one by one, heads one of each
-            KV group.
-
-    Returns:
-        The size of every axis of the model.
 
     Raises:
-        InputError: an axis that the model does not have, or a budget that even one unit an axis exceeds.
+        InputError: an axis or a size that the model cannot have, or a budget below one unit of each axis.
     """
-    check_grid({axis: [1] for axis in axes}, costs)
-    if GROUPS in axes:
-        axes = [axis for axis in axes if axis != HEADS]  # a group takes its heads along
-    steps = {axis: _step(axis, costs, rounded) for axis in axes}
-    shares = {count * step / costs.sizes[axis] for axis, step in steps.items() for count in _counts(axis, step, costs)}
-    factors = sorted({1.0, *shares}, reverse=True)
-    factors = [factor for factor in factors if sizes_of(_choice(factor, steps, costs), costs) is not None]
-    place = bisect_left(
-        factors, True, key=lambda factor: _cost(_choice(factor, steps, costs), costs, budget) <= budget.high
-    )
-    if place == len(factors):
-        least = _cost(_choice(factors[-1], steps, costs), costs, budget)
-        raise InputError(f"the budget is {budget.high:,.0f}, and the least of {', '.join(axes)} leaves {least:,}")
-    return _sizes(_filled(_choice(factors[place], steps, costs), steps, costs, budget), costs)
+    for axis in target.sizes if target.budget is None else target.axes:
+        check_axis(axis, costs.sizes, costs.config, costs.family)
+    if target.budget is None:
+        sizes = exact = _given_sizes(target.sizes, costs)
+    else:
+        sizes = exact = shrunk_sizes(costs, target.budget, target.axes, rounded=target.rounded)
+        if target.rounded:
+            exact = shrunk_sizes(costs, target.budget, target.axes, rounded=False)
+    cut = {axis: size for axis, size in sizes.items() if size != costs.sizes[axis]}
+    rounding = {axis: (exact[axis], size) for axis, size in sizes.items() if size != exact[axis]}
+    return TargetSizes(cut, rounding, first_units(sizes, costs))
 
 
-def _step(axis: str, costs: Costs, rounded: bool) -> int:
-    if axis in (HEADS, GROUPS) or (rounded and axis != LAYERS):
-        return step_of(axis, costs)
-    return costs.sizes[HEADS] if axis == HIDDEN and costs.heads_divide_hidden else 1
-
-
-def _counts(axis: str, step: int, costs: Costs) -> range:
-    return range(1, costs.sizes[axis] // step + 1)
-
-
-def _choice(factor: float, steps: dict[str, int], costs: Costs) -> dict[str, int]:
-    """Return the sizes of the named axes at a common factor, rounded down to their steps."""
-    # A factor is a quotient of whole numbers; the small excess keeps rounding from losing a step.
-    choice = {
-        axis: max(step, int(costs.sizes[axis] * factor / step + 1e-9) * step) if factor < 1 else costs.sizes[axis]
-        for axis, step in steps.items()
-    }
-    if {HEADS, HIDDEN} <= choice.keys() and costs.heads_divide_hidden:
-        choice[HIDDEN] -= choice[HIDDEN] % choice[HEADS]
-    return choice
-
-
-def _filled(choice: dict[str, int], steps: dict[str, int], costs: Costs, budget: Budget) -> dict[str, int]:
-    """Return the choice with what rounding left of the budget spent: step by step on the axis that lost most."""
-    while True:
-        larger = [choice | {axis: min(choice[axis] + step, costs.sizes[axis])} for axis, step in steps.items()]
-        fitting = [told for told in larger if told != choice and _fits(told, costs, budget)]
-        if not fitting:
-            return choice
-        choice = min(fitting, key=lambda told: _grown_share(choice, told, costs))
-
-
-def _grown_share(choice: dict[str, int], told: dict[str, int], costs: Costs) -> float:
-    return next(choice[axis] / costs.sizes[axis] for axis in told if told[axis] != choice[axis])
-
-
-def _fits(choice: dict[str, int], costs: Costs, budget: Budget) -> bool:
-    return sizes_of(choice, costs) is not None and _cost(choice, costs, budget) <= budget.high
-
-
-def _sizes(choice: dict[str, int], costs: Costs) -> dict[str, int]:
-    sizes = sizes_of(choice, costs)
-    if sizes is None:
-        raise InputError(f"sizes {choice} cannot be expressed: heads and hidden channels, or experts, disagree")
+def _given_sizes(given: Mapping[str, int], costs: Costs) -> dict[str, int]:
+    dense = costs.sizes
+    for axis, size in given.items():
+        if size > dense[axis]:
+            raise InputError(f"{axis} is {size}; allowed: 1..{dense[axis]} (the model has {dense[axis]})")
+    # Sizes that the format cannot express are returned all the same: the check of the plan gives the reason.
+    sizes = complete_sizes(given, costs) or dense | given
+    heads_per_group(sizes[HEADS], sizes.get(KV_HEADS, 1), dense[HEADS] // dense.get(KV_HEADS, 1))
     return sizes
-
-
-def _cost(choice: dict[str, int], costs: Costs, budget: Budget) -> int:
-    sizes = _sizes(choice, costs)
-    return int(budget.cost(costs, sizes, range(sizes[LAYERS])))

@@ -1,4 +1,4 @@
-"""Writing a checkpoint's tensors as safetensors shards, one at a time in memory."""
+"""Write a checkpoint's tensors as safetensors shards, holding one shard in memory at a time."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,40 +9,39 @@ from torch import Tensor
 from trl_prune.checkpoints import INDEX, write_json
 
 
-# Shards smaller than this would only make many files.
-SMALLEST_SHARD_BYTES = 256 * 2**20
+# Smaller shards would only mean more files.
+MIN_SHARD_BYTES = 256 * 2**20
 
 
 def write_shards(folder: Path, tensors: Iterable[tuple[str, Tensor]], max_shard_bytes: int | None = None) -> None:
-    """Write named tensors as `model.safetensors`, or as shards with an index where they are more than one shard's.
+    """Write named tensors as `model.safetensors`, or as several shards with an index.
 
-    A shard is handed to the safetensors library as it is: tensors that are views of a memory-mapped file cost no
-    memory of their own.
+    Tensors are passed to safetensors without a copy: views of a memory-mapped file need no memory.
 
     Args:
-        folder: where the files go.
-        tensors: names and tensors, made as they are asked for.
-        max_shard_bytes: the size at which a new shard begins; where left out, that of the largest tensor so far.
+        folder: the folder to write to.
+        tensors: names and tensors; a generator keeps only one shard in memory.
+        max_shard_bytes: the size at which a new shard begins; by default that of the largest tensor so far.
     """
-    shards: list[list[str]] = []
-    total = 0
+    names_of_shards: list[list[str]] = []
+    total_bytes = 0
     for shard in _shards(tensors, max_shard_bytes):
-        total += _bytes(shard.values())
-        save_file(shard, folder / f"shard-{len(shards)}.part", metadata={"format": "pt"})
-        shards.append(sorted(shard))
+        total_bytes += _bytes(shard.values())
+        save_file(shard, folder / f"shard-{len(names_of_shards)}.part", metadata={"format": "pt"})
+        names_of_shards.append(sorted(shard))
         shard.clear()
-    _name_shards(folder, shards, total)
+    _rename_shards(folder, names_of_shards, total_bytes)
 
 
 def _shards(tensors: Iterable[tuple[str, Tensor]], max_shard_bytes: int | None) -> Iterator[dict[str, Tensor]]:
     shard: dict[str, Tensor] = {}
-    largest = max_shard_bytes or SMALLEST_SHARD_BYTES
+    limit = max_shard_bytes or MIN_SHARD_BYTES
     for name, tensor in tensors:
-        if shard and _bytes(shard.values()) + tensor.nbytes > largest:
+        if shard and _bytes(shard.values()) + tensor.nbytes > limit:
             yield shard
             shard = {}
         if max_shard_bytes is None:
-            largest = max(largest, tensor.nbytes)
+            limit = max(limit, tensor.nbytes)
         shard[name] = tensor.contiguous()
     yield shard
 
@@ -51,13 +50,14 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.nbytes for tensor in tensors)
 
 
-def _name_shards(folder: Path, shards: list[list[str]], total: int) -> None:
-    if len(shards) == 1:
+def _rename_shards(folder: Path, names_of_shards: list[list[str]], total_bytes: int) -> None:
+    """Give the shards their final names, which hold the number of shards, and write the index."""
+    if len(names_of_shards) == 1:
         (folder / "shard-0.part").replace(folder / "model.safetensors")
         return
     weight_map = {}
-    for number, names in enumerate(shards):
-        name = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
-        (folder / f"shard-{number}.part").replace(folder / name)
-        weight_map |= dict.fromkeys(names, name)
-    write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    for number, names in enumerate(names_of_shards):
+        file = f"model-{number + 1:05d}-of-{len(names_of_shards):05d}.safetensors"
+        (folder / f"shard-{number}.part").replace(folder / file)
+        weight_map |= dict.fromkeys(names, file)
+    write_json(folder / INDEX, {"metadata": {"total_size": total_bytes}, "weight_map": weight_map})

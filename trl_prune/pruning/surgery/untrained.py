@@ -1,4 +1,4 @@
-"""A checkpoint of a pruned model's shape with freshly initialised weights, as a baseline."""
+"""A checkpoint of a pruned model's shape with newly initialised weights, as a baseline."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +20,12 @@ RANDOM_WEIGHTS = "random_weights"
 
 
 def write_untrained(student: Path, target: Path, seed: int) -> None:
-    """Write a checkpoint of the student's shape whose weights are as its family initialises them.
+    """Write a checkpoint of the student's shape with transformers' random initialisation.
 
     Args:
-        student: the checkpoint whose config, tokenizer and provenance are taken over.
-        target: the folder to write; it appears whole or not at all.
-        seed: of the weights.
+        student: the checkpoint whose config, tokenizer and provenance are copied.
+        target: the folder to write, atomically.
+        seed: of the initialisation.
     """
     config = load_config(student)
     torch.manual_seed(seed)
@@ -35,6 +35,6 @@ def write_untrained(student: Path, target: Path, seed: int) -> None:
         copy_companions(student, part)
         model.save_pretrained(part)
         if provenance is not None:
-            edits = [{"edit": RANDOM_WEIGHTS, "seed": seed}]  # of whatever was repaired nothing is left
-            told = replace(provenance, parent=str(student), edits=edits, versions=library_versions())
-            write_provenance(told, part)
+            edits = [{"edit": RANDOM_WEIGHTS, "seed": seed}]  # replaces the student's edits: no repair is left
+            untrained = replace(provenance, parent=str(student), edits=edits, versions=library_versions())
+            write_provenance(untrained, part)

@@ -1,4 +1,4 @@
-"""What was written is read back: by transformers' own loader, and on request by running it."""
+"""Verify a written checkpoint: load it with transformers, and optionally run it beside the dense model."""
 
 from pathlib import Path
 
@@ -6,41 +6,43 @@ import torch
 
 from trl_prune.checkpoints import load_model
 from trl_prune.pruning.families import LAYERS
-from trl_prune.pruning.importance.layers import layers_skipped
+from trl_prune.pruning.importance.skipped_layers import layers_skipped
 from trl_prune.pruning.keep import Keep
 
 
 class DamagedCheckpointError(RuntimeError):
-    """A checkpoint that does not hold what its config says."""
+    """A checkpoint whose tensors do not match its config, or whose logits are wrong."""
 
 
 def verify_loads(folder: Path) -> None:
-    """Check every tensor's name and shape against the config, with transformers' own loader and no memory.
+    """Check every tensor's name and shape against the config, with transformers' loader, without allocating memory.
 
     Raises:
-        DamagedCheckpointError: a tensor is missing, left over or of another shape.
+        DamagedCheckpointError: a tensor is missing, unexpected or of another shape.
     """
     from transformers import AutoModelForCausalLM
 
     try:
-        _, told = AutoModelForCausalLM.from_pretrained(folder, device_map="meta", output_loading_info=True)
+        _, loading_info = AutoModelForCausalLM.from_pretrained(folder, device_map="meta", output_loading_info=True)
     except RuntimeError as error:
         raise DamagedCheckpointError(f"{folder} does not load: {error}") from error
-    for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if told[fault]:
-            raise DamagedCheckpointError(f"{folder} does not load whole: {fault} {sorted(told[fault])[:5]}")
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if loading_info[problem]:
+            raise DamagedCheckpointError(
+                f"{folder} does not load completely: {problem} {sorted(loading_info[problem])[:5]}"
+            )
 
 
 @torch.inference_mode()
 def verify_logits(source: Path, folder: Path, keep: Keep, exact: bool = True, tokens: int = 32) -> None:
-    """Run the pruned model, and where only blocks went, beside the dense model with those blocks skipped.
+    """Run the pruned model; after a pure depth cut, compare it with the dense model with those blocks skipped.
 
     Args:
         source: the checkpoint that was cut.
-        folder: what was written.
+        folder: the pruned checkpoint.
         keep: the plan.
-        exact: whether to compare with the dense model where only blocks went; repairs make them differ.
-        tokens: how many tokens to run.
+        exact: whether to compare with the dense model after a pure depth cut; repairs make them differ.
+        tokens: number of tokens to run.
 
     Raises:
         DamagedCheckpointError: logits that are not finite, or that differ.

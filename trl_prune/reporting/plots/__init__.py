@@ -1,1 +1,1 @@
-"""TODO."""
+"""The figures: one function and one `Panel` each."""

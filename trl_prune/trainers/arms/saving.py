@@ -1,4 +1,4 @@
-"""From a trainer to an ordinary checkpoint: complete checkpoints found, shards gathered, adapters merged."""
+"""From a trainer to an ordinary checkpoint: find complete checkpoints, gather shards, merge adapters."""
 
 import json
 from dataclasses import replace
@@ -19,49 +19,51 @@ from trl_prune.checkpoints import (
     read_provenance,
     write_provenance,
 )
-from trl_prune.trainers.arms.plan import ArmPlan
-from trl_prune.trainers.kd.hidden_term import PROJECTION
-from trl_prune.trainers.kd.state import without_projection
+from trl_prune.trainers.arms.settings import ArmSettings
+from trl_prune.trainers.kd.projection import PROJECTION, without_projection
 from trl_prune.trainers.sft_arguments import LORA_DEFAULTS
 
 
-SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+SHARDED_TYPES = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
 
-def whole_model(trainer: SFTTrainer, plan: ArmPlan) -> PreTrainedModel | PeftModel:
-    """Return the trained model; where it is spread over processes, the first one gathers it into a fresh one."""
+def full_model(trainer: SFTTrainer, settings: ArmSettings) -> PreTrainedModel | PeftModel:
+    """Return the trained model outside any wrapper.
+
+    Weights sharded over processes are gathered into a new model; only the first process's is complete.
+    """
     accelerator = trainer.accelerator
-    if accelerator.distributed_type not in SHARDED:
-        return unquantised(accelerator.unwrap_model(trainer.model), plan)
-    state = without_projection(accelerator.get_state_dict(trainer.model_wrapped))
+    if accelerator.distributed_type not in SHARDED_TYPES:
+        return unquantised(accelerator.unwrap_model(trainer.model), settings)
+    state_dict = without_projection(accelerator.get_state_dict(trainer.model_wrapped))
     unset_hf_deepspeed_config()  # while it is set, ZeRO-3 makes every new model of empty shards
-    model = _fresh(plan)
+    model = _load_student(settings)
     if trainer.is_world_process_zero():
-        model.load_state_dict(state)
+        model.load_state_dict(state_dict)
     return model
 
 
-def unquantised(model: PreTrainedModel | PeftModel, plan: ArmPlan) -> PreTrainedModel | PeftModel:
-    """Return a trained model; an adapter on quantised weights (QLoRA) is put on those it was quantised from."""
+def unquantised(model: PreTrainedModel | PeftModel, settings: ArmSettings) -> PreTrainedModel | PeftModel:
+    """Return a trained model; an adapter on quantised weights (QLoRA) moves to the student's unquantised ones."""
     if not (isinstance(model, PeftModel) and getattr(model.get_base_model(), "is_quantized", False)):
         return model
-    fresh = _fresh(plan)
-    set_peft_model_state_dict(fresh, get_peft_model_state_dict(model))
-    return fresh
+    full = _load_student(settings)
+    set_peft_model_state_dict(full, get_peft_model_state_dict(model))
+    return full
 
 
-def _fresh(plan: ArmPlan) -> PreTrainedModel | PeftModel:
-    model = AutoModelForCausalLM.from_pretrained(plan.student, dtype=torch.float32)
-    return model if plan.peft is None else get_peft_model(model, LoraConfig(**(LORA_DEFAULTS | plan.peft)))
+def _load_student(settings: ArmSettings) -> PreTrainedModel | PeftModel:
+    model = AutoModelForCausalLM.from_pretrained(settings.student, dtype=torch.float32)
+    return model if settings.peft is None else get_peft_model(model, LoraConfig(**(LORA_DEFAULTS | settings.peft)))
 
 
-def last_whole_checkpoint(folder: Path) -> Path | None:
+def last_complete_checkpoint(output_dir: Path) -> Path | None:
     """Return the newest of a trainer's checkpoints that was written to its end; the state file comes last."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
-    return next((path for path in found if _is_whole(path)), None)
+    checkpoints = sorted(output_dir.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
+    return next((path for path in checkpoints if _is_complete(path)), None)
 
 
-def _is_whole(checkpoint: Path) -> bool:
+def _is_complete(checkpoint: Path) -> bool:
     try:
         return json.loads((checkpoint / "trainer_state.json").read_text())["global_step"] > 0
     except (OSError, ValueError, KeyError):
@@ -69,18 +71,18 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def save_recovered(model: PreTrainedModel | PeftModel, student: Path, target: Path) -> None:
-    """Write a trained model as a plain checkpoint that carries its student's companions and provenance."""
+    """Write a trained model as an ordinary checkpoint with its student's companion files and provenance."""
     if isinstance(model, PeftModel):
         model = model.merge_and_unload()
     if PROJECTION in dict(model.named_children()):
         delattr(model, PROJECTION)
-    told = load_config(student)
-    model = model.to(told.dtype)
-    model.config.use_cache = told.use_cache  # the Trainer turns it off for training
-    with atomic_folder(target) as part:
-        copy_companions(student, part)
-        model.save_pretrained(part)
+    config = load_config(student)
+    model = model.to(config.dtype)
+    model.config.use_cache = config.use_cache  # the Trainer turns it off for training
+    with atomic_folder(target) as partial_dir:
+        copy_companions(student, partial_dir)
+        model.save_pretrained(partial_dir)
         provenance = read_provenance(student)
         if provenance is not None:
-            told = replace(provenance, parent=str(student), versions=library_versions())
-            write_provenance(told, part)
+            provenance = replace(provenance, parent=str(student), versions=library_versions())
+            write_provenance(provenance, partial_dir)

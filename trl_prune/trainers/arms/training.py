@@ -10,14 +10,17 @@ from trl import SFTTrainer
 
 from trl_prune.checkpoints import load_tokenizer
 from trl_prune.data.rewriting.acceptance import is_rewritten
-from trl_prune.trainers.arms.plan import CONFIGS, DEFAULTS, ArmPlan
-from trl_prune.trainers.arms.saving import last_whole_checkpoint, save_recovered, whole_model
+from trl_prune.trainers.arms.saving import full_model, last_complete_checkpoint, save_recovered
+from trl_prune.trainers.arms.settings import CONFIG_CLASSES, DEFAULT_ARGS, ArmSettings
 from trl_prune.trainers.kd.trainer import KDTrainer
-from trl_prune.trainers.self_distill.trainer import SelfDistillSFTTrainer, messages_to_prompt_completion
-from trl_prune.trainers.sft_arguments import LORA_DEFAULTS, on_one_device
+from trl_prune.trainers.preparation import messages_to_prompt_completion
+from trl_prune.trainers.self_distill.trainer import SelfDistillSFTTrainer
+from trl_prune.trainers.sft_arguments import LORA_DEFAULTS, use_one_device
 
 
-LOGGED = (
+TRAINER_CLASSES: dict[str, type[SFTTrainer]] = {"sft": SelfDistillSFTTrainer, "kd": KDTrainer}
+# The metrics of the trainer's `log_history` that an arm's log keeps.
+LOGGED_METRICS = (
     "step",
     "epoch",
     "loss",
@@ -32,19 +35,16 @@ LOGGED = (
 )
 
 
-TRAINERS: dict[str, type[SFTTrainer]] = {"sft": SelfDistillSFTTrainer, "kd": KDTrainer}
-
-
 @dataclass(frozen=True)
-class Trained:
-    """What training an arm gave.
+class TrainingResult:
+    """Result of training an arm.
 
     Attributes:
         log: one entry per logging step.
-        tokens: tokens seen, padding not counted.
-        row_tokens: tokens of all rows once.
+        tokens: tokens trained on over all epochs, without padding.
+        row_tokens: tokens of all rows, counted once.
         steps: optimizer steps.
-        final_loss: the mean loss of the last logging step.
+        final_loss: the mean loss of the last logging interval.
     """
 
     log: list[dict]
@@ -54,44 +54,52 @@ class Trained:
     final_loss: float | None
 
 
-def train_arm(plan: ArmPlan, rows: Dataset, target: Path) -> Trained:
-    """Train an arm, from its last whole checkpoint if it has one, and write the recovered model.
+def train_arm(settings: ArmSettings, rows: Dataset, target: Path) -> TrainingResult:
+    """Train an arm, from its last complete checkpoint if it has one, and write the recovered model to `target`.
 
     The model is an ordinary checkpoint: adapters merged, weights in the student's own dtype, tokenizer and licence
     beside them.
     """
-    trainer = build_trainer(plan, rows)
-    tokens = sum(map(len, trainer.train_dataset["input_ids"]))
-    if plan.tokens is not None:
-        trainer.args.num_train_epochs = plan.tokens / tokens
-    checkpoint = last_whole_checkpoint(plan.output_dir)
+    trainer = build_trainer(settings, rows)
+    row_tokens = sum(map(len, trainer.train_dataset["input_ids"]))
+    if settings.tokens is not None:
+        trainer.args.num_train_epochs = settings.tokens / row_tokens
+    checkpoint = last_complete_checkpoint(settings.output_dir)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    model = whole_model(trainer, plan)
+    model = full_model(trainer, settings)
     if trainer.is_world_process_zero():
-        save_recovered(model, plan.student, target)
-        shutil.rmtree(plan.output_dir, ignore_errors=True)
+        save_recovered(model, settings.student, target)
+        shutil.rmtree(settings.output_dir, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
-    log = [{key: entry[key] for key in LOGGED if key in entry} for entry in trainer.state.log_history]
-    log = [entry for entry in log if "loss" in entry]
-    losses = [entry["loss"] for entry in log]
-    seen = round(tokens * trainer.state.epoch)
-    return Trained(log, seen, tokens, trainer.state.global_step, losses[-1] if losses else None)
+    return _result(trainer, row_tokens)
 
 
-def build_trainer(plan: ArmPlan, rows: Dataset) -> SFTTrainer:
-    """Return the trainer of an arm; all kinds of arm see their data in one format, so that losses compare."""
-    own = {
+def _result(trainer: SFTTrainer, row_tokens: int) -> TrainingResult:
+    state = trainer.state
+    log = [
+        {name: entry[name] for name in LOGGED_METRICS if name in entry}
+        for entry in state.log_history
+        if "loss" in entry
+    ]
+    final_loss = log[-1]["loss"] if log else None
+    return TrainingResult(log, round(row_tokens * state.epoch), row_tokens, state.global_step, final_loss)
+
+
+def build_trainer(settings: ArmSettings, rows: Dataset) -> SFTTrainer:
+    """Return the trainer of an arm; all methods get their rows in one format, so that losses are comparable."""
+    method_args = {
         "sft": {"rewrite": is_rewritten(rows.column_names)},
-        "kd": {"teacher_cache": None if plan.teacher_cache is None else str(plan.teacher_cache)},
-    }
-    args = CONFIGS[plan.method](str(plan.output_dir), **(DEFAULTS | plan.args | own[plan.method]))
-    on_one_device(args)
-    online = plan.method == "kd" and plan.teacher_cache is None
-    return TRAINERS[plan.method](
-        str(plan.student),
+        "kd": {"teacher_cache": None if settings.teacher_cache is None else str(settings.teacher_cache)},
+    }[settings.method]
+    config_class = CONFIG_CLASSES[settings.method]
+    args = config_class(str(settings.output_dir), **(DEFAULT_ARGS | settings.args | method_args))
+    use_one_device(args)
+    has_online_teacher = settings.method == "kd" and settings.teacher_cache is None
+    return TRAINER_CLASSES[settings.method](
+        str(settings.student),
         args,
         train_dataset=messages_to_prompt_completion(rows, args),
-        processing_class=load_tokenizer(plan.student),
-        peft_config=None if plan.peft is None else LoraConfig(**(LORA_DEFAULTS | plan.peft)),
-        **({"teacher_model": str(plan.teacher)} if online else {}),
+        processing_class=load_tokenizer(settings.student),
+        peft_config=None if settings.peft is None else LoraConfig(**(LORA_DEFAULTS | settings.peft)),
+        **({"teacher_model": str(settings.teacher)} if has_online_teacher else {}),
     )

@@ -9,30 +9,26 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer
 
-
-MASKED = -100
-
-
-VOCABULARY = 64
+from trl_prune.losses.positions import MASKED
 
 
-PADDED = 80
-
-
-# Rows of four lengths with four shares of learned tokens: what a mean of means gets wrong.
+VOCAB_SIZE = 64
+# The vocabulary of a teacher whose head has padding rows.
+PADDED_VOCAB_SIZE = 80
+# Tokens and learned tokens of each row: unequal, so that a mean of each row's mean differs from the mean over tokens.
 ROWS = ((9, 7), (14, 3), (20, 11), (26, 1))
 
 
 @dataclass(frozen=True)
 class Case:
-    """What a trainer is to be built of.
+    """The inputs that a trainer is built from.
 
     Attributes:
-        student: folder of the student's checkpoint, tokenizer included.
+        student: folder of the student's checkpoint, with a tokenizer.
         teacher: folder of the teacher's.
-        rows: `input_ids` and `labels`, labels not yet shifted, -100 where nothing is learned.
-        arguments: for the TrainingArguments: one step of plain gradient descent, batch size, accumulation.
-        temperature: of the divergence, which is KL(teacher || student) over the shared vocabulary.
+        rows: `input_ids` and `labels`, labels not shifted, -100 where nothing is learned.
+        arguments: TrainingArguments for one step of plain gradient descent, with batch size and accumulation.
+        temperature: of the divergence, KL(teacher || student) over the shared vocabulary.
     """
 
     student: Path
@@ -41,15 +37,15 @@ class Case:
     arguments: dict[str, object]
     temperature: float = 1.0
 
-    def dealt(self, batch_size: int, accumulation: int) -> "Case":
-        """Return the case with its rows dealt out in other batches."""
-        sizes = {"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": accumulation}
+    def with_batches(self, batch_size: int, accumulation_steps: int) -> "Case":
+        """Return the case with another batch size and number of accumulation steps."""
+        sizes = {"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": accumulation_steps}
         return replace(self, arguments=self.arguments | sizes)
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a step did: each weight's gradient, and the loss that was logged."""
+    """The result of a training step: the gradient of each weight by name, and the logged loss."""
 
     gradient: dict[str, Tensor]
     loss: float
@@ -58,15 +54,16 @@ class Step:
 Builder = Callable[[Case], Trainer]
 
 
-def make_case(folder: Path, teacher_vocabulary: int = VOCABULARY) -> Case:
+def write_case(folder: Path, teacher_vocab_size: int = VOCAB_SIZE) -> Case:
     """Write a random student and teacher into a folder and return the case of them."""
-    case = case_in(folder, teacher_vocabulary)
-    _write(case.student, VOCABULARY, seed=0)
-    _write(case.teacher, teacher_vocabulary, seed=1)
+    case = case_of_folder(folder, teacher_vocab_size)
+    _write_checkpoint(case.student, VOCAB_SIZE, seed=0)
+    _write_checkpoint(case.teacher, teacher_vocab_size, seed=1)
     return case
 
 
-def case_in(folder: Path, teacher_vocabulary: int) -> Case:
+def case_of_folder(folder: Path, teacher_vocab_size: int) -> Case:
+    """Return the case whose checkpoints `write_case` writes into a folder."""
     arguments = {
         "output_dir": str(folder / "out"),
         "max_steps": 1,
@@ -82,46 +79,47 @@ def case_in(folder: Path, teacher_vocabulary: int) -> Case:
         "gradient_checkpointing": False,
         "disable_tqdm": True,
     }
-    student, teacher = folder / "student", folder / f"teacher-{teacher_vocabulary}"
-    return Case(student, teacher, _rows(), arguments).dealt(len(ROWS), 1)
+    student, teacher = folder / "student", folder / f"teacher-{teacher_vocab_size}"
+    return Case(student, teacher, _make_rows(), arguments).with_batches(len(ROWS), 1)
 
 
-def _write(folder: Path, vocabulary: int, seed: int) -> None:
+def _write_checkpoint(folder: Path, vocab_size: int, seed: int) -> None:
     torch.manual_seed(seed)
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, tie_word_embeddings=False, **sizes))
-    with torch.no_grad():  # so that the models disagree, and on each token differently
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=vocab_size, tie_word_embeddings=False, **sizes))
+    with torch.no_grad():  # larger weights, so that the models disagree, and differently at each token
         for weight in model.parameters():
             if weight.ndim == 2:
                 weight.mul_(5)
     model.save_pretrained(folder)
-    backend = Tokenizer(models.WordLevel({f"t{index}": index for index in range(VOCABULARY)}, unk_token="t0"))
+    backend = Tokenizer(models.WordLevel({f"t{index}": index for index in range(VOCAB_SIZE)}, unk_token="t0"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="t1", pad_token="t2").save_pretrained(folder)
 
 
-def _rows() -> tuple[dict[str, list[int]], ...]:
+def _make_rows() -> tuple[dict[str, list[int]], ...]:
     generator = torch.Generator().manual_seed(2)
-    told = []
-    for length, learned in ROWS:
-        ids = torch.randint(3, VOCABULARY, (length,), generator=generator).tolist()
-        # Learned tokens end before the row does, so that a mask off by one is seen at both ends.
+    rows = []
+    for length, num_learned in ROWS:
+        ids = torch.randint(3, VOCAB_SIZE, (length,), generator=generator).tolist()
+        # Learned tokens end before the row does, so that a mask shifted by one shows at both ends.
         end = length - 1
-        labels = [MASKED] * (end - learned) + ids[end - learned : end] + [MASKED] * (length - end)
-        told.append({"input_ids": ids, "labels": labels})
-    return tuple(told)
+        labels = [MASKED] * (end - num_learned) + ids[end - num_learned : end] + [MASKED] * (length - end)
+        rows.append({"input_ids": ids, "labels": labels})
+    return tuple(rows)
 
 
 def take_step(build: Builder, case: Case) -> Step:
-    """Return what one step of a trainer does."""
+    """Build a trainer and return the result of its one training step."""
     trainer = build(case)
     trainer.train()
     model = trainer.accelerator.unwrap_model(trainer.model)
     after = {name: weight.detach().cpu() for name, weight in model.named_parameters()}
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return Step(_moved(case, after), losses[0] if losses else float("nan"))
+    return Step(_gradient(case, after), losses[0] if losses else float("nan"))
 
 
-def _moved(case: Case, after: dict[str, Tensor]) -> dict[str, Tensor]:
-    before = dict(AutoModelForCausalLM.from_pretrained(case.student, dtype=torch.float32).named_parameters())
-    return {name: (weight - after[name]).detach() for name, weight in before.items()}
+def _gradient(case: Case, after: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the decrease of each weight, which at learning rate 1 is its gradient."""
+    before = AutoModelForCausalLM.from_pretrained(case.student, dtype=torch.float32).named_parameters()
+    return {name: (weight - after[name]).detach() for name, weight in before}

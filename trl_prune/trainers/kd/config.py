@@ -13,8 +13,8 @@ from trl_prune.losses.hidden_states import HIDDEN_LOSSES, STATES
 class KDConfig(SFTConfig):
     """Configuration class for the [`KDTrainer`].
 
-    All arguments of [`~trl.SFTConfig`] hold unchanged; those below say what the student learns from the teacher. The
-    defaults are those found best in [2407.14679](https://huggingface.co/papers/2407.14679): the forward KL at
+    All arguments of [`~trl.SFTConfig`] apply unchanged; those below set what the student learns from the teacher. The
+    defaults are the best ones of [2407.14679](https://huggingface.co/papers/2407.14679): the forward KL at
     temperature 1, without cross-entropy.
     """
 
@@ -29,13 +29,13 @@ class KDConfig(SFTConfig):
     teacher_model_init_kwargs: dict | str | None = field(
         default=None,
         metadata={
-            "help": "Keyword arguments for `from_pretrained` of a teacher given by name (dtype, device_map, "
-            "quantization_config, ...); `dtype` is the checkpoint's own where left out."
+            "help": "Keyword arguments for `from_pretrained` of a teacher given by folder or hub id (dtype, "
+            "device_map, quantization_config, ...); `dtype` defaults to the checkpoint's."
         },
     )
     teacher_cache: str | None = field(
         default=None,
-        metadata={"help": "Folder written by `trl-prune cache-teacher`; the trainer then holds no teacher."},
+        metadata={"help": "Folder written by `trl-prune cache-teacher`; the trainer then loads no teacher."},
     )
     teacher_correction: str | None = field(
         default=None,
@@ -47,25 +47,28 @@ class KDConfig(SFTConfig):
     )
     teacher_correction_args: dict | str | None = field(
         default=None,
-        metadata={"help": "SFTConfig arguments of that pass (max_steps, learning_rate, ...), over those given here."},
+        metadata={
+            "help": "SFTConfig arguments of the correction (max_steps, learning_rate, ...); the others are those of "
+            "the distillation."
+        },
     )
 
     # Parameters that control the loss
     divergence: str = field(
         default="forward_kl",
-        metadata={"help": "What is minimised: `forward_kl`, `reverse_kl`, `jsd`, `mse` (of logits) or `cosine`."},
+        metadata={"help": "The divergence: `forward_kl`, `reverse_kl`, `jsd`, `mse` (of logits) or `cosine`."},
     )
-    jsd_beta: float = field(default=0.5, metadata={"help": "The teacher's share in the mixture of `jsd`."})
+    jsd_beta: float = field(default=0.5, metadata={"help": "The teacher's weight in the mixture of `jsd`."})
     temperature: float = field(default=1.0, metadata={"help": "Divides both models' logits in the divergence."})
     temperature_squared: bool = field(
         default=True,
-        metadata={"help": "Whether the divergence, and its gradient, is multiplied by the temperature's square."},
+        metadata={"help": "Whether the divergence, and its gradient, is multiplied by the square of the temperature."},
     )
     top_k: int | None = field(
         default=None,
         metadata={
-            "help": "Compare the teacher's k likeliest tokens and the mass of all others; the whole vocabulary where "
-            "left out."
+            "help": "Compare the teacher's k likeliest tokens and the total mass of all others; by default the full "
+            "vocabulary."
         },
     )
     kd_weight: float = field(default=1.0, metadata={"help": "Weight of the divergence."})
@@ -75,32 +78,32 @@ class KDConfig(SFTConfig):
     hidden_loss: list[str] | str = field(
         default="auto",
         metadata={
-            "help": "Intermediate states that are compared: any of `embedding`, `block`, `mlp`, `attention`; `none`; "
-            "or `auto`: `embedding` and `block` where a quarter of the blocks or more is gone, else none."
+            "help": "Intermediate states to compare: any of `embedding`, `block`, `mlp`, `attention`; `none`; or "
+            "`auto`: `embedding` and `block` where a quarter of the blocks or more are removed, else none."
         },
     )
     hidden_distance: str = field(
-        default="cosine", metadata={"help": "How embedding, block and MLP states are compared: `cosine` or `mse`."}
+        default="cosine", metadata={"help": "Distance of embedding, block and MLP states: `cosine` or `mse`."}
     )
     hidden_weight: float | None = field(
         default=None,
         metadata={
-            "help": "Weight of the intermediate states' loss. Left out, it is dynamic: the ratio of divergence to "
-            "states' loss in the step before, which makes both terms alike large."
+            "help": "Weight of the loss between intermediate states. By default it is dynamic: the ratio of the "
+            "divergence to that loss in the previous step, which makes both terms equally large."
         },
     )
     layer_map: dict | str | None = field(
         default="auto",
         metadata={
-            "help": "Which of the teacher's blocks each of the student's is compared with, counted from 0. `auto`: "
-            "the student's last but two with the block it once was; where that is unknown, or nothing before it was "
-            "cut, with the teacher's last but two; `origins`: every block with the one it once was."
+            "help": "The teacher's block that each of the student's is compared with, counted from 0. `auto`: the "
+            "student's last but two with the dense block it was; where that is unknown, or no earlier block was "
+            "removed or changed, with the teacher's last but two. `origins`: every block with the dense block it was."
         },
     )
 
     def __post_init__(self):
         if self.greater_is_better is None and (self.metric_for_best_model or "").split("_")[-1] == "kl":
-            self.greater_is_better = False  # transformers thinks so of names that end in `loss` alone
+            self.greater_is_better = False  # transformers sets this for names that end in `loss` only
         super().__post_init__()
         check_target(None, self.objective)
         _check_positive(temperature=self.temperature)
@@ -111,17 +114,16 @@ class KDConfig(SFTConfig):
             raise ValueError("`kd_weight` and `ce_weight` are both 0: there is nothing to learn")
         if self.teacher_correction not in (None, "full", "lora", "norms"):
             raise ValueError(f"`teacher_correction` is {self.teacher_correction!r}; allowed: full, lora, norms")
-        self._check_hidden()
+        self._check_hidden_loss()
 
-    def _check_hidden(self) -> None:
+    def _check_hidden_loss(self) -> None:
         if isinstance(self.hidden_loss, list) and len(self.hidden_loss) == 1:
-            self.hidden_loss = self.hidden_loss[0]  # as a command line's parser reads `--hidden_loss none`
+            self.hidden_loss = self.hidden_loss[0]  # a command line's parser makes a list of `--hidden_loss none`
         if self.hidden_loss not in ("auto", "none"):
-            told = [self.hidden_loss] if isinstance(self.hidden_loss, str) else self.hidden_loss
-            wrong = [name for name in told if name not in STATES]
-            if wrong or not told:
+            states = [self.hidden_loss] if isinstance(self.hidden_loss, str) else self.hidden_loss
+            if not states or any(state not in STATES for state in states):
                 raise ValueError(f"`hidden_loss` is {self.hidden_loss!r}; allowed: auto, none, {', '.join(STATES)}")
-            self.hidden_loss = list(told)
+            self.hidden_loss = list(states)
         if self.hidden_distance not in HIDDEN_LOSSES:
             raise ValueError(f"`hidden_distance` is {self.hidden_distance!r}; allowed: {', '.join(HIDDEN_LOSSES)}")
         _check_not_negative(hidden_weight=self.hidden_weight or 0)
@@ -131,7 +133,7 @@ class KDConfig(SFTConfig):
 
     @property
     def objective(self) -> Objective:
-        """What is minimised at each position."""
+        """The loss minimised at each position."""
         return Objective(
             self.divergence,
             self.jsd_beta,

@@ -1,49 +1,51 @@
-"""The weight of the hidden term: a constant, or what makes it as large as the divergence."""
+"""The weight of the hidden loss: a constant, or the ratio that makes it as large as the divergence."""
 
 import torch
 from torch import Tensor
 
 
-# The ratio's bound, and the mean distance of states that agree but for rounding: the ratio would say no more than how
-# small rounding is. Both are ours.
-LARGEST = 10.0
+# Upper bound of the ratio; not from the paper.
+MAX_WEIGHT = 10.0
+# Mean distance of states that are equal up to rounding, below which the weight is 0; not from the paper.
 ROUNDING = 1e-6
 
 
 class HiddenWeight:
-    """`L_logits / L_is`, without gradient (arXiv 2407.14679, section 3), or a constant.
+    """`L_logits / L_is` of the previous step, without gradient (arXiv 2407.14679, section 3), or a constant.
 
-    The ratio is that of the whole step before, over all its batches and ranks: so that a step's gradient is the same
-    however its rows are dealt out. It starts from a measurement of the first step's own batches.
+    The sums are over all batches and ranks of the step, so that the gradient does not depend on how its rows are
+    batched. The first weight comes from a forward on the first step's own batches.
 
     Attributes:
-        value: the weight that holds.
+        value: the current weight.
     """
 
-    def __init__(self, told: float | None):
-        self.is_dynamic = told is None
-        self.value = 0.0 if self.is_dynamic else float(told)
-        self._known = not self.is_dynamic
+    def __init__(self, constant: float | None):
+        self.is_dynamic = constant is None
+        self.value = 0.0 if constant is None else float(constant)
+        self._is_initialised = not self.is_dynamic
         self._sums: Tensor | None = None
 
     @property
-    def is_unknown(self) -> bool:
-        """Whether nothing was measured yet."""
-        return not self._known and self._sums is None
+    def needs_first_measurement(self) -> bool:
+        """Whether the weight is dynamic and no losses were observed yet."""
+        return not self._is_initialised and self._sums is None
 
     def observe(self, sums: Tensor, kd_weight: float) -> None:
-        """Add a batch's sums over all ranks, as `kd_metrics.sums_of` orders them."""
+        """Add a batch's sums over all ranks, in the order of `metrics.SUMS`."""
         if self.is_dynamic:
-            told = torch.stack([kd_weight * sums[2], sums[3], sums[0]])
-            self._sums = told if self._sums is None else self._sums + told
+            num_positions, _, kd_loss, hidden_loss, *_ = sums
+            sums = torch.stack([kd_weight * kd_loss, hidden_loss, num_positions])
+            self._sums = sums if self._sums is None else self._sums + sums
 
     def update(self) -> None:
-        """Take on the ratio of what was observed since the last time."""
+        """Set the weight to the ratio of the losses observed since the last update."""
         if self._sums is not None:
-            kd, hidden, positions = self._sums.tolist()
-            self._sums, self._known = None, True
-            self.value = min(kd / hidden, LARGEST) if hidden > ROUNDING * positions else 0.0
+            kd_loss, hidden_loss, num_positions = self._sums.tolist()
+            self._sums, self._is_initialised = None, True
+            is_measurable = hidden_loss > ROUNDING * num_positions
+            self.value = min(kd_loss / hidden_loss, MAX_WEIGHT) if is_measurable else 0.0
 
     def resume(self, value: float) -> None:
-        """Go on with the weight of a broken run."""
-        self.value, self._sums, self._known = value, None, True
+        """Continue with the weight of an interrupted run."""
+        self.value, self._sums, self._is_initialised = value, None, True

@@ -1,64 +1,49 @@
-"""Means over every learned token of every rank, whatever the batches were."""
+"""Metrics averaged over the learned tokens of all ranks and batches."""
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from trl_prune.losses.positions import MASKED, learned_positions
-from trl_prune.trainers.kd.student_forward import DistilledOutput
-from trl_prune.trainers.teachers.cached import KEYS
+from trl_prune.trainers.kd.student_forward import DistillationOutput
 
 
-SUMMED = ("ce_loss", "kd_loss", "hidden_loss", "kl", "top1_agreement")
-IN_EVALUATION = ("kl", "top1_agreement")
+METRICS = ("ce_loss", "kd_loss", "hidden_loss", "kl", "top1_agreement")
+# The order of a batch's sums.
+SUMS = ("num_positions", *METRICS)
+# Metrics that the student's forward computes without gradient only.
+EVALUATION_ONLY = ("kl", "top1_agreement")
 
 
-def sums_of(output: DistilledOutput) -> Tensor:
-    """Return how many positions a batch taught, and the sums over them in the order of `SUMMED`."""
-    nothing = output.objective.new_zeros(())
-    told = [
+def metric_sums(output: DistillationOutput) -> Tensor:
+    """Return a batch's number of learned positions and the metrics summed over them, `(len(SUMS),)` float32."""
+    device = output.objective.device
+    sums = [
         output.label_mask.sum(),
         -output.log_probs.sum(),
         output.divergence.sum(),
-        nothing if output.hidden is None else output.hidden,
+        torch.zeros(()) if output.hidden_loss is None else output.hidden_loss,
         output.kl.sum(),
         output.agrees.sum(),
     ]
-    return torch.stack([value.detach().float().to(nothing.device) for value in told])
+    return torch.stack([value.detach().float().to(device) for value in sums])
 
 
-def mask_repeats(inputs: dict, accelerator: Accelerator) -> None:
-    """Mask the rows that accelerate repeats to fill the last batch of an evaluation, so that each counts once.
-
-    Args:
-        inputs: a rank's batch, one row to a sample; where rows are laid end to end, they stay as they are.
-        accelerator: it knows how many rows of all ranks' last batches are the dataset's.
-    """
-    state, labels = accelerator.gradient_state, inputs["labels"]
-    if not state.end_of_dataloader or state.remainder <= 0 or "attention_mask" not in inputs:
-        return
-    own = max(state.remainder - accelerator.process_index * len(labels), 0)
-    if KEYS in inputs:
-        inputs[KEYS] = inputs[KEYS][: int(learned_positions(labels).any(1)[:own].sum())]
-    labels[own:] = MASKED
-
-
-class Totals:
-    """Sums over batches and ranks, and the means they make."""
+class RunningMeans:
+    """Token-weighted means of metrics over batches and ranks."""
 
     def __init__(self):
-        self.sums: Tensor | None = None
+        self._sums: Tensor | None = None
 
     def add(self, sums: Tensor, accelerator: Accelerator) -> Tensor:
         """Add a batch's sums and return those of all ranks; every rank calls this."""
-        told = accelerator.reduce(sums, "sum")
-        self.sums = told if self.sums is None else self.sums + told
-        return told
+        sums = accelerator.reduce(sums, "sum")
+        self._sums = sums if self._sums is None else self._sums + sums
+        return sums
 
-    def take(self) -> dict[str, float]:
-        """Return the means since the last time by name, none where nothing was added."""
-        if self.sums is None:
+    def pop(self) -> dict[str, float]:
+        """Return the means since the last call by name; empty if nothing was added."""
+        if self._sums is None:
             return {}
-        count, *sums = self.sums.tolist()
-        self.sums = None
-        return {name: value / max(count, 1) for name, value in zip(SUMMED, sums, strict=True)}
+        num_positions, *sums = self._sums.tolist()
+        self._sums = None
+        return {name: value / max(num_positions, 1) for name, value in zip(METRICS, sums, strict=True)}

@@ -1,75 +1,76 @@
-"""The student's forward: TRL's fused one, with a head that distils in place of its own.
+"""The student's forward during distillation: TRL's fused forward, with a distillation head in place of its LM head.
 
-Everything runs inside the model's own forward, so that DDP, FSDP and ZeRO-3 see the head's use of its weights.
+Everything runs inside the model's own forward, so that DDP, FSDP and ZeRO-3 see how the head's weights are used.
 """
 
 import functools
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
 from trl_prune.losses.distill_head import distill
 from trl_prune.losses.head_block import HeadOutput, Objective
-from trl_prune.losses.lm_head import lm_head
 from trl_prune.losses.positions import learned_positions
-from trl_prune.losses.targets import TeacherTarget, on_device
-from trl_prune.trainers.intermediate_states import StatePoint, captured_states
-from trl_prune.trainers.sharded import full_tensor
-from trl_prune.trainers.trl_names import FusedCausalLMOutput, gathered_head
+from trl_prune.losses.targets import TeacherTarget, to_device
+from trl_prune.trainers.intermediate_states import CapturedStates, StatePoint, capture_states
+from trl_prune.trainers.sharded import full_lm_head
+from trl_prune.trainers.trl_names import FusedCausalLMOutput
 
 
 @dataclass(frozen=True)
 class DistillationBatch:
-    """What a student is asked about one batch.
+    """The teacher's side of a batch, and what the student's forward computes from it.
 
     Attributes:
-        target: what the teacher says about the learned positions, in their order; None for the cross-entropy alone.
-        objective: what is minimised.
-        points: where the student's own states are read.
-        compare: makes the hidden loss's sum of the states read and of the mask of learned positions.
+        target: the teacher's distributions at the learned positions, in their order; None for the cross-entropy alone.
+        objective: the loss to minimise.
+        points: the points at which the student's states are read.
+        hidden_loss: the hidden loss, summed over learned positions, of the student's states and the mask of these
+            positions.
     """
 
     target: TeacherTarget | None
     objective: Objective
     points: tuple[StatePoint, ...] = ()
-    compare: Callable[[dict[StatePoint, Tensor], Tensor], Tensor] | None = None
+    hidden_loss: Callable[[CapturedStates, Tensor], Tensor] | None = None
 
 
 @dataclass
-class DistilledOutput(FusedCausalLMOutput):
-    """TRL's fused output, where `log_probs` carries no gradient, and the distillation's sums over positions beside it.
+class DistillationOutput(FusedCausalLMOutput):
+    """TRL's fused output, with `log_probs` without gradient, and the distillation's losses and metrics.
 
     Args:
         objective (`torch.Tensor`):
-            The objective's sum, with gradient.
+            The objective, summed over learned positions, with gradient.
         divergence (`torch.Tensor`):
-            The divergence of each learned position.
+            The divergence at each learned position.
         kl (`torch.Tensor`):
-            KL(teacher || student) of each learned position, told in evaluation.
+            KL(teacher || student) at each learned position, computed in evaluation.
         agrees (`torch.Tensor`):
-            Whether student and teacher find the same token likeliest, told in evaluation.
-        hidden (`torch.Tensor`, *optional*):
-            The sum of the intermediate states' distances, with gradient.
+            Whether student and teacher have the same likeliest token, computed in evaluation.
+        hidden_loss (`torch.Tensor`, *optional*):
+            The hidden loss, summed over learned positions, with gradient.
     """
 
     objective: Tensor | None = None
     divergence: Tensor | None = None
     kl: Tensor | None = None
     agrees: Tensor | None = None
-    hidden: Tensor | None = None
+    hidden_loss: Tensor | None = None
 
 
 def patch_forward(model: PreTrainedModel) -> None:
-    """Make `model(..., fused_lm_head=True, distillation=DistillationBatch(...))` return a `DistilledOutput`; other calls are TRL's.
+    """Make `model(..., fused_lm_head=True, distillation=DistillationBatch(...))` return a `DistillationOutput`.
+
+    Other calls remain TRL's.
 
     Args:
-        model: a causal LM that has TRL's fused head already, outside any PEFT or distributed wrapper.
+        model: a causal LM with TRL's fused LM head, outside any PEFT or distributed wrapper.
     """
     fused = model.forward
 
@@ -83,68 +84,67 @@ def patch_forward(model: PreTrainedModel) -> None:
     ) -> ModelOutput:
         if distillation is None:
             return fused(*args, **(kwargs if labels is None else kwargs | {"labels": labels}))
-        return _taught(self, functools.partial(fused, *args, **kwargs), labels, distillation)
+        return _distillation_forward(self, functools.partial(fused, *args, **kwargs), labels, distillation)
 
     model.forward = types.MethodType(forward, model)
 
 
-def _taught(
-    model: PreTrainedModel, fused: Callable[..., ModelOutput], labels: Tensor, distillation: DistillationBatch
-) -> ModelOutput:
+def _distillation_forward(
+    model: PreTrainedModel, fused: Callable[..., ModelOutput], labels: Tensor, batch: DistillationBatch
+) -> DistillationOutput:
     learned = learned_positions(labels)
-    module = model.get_output_embeddings()
     with (
-        gathered_head(module.weight, module.bias),
-        captured_states(model, distillation.points) as states,
-        _rows(model.base_model, learned) as rows,
+        full_lm_head(model) as head,
+        capture_states(model, batch.points) as states,
+        _final_states(model.base_model, learned) as final_states,
     ):
-        # TRL's own head is handed no position: what is left of its forward are the backbone and the auxiliary loss.
+        # TRL's own head gets no positions: of its forward, the backbone and the auxiliary loss remain.
         output = fused(shift_labels=labels[:1, :0])
-        head, targets = lm_head(model).each(full_tensor), labels[:, 1:][learned]
-        # With a `device_map` the backbone can end on another device than the head, and begin on a third.
+        # With a `device_map` the backbone can start and end on other devices than the head's.
         device = head.weight.device
-        target = None if distillation.target is None else on_device(distillation.target, device)
-        told = distill(rows[0].to(device), head, targets.to(device), target, distillation.objective)
-    hidden = None if distillation.compare is None else distillation.compare(states, learned)
-    return _output(told, learned, output, hidden)
+        target = None if batch.target is None else to_device(batch.target, device)
+        next_ids = labels[:, 1:][learned].to(device)
+        head_output = distill(final_states[0].to(device), head, next_ids, target, batch.objective)
+    hidden_loss = None if batch.hidden_loss is None else batch.hidden_loss(states, learned)
+    return _make_output(head_output, learned, output.aux_loss, hidden_loss)
 
 
 @contextmanager
-def _rows(backbone: nn.Module, learned: Tensor) -> Iterator[list[Tensor]]:
-    """Keep the backbone's states at the learned positions, `(N, hidden_size)`, and hand none on."""
-    kept: list[Tensor] = []
+def _final_states(backbone: nn.Module, learned: Tensor) -> Iterator[list[Tensor]]:
+    """Yield a list that gets the backbone's states at the learned positions, `(N, hidden_size)`.
 
-    def keep(_: nn.Module, __: tuple, output: ModelOutput) -> None:
+    The backbone's output is replaced by an empty one.
+    """
+    captured: list[Tensor] = []
+
+    def capture(_: nn.Module, __: tuple, output: ModelOutput) -> None:
         states = output.last_hidden_state
-        kept.append(states[:, :-1][learned.to(states.device)])
-        output.last_hidden_state = output.last_hidden_state[:1, :0]
+        captured.append(states[:, :-1][learned.to(states.device)])
+        output.last_hidden_state = states[:1, :0]
 
-    handle = backbone.register_forward_hook(keep)
+    handle = backbone.register_forward_hook(capture)
     try:
-        yield kept
+        yield captured
     finally:
         handle.remove()
 
 
-def _output(told: HeadOutput, learned: Tensor, output: ModelOutput, hidden: Tensor | None) -> DistilledOutput:
-    def spread(values: Tensor) -> Tensor:
+def _make_output(
+    head_output: HeadOutput, learned: Tensor, aux_loss: Tensor | None, hidden_loss: Tensor | None
+) -> DistillationOutput:
+    def scatter(values: Tensor) -> Tensor:
         return values.new_zeros(learned.shape).masked_scatter_(learned.to(values.device), values)
 
-    return DistilledOutput(
-        loss=told.loss,
-        log_probs=spread(told.log_probs),
-        entropy=spread(told.entropy),
-        is_top1=spread(told.is_top1),
-        label_mask=learned.to(told.log_probs.device),
-        aux_loss=output.aux_loss,
-        objective=told.loss,
-        divergence=told.divergence,
-        kl=told.kl,
-        agrees=told.agrees,
-        hidden=hidden,
+    return DistillationOutput(
+        loss=head_output.loss,
+        log_probs=scatter(head_output.log_probs),
+        entropy=scatter(head_output.entropy),
+        is_top1=scatter(head_output.is_top1),
+        label_mask=learned.to(head_output.log_probs.device),
+        aux_loss=aux_loss,
+        objective=head_output.loss,
+        divergence=head_output.divergence,
+        kl=head_output.kl,
+        agrees=head_output.agrees,
+        hidden_loss=hidden_loss,
     )
-
-
-def without_cross_entropy(output: DistilledOutput) -> DistilledOutput:
-    """Return the output as TRL's loss shall see it: without a cross-entropy, for ours is in `objective`."""
-    return replace(output, log_probs=torch.zeros_like(output.log_probs))

@@ -13,39 +13,32 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
-from trl_prune.checkpoints import Provenance
 from trl_prune.losses.positions import MASKED
 from trl_prune.losses.targets import HeadTarget
-from trl_prune.trainers.kd.cache_checks import cached_teacher
+from trl_prune.trainers.kd.cache_checks import open_cached_teacher
 from trl_prune.trainers.kd.checks import (
-    check_arguments,
     check_before_correction,
     check_optimizer,
+    check_trainer,
     disable_unused_cross_entropy,
 )
 from trl_prune.trainers.kd.config import KDConfig
-from trl_prune.trainers.kd.hidden_term import HiddenTerm, hidden_term
+from trl_prune.trainers.kd.hidden_loss import HiddenLoss, make_hidden_loss
 from trl_prune.trainers.kd.hidden_weight import HiddenWeight
-from trl_prune.trainers.kd.metrics import IN_EVALUATION, Totals, mask_repeats, sums_of
-from trl_prune.trainers.kd.state import read_state, without_projection, write_state
-from trl_prune.trainers.kd.student_forward import (
-    DistillationBatch,
-    DistilledOutput,
-    patch_forward,
-    without_cross_entropy,
-)
-from trl_prune.trainers.kd.teacher_correction import corrected
-from trl_prune.trainers.sft_arguments import by_name, own_config
-from trl_prune.trainers.teachers.cached import KeyedCollator, check_alignment, check_datasets
-from trl_prune.trainers.teachers.online import (
-    OnlineTeacher,
-    TeacherSource,
-    check_finite_target,
-    check_tokenizers,
-    find_teacher,
-)
-from trl_prune.trainers.teachers.origins import carry_provenance, checkpoint_of, provenance_of
+from trl_prune.trainers.kd.metrics import EVALUATION_ONLY, RunningMeans, metric_sums
+from trl_prune.trainers.kd.output_recorder import OutputRecorder
+from trl_prune.trainers.kd.projection import without_projection
+from trl_prune.trainers.kd.repeated_examples import EXAMPLE_LENGTHS, LengthCollator, without_repeats
+from trl_prune.trainers.kd.student_forward import DistillationBatch, DistillationOutput, patch_forward
+from trl_prune.trainers.kd.teacher_correction import correct_teacher
+from trl_prune.trainers.kd.training_state import read_state, write_state
+from trl_prune.trainers.sft_arguments import convert_config, named_arguments
+from trl_prune.trainers.teachers.cached import KeyedCollator, check_datasets, verify_cache
+from trl_prune.trainers.teachers.online import OnlineTeacher, check_finite_logits
 from trl_prune.trainers.teachers.shared import shared_teacher
+from trl_prune.trainers.teachers.source import TeacherSource, find_teacher
+from trl_prune.trainers.teachers.student_origin import StudentOrigin
+from trl_prune.trainers.teachers.tokenizer_check import check_tokenizers
 
 
 class KDTrainer(SFTTrainer):
@@ -58,7 +51,7 @@ class KDTrainer(SFTTrainer):
 
     Args:
         teacher_model (`str` or [`~transformers.PreTrainedModel`], *optional*):
-            The teacher. Left out, it is the `dense` root in the student's `trl_prune.json`.
+            The teacher. Defaults to the `dense` root in the student's `trl_prune.json`.
 
     Example:
     ```python
@@ -86,58 +79,60 @@ class KDTrainer(SFTTrainer):
         args: SFTConfig | TrainingArguments | None = None,
         data_collator: object = None,
         train_dataset: Dataset | IterableDataset | None = None,
-        *rest: object,
+        *remaining_args: object,
         teacher_model: str | PreTrainedModel | None = None,
-        **more: object,
+        **kwargs: object,
     ):
-        args = own_config(KDConfig, args, model, "KD")
+        args = convert_config(KDConfig, args, model, "KD")
+        named = named_arguments(remaining_args, kwargs)
+        self.student_origin = StudentOrigin.of(model)
         source = None
         if args.teacher_cache is None or teacher_model is not None:
-            source = find_teacher(teacher_model, model, args.teacher_model_init_kwargs)
-        named = by_name(rest, more)
+            source = find_teacher(teacher_model, self.student_origin, args.teacher_model_init_kwargs)
         if source is not None and args.teacher_correction is not None and train_dataset is not None:
-            check_before_correction(source, model, args, named.get("processing_class"))
-            source = corrected(source, args, train_dataset, named)
+            check_before_correction(source, model, self.student_origin, args, named.get("processing_class"))
+            source = correct_teacher(source, args, train_dataset, named)
         super().__init__(model, args, data_collator, train_dataset, **named)
-        check_arguments(self)
+        check_trainer(self)
         disable_unused_cross_entropy(self)
-        self.provenance_dir = checkpoint_of(model)
+        if self.padding_free:
+            self.data_collator = LengthCollator(self.data_collator)
         if self.args.teacher_cache is None:
-            self._set_up_online_teacher(source, provenance_of(model, source.config))
+            self._set_up_online_teacher(source)
         else:
             self._set_up_cached_teacher(source)
         self.hidden_weight = HiddenWeight(self.args.hidden_weight)
-        self._trained, self._evaluated = Totals(), Totals()
-        patch_forward(self._base)
+        self._train_means, self._eval_means = RunningMeans(), RunningMeans()
+        patch_forward(self._student)
 
-    def _set_up_online_teacher(self, source: TeacherSource, provenance: Provenance | None) -> None:
-        """Take a teacher into memory."""
-        check_tokenizers(source, self._base.config, self._tokenizer)
-        model = self._shared(source, provenance) or source.load(self.args.device)
-        self.hidden_term = hidden_term(self._base, model, self.args, provenance)
-        check_optimizer(self.optimizer, self._base)
+    def _set_up_online_teacher(self, source: TeacherSource) -> None:
+        """Load the teacher."""
+        check_tokenizers(source, self._student.config, self._tokenizer)
+        provenance = self.student_origin.provenance_for(source.config)
+        model = None
+        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if provenance is not None and source.folder is not None and not source.init_kwargs and not is_sharded:
+            model = shared_teacher(self.model, source.folder, provenance)
+        if model is None:
+            model = source.load_model(self.args.device)
+        self.hidden_loss = make_hidden_loss(self._student, model, self.args, provenance)
+        check_optimizer(self.optimizer, self._student)
         self.teacher = OnlineTeacher(model, self.accelerator)
 
-    def _shared(self, source: TeacherSource, provenance: Provenance | None) -> PreTrainedModel | None:
-        """Return the teacher on the student's own frozen tensors, where that is possible."""
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if sharded or provenance is None or source.folder is None or source.init_kwargs:
-            return None
-        return shared_teacher(self.model, source.folder, provenance)
-
     def _set_up_cached_teacher(self, source: TeacherSource | None) -> None:
-        """Read what the teacher says from a cache; a teacher that was given too is asked for proof and let go."""
-        self.teacher = cached_teacher(self.args, self._base, self._tokenizer)
-        evaluated = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval_dataset": self.eval_dataset}
-        check_datasets(self.teacher.cache, {"train_dataset": self.train_dataset} | evaluated, self.padding_free)
+        """Open the teacher cache; a teacher that is also given is compared with the cache and not kept."""
+        self.teacher = open_cached_teacher(self.args, self._student, self._tokenizer)
+        cache, eval_dataset = self.teacher.cache, self.eval_dataset
+        eval_datasets = eval_dataset if isinstance(eval_dataset, dict) else {"eval_dataset": eval_dataset}
+        check_datasets(cache, {"train_dataset": self.train_dataset} | eval_datasets, self.padding_free)
         if source is not None:
-            check_alignment(self.teacher.cache, self.train_dataset, source.load(self.args.device), source.folder)
+            verify_cache(cache, self.train_dataset, source.load_model(self.args.device), source.folder)
         self.data_collator = KeyedCollator(self.data_collator, self.padding_free)
-        self.hidden_term = HiddenTerm()
+        self.hidden_loss = HiddenLoss()
 
     @property
-    def _base(self) -> PreTrainedModel:
-        """The student itself, outside any PEFT wrapper."""
+    def _student(self) -> PreTrainedModel:
+        """The student outside any PEFT wrapper."""
         return self.model.get_base_model() if is_peft_model(self.model) else self.model
 
     def compute_loss(
@@ -147,129 +142,113 @@ class KDTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, ModelOutput]:
-        """Return TRL's loss, with the distillation's in the place of the cross-entropy."""
-        inputs["labels"][:, 0] = MASKED  # no token predicts it, not even the virtual ones of prompt learning
+        """Return TRL's loss with the distillation's objective in place of the cross-entropy."""
+        lengths = inputs.pop(EXAMPLE_LENGTHS, None)
+        batch = self._distillation_batch(inputs)
         if not self.model.training:
-            mask_repeats(inputs, self.accelerator)
-        distillation = self._distillation_batch(inputs)
-        recorder = OutputRecorder(model, distillation)
+            batch = without_repeats(batch, inputs, lengths, self.accelerator)
+        recorder = OutputRecorder(model, batch)
         result = super().compute_loss(recorder, inputs, return_outputs, num_items_in_batch)
-        theirs, *outputs = result if return_outputs else (result,)
-        self._count(recorder.output, distillation, inputs)
-        ours = self._objective(recorder.output) * self._scale(recorder.output, num_items_in_batch)
-        loss = ours + (self.args.ce_weight * theirs if self._logits_decide else theirs)
+        sft_loss, *outputs = result if return_outputs else (result,)
+        self._add_metrics(recorder.output, batch, inputs)
+        loss = self._objective(recorder.output) * self._scale(recorder.output, num_items_in_batch)
+        loss = loss + (self.args.ce_weight * sft_loss if self._uses_full_logits else sft_loss)
         return (loss, *outputs) if return_outputs else loss
 
     def _distillation_batch(self, inputs: dict) -> DistillationBatch:
-        """Return what the teacher says of a batch."""
-        term = self.hidden_term
-        target, states = self.teacher.read(inputs, term.pairs.teacher)
-        objective = replace(self.args.objective, ce_weight=0.0) if self._logits_decide else self.args.objective
-        return DistillationBatch(target, objective, term.pairs.student, term.against(states, inputs) if term else None)
+        """Return the teacher's predictions for a batch, with what the student's forward computes from them."""
+        inputs["labels"][:, 0] = MASKED  # no token predicts it, nor do the virtual tokens of prompt learning
+        pairs = self.hidden_loss.pairs
+        target, states = self.teacher.predict(inputs, pairs.teacher)
+        objective = replace(self.args.objective, ce_weight=0.0) if self._uses_full_logits else self.args.objective
+        hidden_loss = self.hidden_loss.for_batch(states, inputs) if self.hidden_loss.is_used else None
+        return DistillationBatch(target, objective, pairs.student, hidden_loss)
 
     @property
-    def _logits_decide(self) -> bool:
-        """Whether the cross-entropy comes from TRL's deprecated paths over full logits."""
+    def _uses_full_logits(self) -> bool:
+        """Whether the cross-entropy comes from one of TRL's paths over full logits, not from the fused head."""
         smoothed = self.label_smoother is not None and self.args.loss_type == "nll"
         return smoothed or self.compute_loss_func is not None
 
-    def _objective(self, output: DistilledOutput) -> Tensor:
-        """Return what is minimised; evaluation leaves the hidden term out, whose weight moves as training goes on."""
-        if output.hidden is None or not self.model.training:
+    def _objective(self, output: DistillationOutput) -> Tensor:
+        """Return the sum to minimise; in evaluation without the hidden loss, whose weight changes during training."""
+        if output.hidden_loss is None or not self.model.training:
             return output.objective
-        return output.objective + self.hidden_weight.value * output.hidden
+        return output.objective + self.hidden_weight.value * output.hidden_loss
 
-    def _scale(self, output: DistilledOutput, num_items_in_batch: Tensor | int | None) -> Tensor:
-        """Return the factor that makes a batch's sum its part of the mean over the step's learned tokens."""
+    def _scale(self, output: DistillationOutput, num_items_in_batch: Tensor | int | None) -> Tensor:
+        """Return the factor from a batch's sum to its share of the mean over the step's learned tokens."""
         count = output.label_mask.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
         ranks = self.accelerator.num_processes // self.get_tp_size()
-        averaged = self.args.average_tokens_across_devices and num_items_in_batch is not None
-        return (ranks if averaged else 1) / count.clamp(min=1)
+        # `num_items_in_batch` counts all ranks' tokens then, and DDP averages gradients over the ranks.
+        counts_all_ranks = self.args.average_tokens_across_devices and num_items_in_batch is not None
+        return (ranks if counts_all_ranks else 1) / count.clamp(min=1)
 
-    def _count(self, output: DistilledOutput, distillation: DistillationBatch, inputs: dict) -> None:
-        sums = sums_of(output)
-        if not torch.isfinite(sums).all() and isinstance(distillation.target, HeadTarget):
-            check_finite_target(distillation.target, inputs)
+    def _add_metrics(self, output: DistillationOutput, batch: DistillationBatch, inputs: dict) -> None:
+        sums = metric_sums(output)
+        if not torch.isfinite(sums).all() and isinstance(batch.target, HeadTarget):
+            check_finite_logits(batch.target, inputs)
         training = self.model.training
-        total = (self._trained if training else self._evaluated).add(sums, self.accelerator)
+        sums = (self._train_means if training else self._eval_means).add(sums, self.accelerator)
         if training:
-            self.hidden_weight.observe(total, self.args.kd_weight)
+            self.hidden_weight.observe(sums, self.args.kd_weight)
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple:
-        """Collect a step's batches, and update the weight of the hidden term that holds for all of them."""
+        """Collect a step's batches, and update the weight of the hidden loss for all of them."""
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if self.hidden_term and self.hidden_weight.is_unknown and batches:
-            self._probe(batches)
+        if self.hidden_loss.is_used and self.hidden_weight.needs_first_measurement and batches:
+            self._measure_losses(batches)
         self.hidden_weight.update()
         return batches, count
 
     @torch.no_grad()
-    def _probe(self, batches: list[dict]) -> None:
-        """Measure both terms on the first step's batches, so that its weight does not depend on their sizes."""
+    def _measure_losses(self, batches: list[dict]) -> None:
+        """Measure divergence and hidden loss on the first step's batches, for the first hidden weight."""
         with torch.random.fork_rng(), self.compute_loss_context_manager():
             for batch in batches:
                 inputs = self._prepare_inputs(dict(batch))
-                inputs["labels"][:, 0] = MASKED
-                output = self.model_wrapped(
-                    **inputs, fused_lm_head=True, distillation=self._distillation_batch(inputs), use_cache=False
-                )
-                sums = self.accelerator.reduce(sums_of(output), "sum")
+                inputs.pop(EXAMPLE_LENGTHS, None)
+                recorder = OutputRecorder(self.model_wrapped, self._distillation_batch(inputs))
+                recorder(**inputs, fused_lm_head=True, use_cache=False)
+                sums = self.accelerator.reduce(metric_sums(recorder.output), "sum")
                 self.hidden_weight.observe(sums, self.args.kd_weight)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log as SFTTrainer does, with the distillation's means of the steps since the last time beside its own."""
+        """Log as SFTTrainer does, with the distillation's means since the last log."""
         if self.model.training:
-            logs.update(self._means(self._trained, set(IN_EVALUATION)))
+            logs.update(self._pop_metrics(self._train_means, EVALUATION_ONLY))
         super().log(logs, start_time)
 
-    def evaluation_loop(self, *args: object, metric_key_prefix: str = "eval", **more: object) -> EvalLoopOutput:
+    def evaluation_loop(self, *args: object, metric_key_prefix: str = "eval", **kwargs: object) -> EvalLoopOutput:
         """Evaluate or predict as SFTTrainer does, with the distillation's means among the metrics."""
-        self._evaluated = Totals()
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **more)
-        means = self._means(self._evaluated)
-        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
+        self._eval_means = RunningMeans()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        metrics = self._pop_metrics(self._eval_means)
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
         return output
 
-    def _means(self, totals: Totals, unasked: Collection[str] = ()) -> dict[str, float]:
-        told = totals.take()
-        if not told:
+    def _pop_metrics(self, means: RunningMeans, excluded: Collection[str] = ()) -> dict[str, float]:
+        metrics = means.pop()
+        if not metrics:
             return {}
-        told |= {"kd_weight": self.args.kd_weight, "hidden_weight": self.hidden_weight.value}
-        absent = () if self.hidden_term else ("hidden_loss", "hidden_weight")
-        return {name: value for name, value in told.items() if name not in (*unasked, *absent)}
+        metrics |= {"kd_weight": self.args.kd_weight, "hidden_weight": self.hidden_weight.value}
+        unused = () if self.hidden_loss.is_used else ("hidden_loss", "hidden_weight")
+        return {name: value for name, value in metrics.items() if name not in (*excluded, *unused)}
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Save as SFTTrainer does, without what only training needs, and carry the provenance on."""
+        """Save as SFTTrainer does, without the projection and with the student's provenance."""
         super()._save(output_dir, without_projection(state_dict))
         if self.args.should_save:
-            carry_provenance(self.provenance_dir, Path(output_dir or self.args.output_dir))
+            self.student_origin.copy_provenance(Path(output_dir or self.args.output_dir))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save as SFTTrainer does; a checkpoint to go on from also gets what only training needs."""
+        """Save as SFTTrainer does; a checkpoint to resume from also gets the state that only training needs."""
         super().save_model(output_dir, _internal_call)
-        if self.hidden_term and _internal_call and output_dir is not None:
-            write_state(self._base, self.hidden_weight, Path(output_dir), self.args.should_save)
+        if self.hidden_loss.is_used and _internal_call and output_dir is not None:
+            write_state(self._student, self.hidden_weight, Path(output_dir), self.args.should_save)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        # Here, where DeepSpeed comes by as well: it loads weights by itself.
+        # The state is read here because this also runs under DeepSpeed, which loads the weights itself.
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None and self.hidden_term:
-            read_state(self._base, self.hidden_weight, Path(checkpoint))
-
-
-class OutputRecorder:
-    """The model as TRL's loss calls it: it hands on the distillation, and remembers the answer."""
-
-    def __init__(self, model: nn.Module, distillation: DistillationBatch):
-        self._model, self._distillation_batch = model, distillation
-        self._learns = torch.is_grad_enabled()
-        self.output: DistilledOutput | None = None
-
-    def __call__(self, fused_lm_head: bool = False, **inputs: object) -> ModelOutput:
-        """Call the model; TRL sees no cross-entropy in what comes back."""
-        if not fused_lm_head:
-            return self._model(**inputs)
-        # Where full logits decide the cross-entropy, TRL wants of this call metrics only, but we want the gradient.
-        with torch.set_grad_enabled(self._learns):
-            self.output = self._model(**inputs, fused_lm_head=True, distillation=self._distillation_batch)
-        return without_cross_entropy(self.output)
+        if checkpoint is not None and self.hidden_loss.is_used:
+            read_state(self._student, self.hidden_weight, Path(checkpoint))

@@ -1,7 +1,7 @@
-"""On CPUs, run the LM head only where there is an answer to learn.
+"""On CPUs, run the LM head only at positions that have a label.
 
-TRL's fused head drops masked positions on GPUs alone; elsewhere it keeps shapes fixed, for compilers that a CPU does
-not use. What that saves is in benchmarks/README.md.
+TRL's fused head drops masked positions on GPUs only; elsewhere it keeps shapes fixed for compilers, which a CPU does
+not use. The time this saves is in benchmarks/README.md.
 """
 
 import functools
@@ -17,16 +17,16 @@ from trl_prune.losses.positions import learned_positions
 
 
 def skip_masked_positions(model: PreTrainedModel) -> None:
-    """Make TRL's fused head score the positions whose next token is learned, in one row, instead of all of them.
+    """Make TRL's fused head score only the positions whose next token has a label, joined into one row.
 
-    Sums over `log_probs`, `entropy`, `is_top1` and `label_mask`, which are all that SFTTrainer reads, stay the same.
+    The sums over `log_probs`, `entropy`, `is_top1` and `label_mask`, all that SFTTrainer reads, stay the same.
 
     Args:
-        model: a causal LM that has TRL's fused head already, outside any PEFT or distributed wrapper.
+        model: a causal LM with TRL's fused head, outside any PEFT or distributed wrapper.
     """
-    fused = model.forward
+    fused_forward = model.forward
 
-    @functools.wraps(fused)
+    @functools.wraps(fused_forward)
     def forward(
         self: PreTrainedModel,
         *args: object,
@@ -36,33 +36,35 @@ def skip_masked_positions(model: PreTrainedModel) -> None:
     ) -> ModelOutput:
         if labels is not None:
             kwargs["labels"] = labels
-        wanted = _learned(labels) if fused_lm_head and kwargs.get("shift_labels") is None else None
-        if wanted is None or labels.device.type != "cpu":
-            return fused(*args, fused_lm_head=fused_lm_head, **kwargs) if fused_lm_head else fused(*args, **kwargs)
+        if not fused_lm_head:
+            return fused_forward(*args, **kwargs)
+        learned = _learned_positions(labels) if kwargs.get("shift_labels") is None else None
+        if learned is None:
+            return fused_forward(*args, fused_lm_head=True, **kwargs)
         kwargs["labels"] = None
-        with _gathered(self.base_model, wanted):
-            return fused(*args, fused_lm_head=True, shift_labels=labels[:, 1:][wanted][None], **kwargs)
+        with _select_positions(self.base_model, learned):
+            return fused_forward(*args, fused_lm_head=True, shift_labels=labels[:, 1:][learned][None], **kwargs)
 
     model.forward = types.MethodType(forward, model)
 
 
-def _learned(labels: Tensor | None) -> Tensor | None:
-    """Return the mask of positions whose next token is learned, `(batch, tokens - 1)`, or None where none is."""
-    if labels is None:
+def _learned_positions(labels: Tensor | None) -> Tensor | None:
+    """Return the mask of positions whose next token has a label, `(batch, tokens - 1)`; None if empty or on a GPU."""
+    if labels is None or labels.device.type != "cpu":
         return None
-    wanted = learned_positions(labels)
-    return wanted if wanted.any() else None
+    learned = learned_positions(labels)
+    return learned if learned.any() else None
 
 
 @contextmanager
-def _gathered(backbone: nn.Module, wanted: Tensor) -> Iterator[None]:
-    """Let the backbone hand on the wanted positions' states only, `(1, positions, hidden)`."""
+def _select_positions(backbone: nn.Module, positions: Tensor) -> Iterator[None]:
+    """Make the backbone return the states of these positions only, `(1, positions, hidden_size)`."""
 
-    def gather(_: nn.Module, __: tuple, output: ModelOutput) -> ModelOutput:
-        output.last_hidden_state = output.last_hidden_state[:, :-1][wanted][None]
+    def select(_: nn.Module, __: tuple, output: ModelOutput) -> ModelOutput:
+        output.last_hidden_state = output.last_hidden_state[:, :-1][positions][None]
         return output
 
-    handle = backbone.register_forward_hook(gather)
+    handle = backbone.register_forward_hook(select)
     try:
         yield
     finally:

@@ -9,7 +9,8 @@ from trl import SFTConfig
 class SelfDistillSFTConfig(SFTConfig):
     """Configuration class for the [`SelfDistillSFTTrainer`].
 
-    All arguments of [`~trl.SFTConfig`] hold unchanged; those below say how the dense model rewrites the answers.
+    All arguments of [`~trl.SFTConfig`] keep their meaning; those below configure how the dense model rewrites the
+    answers.
     """
 
     _VALID_DICT_FIELDS = [*SFTConfig._VALID_DICT_FIELDS, "teacher_model_init_kwargs"]
@@ -30,15 +31,18 @@ class SelfDistillSFTConfig(SFTConfig):
     )
     rewrite_max_new_tokens: int = field(
         default=256,
-        metadata={"help": "Longest rewritten answer; longer ones count as truncated, the reference stays."},
+        metadata={
+            "help": "Maximum length of a rewritten answer in tokens; a longer one is truncated, and its row keeps the "
+            "reference."
+        },
     )
-    rewrite_batch_size: int = field(default=32, metadata={"help": "Prompts generated together on each process."})
-    rewrite_temperature: float = field(default=0.0, metadata={"help": "Sampling temperature; 0 is greedy."})
+    rewrite_batch_size: int = field(default=32, metadata={"help": "Prompts per generation batch on each process."})
+    rewrite_temperature: float = field(default=0.0, metadata={"help": "Sampling temperature; 0 is greedy decoding."})
     rewrite_cache_dir: str | None = field(
         default=None,
         metadata={
-            "help": "Where generated answers are kept, batch by batch, so that a broken run goes on where it stopped; "
-            "one folder for all processes. Defaults to `rewrites` inside `output_dir`."
+            "help": "Folder of the generated answers, saved batch by batch, so that an interrupted run resumes from "
+            "the last saved batch; the same for all processes. Defaults to `rewrites` inside `output_dir`."
         },
     )
 

@@ -1,7 +1,8 @@
-"""A teacher that spoke before: what it said is read from a cache, and no teacher is in memory."""
+"""A teacher read from a cache of its predictions; no teacher model is in memory."""
 
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from datasets import Dataset
@@ -15,16 +16,17 @@ from trl_prune.data.teacher_cache.verification import verify
 from trl_prune.errors import InputError
 from trl_prune.losses.positions import learned_positions
 from trl_prune.losses.targets import HeadTarget, TeacherTarget
-from trl_prune.trainers.intermediate_states import StatePoint
-from trl_prune.trainers.preparation import COLUMNS
+from trl_prune.trainers.intermediate_states import CapturedStates, StatePoint
+from trl_prune.trainers.preparation import PREPARED_COLUMNS
 
 
+# The entry of a batch with the cache keys of its sequences.
 KEYS = "teacher_keys"
 logger = logging.getLogger(__name__)
 
 
 class KeyedCollator:
-    """A collator whose batches name their sequences, so that a cache can be asked about them."""
+    """A collator that adds the cache keys of a batch's sequences."""
 
     def __init__(self, collator: Callable[[list[Mapping]], dict], packed: bool):
         """Wrap a collator.
@@ -36,29 +38,33 @@ class KeyedCollator:
         self._collator, self._packed = collator, packed
 
     def __call__(self, examples: list[Mapping]) -> dict:
-        """Return the collator's batch and, under `teacher_keys`, the keys of its sequences."""
+        """Return the collator's batch, with the keys of its sequences as `teacher_keys`, `(sequences, 2)`."""
         batch = self._collator(examples)
-        batch[KEYS] = torch.cat([keys_of(example, self._packed) for example in examples])
+        batch[KEYS] = torch.cat([sequence_keys(example, self._packed) for example in examples])
         return batch
 
 
-def keys_of(example: Mapping, packed: bool) -> Tensor:
+def sequence_keys(example: Mapping, packed: bool) -> Tensor:
     """Return the keys of a prepared row's sequences, `(sequences, 2)`."""
-    names = COLUMNS if packed else COLUMNS[:2]
-    return row_keys({name: example[name] for name in names if name in example})
+    columns = PREPARED_COLUMNS if packed else PREPARED_COLUMNS[:2]
+    return row_keys({name: example[name] for name in columns if name in example})
 
 
 class CachedTeacher:
-    """Says what the teacher was found to say about a batch's learned positions."""
+    """A cache of a teacher's predictions, read for each batch.
+
+    Attributes:
+        cache: the cache.
+    """
 
     def __init__(self, cache: TeacherCache):
         self.cache = cache
 
-    def read(self, inputs: dict, points: tuple[StatePoint, ...]) -> tuple[TeacherTarget, dict[StatePoint, Tensor]]:  # noqa: ARG002
-        """Return the cache's words about a batch; the batch's keys are taken out of it.
+    def predict(self, inputs: dict, points: tuple[StatePoint, ...]) -> tuple[TeacherTarget, CapturedStates]:  # noqa: ARG002
+        """Return the cached predictions at a batch's learned positions; the batch's keys are removed from it.
 
         Raises:
-            InputError: a sequence is not in the cache, or the batch learns other positions than the cache knows.
+            InputError: a sequence is not in the cache, or the batch's learned positions differ from the cache's.
         """
         labels = inputs["labels"]
         target = self.cache.targets(inputs.pop(KEYS), labels.device)
@@ -66,36 +72,42 @@ class CachedTeacher:
         learned = int(learned_positions(labels).sum())
         if stored != learned:
             raise InputError(
-                f"the batch learns {learned} positions, and the teacher cache {self.cache.folder} has {stored} for "
-                "its rows; a data collator changed labels after the cache was written"
+                f"the batch has {learned} learned positions, and the teacher cache {self.cache.folder} has {stored} "
+                "for its rows; a data collator changed labels after the cache was written"
             )
         return target, {}
 
 
 def check_datasets(cache: TeacherCache, datasets: Mapping[str, object], packed: bool) -> None:
-    """Check that the cache holds every row of prepared datasets, by name; streams are checked batch by batch.
+    """Check that the cache contains every row of prepared datasets, given by name; streams are checked at each batch.
 
     Raises:
-        InputError: it does not.
+        InputError: a row is missing.
     """
     for name, dataset in datasets.items():
         if isinstance(dataset, Dataset):
-            rows = dataset.select_columns([name for name in COLUMNS if name in dataset.column_names])
+            rows = dataset.select_columns([column for column in PREPARED_COLUMNS if column in dataset.column_names])
             try:
-                cache.check_rows(torch.cat([keys_of(row, packed) for row in rows]))
+                cache.check_contains(torch.cat([sequence_keys(row, packed) for row in rows]))
             except InputError as error:
                 raise InputError(f"{name}: {error}") from error
 
 
-def check_alignment(cache: TeacherCache, dataset: object, teacher: PreTrainedModel, folder: object) -> None:
-    """Hold the cache against the teacher itself, where one was given too; of a stream no row can be held against it.
+def verify_cache(cache: TeacherCache, dataset: object, teacher: PreTrainedModel, folder: Path | None) -> None:
+    """Compare the cache with the teacher itself on a few rows of the training dataset; a stream is not compared.
+
+    Args:
+        cache: the cache.
+        dataset: the prepared training dataset.
+        teacher: the teacher.
+        folder: the teacher's checkpoint folder, None for a model given in memory.
 
     Raises:
-        InputError: another teacher, or another alignment, wrote the cache.
+        InputError: the cache is of another teacher, or of shifted positions.
     """
     if not isinstance(dataset, Dataset):
         logger.warning("The training dataset is a stream, so no row of the teacher cache is computed again")
         return
-    mark = weights_fingerprint(teacher) if folder is None else fingerprint(folder)
-    cache.check(cache.codec.temperature or 1.0, teacher=mark)
+    teacher_fingerprint = weights_fingerprint(teacher) if folder is None else fingerprint(folder)
+    cache.check(cache.codec.temperature or 1.0, teacher=teacher_fingerprint)
     verify(cache, dataset, teacher)

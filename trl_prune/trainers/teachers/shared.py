@@ -1,7 +1,7 @@
-"""A teacher that shares its student's tensors: no second copy of what a cut and an adapter leave as it was.
+"""A teacher that shares its student's tensors, so that they are not in memory twice.
 
-The kept blocks of a depth-pruned student are the teacher's own, and LoRA leaves them frozen. What the teacher needs
-besides are the blocks that were removed.
+A depth-pruned student keeps the dense model's other blocks unchanged, and LoRA leaves them frozen. The teacher adds
+only the removed blocks.
 """
 
 import logging
@@ -26,33 +26,33 @@ logger = logging.getLogger(__name__)
 def shared_teacher(
     student: PreTrainedModel | PeftModel, folder: Path, provenance: Provenance
 ) -> PreTrainedModel | None:
-    """Return the dense model on its student's frozen tensors, or None where they are not the dense model's.
+    """Return the dense model built on its student's frozen tensors, or None where those differ from the dense model's.
 
     Args:
-        student: the student as it trains.
-        folder: the dense model's checkpoint.
+        student: the student during training.
+        folder: the dense model's checkpoint folder.
         provenance: the student's.
     """
     if not isinstance(student, PeftModel) or provenance.edits or set(provenance.keep) != {LAYERS}:
         return None
-    frozen = _frozen(student)
-    state: dict[str, Tensor] = {}
-    for name, kept, stored in _dense_tensors(folder, provenance):
-        if kept is None:
-            reference = next(iter(frozen.values()))
-            state[name] = stored.to(reference.device, reference.dtype)
-        elif kept in frozen and _are_equal(frozen[kept], stored):
-            state[name] = frozen[kept]
+    frozen = _frozen_tensors(student)
+    reference = next(iter(frozen.values()))
+    state_dict: dict[str, Tensor] = {}
+    for dense_name, student_name, tensor in _dense_tensors(folder, provenance):
+        if student_name is None:
+            state_dict[dense_name] = tensor.to(reference.device, reference.dtype)
+        elif student_name in frozen and _are_equal(frozen[student_name], tensor):
+            state_dict[dense_name] = frozen[student_name]
         else:
-            logger.info("The student's %s is not the teacher's, so the teacher is loaded whole", kept)
+            logger.info("The student's %s differs from the teacher's, so the teacher is loaded in full", student_name)
             return None
-    return _assembled(folder, state, next(iter(frozen.values())).dtype)
+    return _build_teacher(folder, state_dict, reference.dtype)
 
 
-def _frozen(student: PeftModel) -> dict[str, Tensor]:
-    """Return the student's frozen tensors under their names in its checkpoint."""
-    named = student.get_base_model().named_parameters(remove_duplicate=False)
-    return {name.replace(".base_layer.", "."): weight for name, weight in named if not weight.requires_grad}
+def _frozen_tensors(student: PeftModel) -> dict[str, Tensor]:
+    """Return the student's frozen tensors by their names in its checkpoint."""
+    parameters = student.get_base_model().named_parameters(remove_duplicate=False)
+    return {name.replace(".base_layer.", "."): weight for name, weight in parameters if not weight.requires_grad}
 
 
 def _dense_tensors(folder: Path, provenance: Provenance) -> Iterator[tuple[str, str | None, Tensor]]:
@@ -60,22 +60,22 @@ def _dense_tensors(folder: Path, provenance: Provenance) -> Iterator[tuple[str, 
     cut = Cut.of(load_config(folder), provenance.keep)
     files = tensor_files(folder)
     for path in sorted(set(files.values())):
-        with safe_open(path, "pt") as stored:
+        with safe_open(path, "pt") as tensors:
             for name in sorted(name for name, file in files.items() if file == path):
-                yield name, cut.name(name), stored.get_tensor(name)
+                yield name, cut.new_name(name), tensors.get_tensor(name)
 
 
-def _are_equal(ours: Tensor, stored: Tensor) -> bool:
-    return ours.shape == stored.shape and torch.equal(ours, stored.to(ours.device, ours.dtype))
+def _are_equal(student: Tensor, dense: Tensor) -> bool:
+    return student.shape == dense.shape and torch.equal(student, dense.to(student.device, student.dtype))
 
 
-def _assembled(folder: Path, state: dict[str, Tensor], dtype: torch.dtype) -> PreTrainedModel | None:
+def _build_teacher(folder: Path, state_dict: dict[str, Tensor], dtype: torch.dtype) -> PreTrainedModel | None:
+    """Return the model of a state dict, None where the state dict lacks any of its tensors."""
     with init_empty_weights(include_buffers=False):
         teacher = AutoModelForCausalLM.from_config(load_config(folder), dtype=dtype)
-    teacher.load_state_dict(state, strict=False, assign=True)
+    teacher.load_state_dict(state_dict, strict=False, assign=True)
     teacher.tie_weights()
-    whole = not any(weight.is_meta for weight in teacher.state_dict().values())
-    if not whole:
+    if any(weight.is_meta for weight in teacher.state_dict().values()):
         return None
-    device = next(iter(state.values())).device  # the parameters are there; buffers follow
+    device = next(iter(state_dict.values())).device  # the parameters are on it; this moves the buffers
     return teacher.to(device).requires_grad_(False).eval()

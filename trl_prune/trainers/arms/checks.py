@@ -1,0 +1,87 @@
+"""Checks of an arm's arguments against TRL's and peft's, before any model is loaded."""
+
+import difflib
+from dataclasses import fields
+
+import torch
+from peft import LoraConfig
+from transformers import get_scheduler
+from trl import SFTConfig
+
+from trl_prune.errors import InputError, first_line
+from trl_prune.trainers.arms.settings import CONFIG_CLASSES, DEFAULT_ARGS
+from trl_prune.trainers.kd.config import KDConfig
+from trl_prune.trainers.kd.layer_map import block_pairs
+from trl_prune.trainers.sft_arguments import LORA_DEFAULTS
+
+
+# Arguments that training an arm sets itself or does not support.
+RESERVED_ARGS = {
+    "output_dir",
+    "rewrite",
+    "teacher_cache",
+    "resume_from_checkpoint",
+    "eval_strategy",
+    "do_eval",
+    "load_best_model_at_end",
+}
+# transformers 5.23 gives these samplers no seeded generator: a resumed run would draw other batches.
+UNSEEDED_SAMPLING_STRATEGIES = ("group_by_length", "batch_rebalance")
+
+
+def check_arm(args: dict, peft: dict | None, method: str = "sft", dense_blocks: int | None = None) -> None:
+    """Check an arm's arguments against those of the method's config class and of LoraConfig.
+
+    Args:
+        args: arguments of the config class.
+        peft: arguments of LoraConfig; None where all weights are trained.
+        method: `sft` or `kd`.
+        dense_blocks: the dense model's number of blocks, which a student cannot exceed; None where it is unknown.
+
+    Raises:
+        InputError: an unknown or reserved name, or a rejected value; the message starts with the key.
+    """
+    config_class, lora = CONFIG_CLASSES[method], peft or {}
+    _check_names("args", args, {field.name for field in fields(config_class)} - RESERVED_ARGS)
+    _check_names("peft", lora, {field.name for field in fields(LoraConfig)})
+    values = DEFAULT_ARGS | args
+    _check_resumable(values)
+    for name in ("target_modules", "modules_to_save"):
+        if "lm_head" in (lora.get(name) or ()):
+            raise InputError(f"peft.{name} has 'lm_head', whose products are fused with the loss; leave it out")
+    try:
+        _check_config(config_class("unused", **values), dense_blocks)
+        LoraConfig(**(LORA_DEFAULTS | lora))
+    except (ValueError, TypeError, ImportError) as error:
+        raise InputError(f"args: {first_line(error)}") from error
+
+
+def _check_names(section: str, values: dict, known: set[str]) -> None:
+    for name in values:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise InputError(f"{section}.{name} is not an accepted argument{hint}")
+
+
+def _check_resumable(args: dict) -> None:
+    """Check that a resumed run draws the batches and logs the steps of an uninterrupted one."""
+    if args.get("train_sampling_strategy") in UNSEEDED_SAMPLING_STRATEGIES:
+        raise InputError(
+            f"args.train_sampling_strategy is {args['train_sampling_strategy']!r}, which does not resume to the same "
+            "batches; allowed: random, sequential"
+        )
+    if args["save_strategy"] == "steps" and args["save_steps"] % args["logging_steps"]:
+        raise InputError(
+            f"args.save_steps is {args['save_steps']}; wanted: a multiple of logging_steps ({args['logging_steps']}), "
+            "so that a resumed run logs the same steps as an uninterrupted one"
+        )
+
+
+def _check_config(config: SFTConfig, dense_blocks: int | None) -> None:
+    if dense_blocks and isinstance(config, KDConfig) and isinstance(config.layer_map, dict):
+        block_pairs(config.layer_map, dense_blocks, dense_blocks, None)
+    # transformers reads the scheduler's arguments only when training begins, maybe hours after the recipe was read.
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=config.learning_rate)
+    scheduler_kwargs = dict(config.lr_scheduler_kwargs or {})
+    get_scheduler(config.lr_scheduler_type, optimizer, 1, 10, scheduler_specific_kwargs=scheduler_kwargs)
