@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from tests.conftest import SIZES, VOCABULARY, tiny_model
+from tests.families import family_params
 from trl_prune.evaluation.efficiency import FLOP_TOKENS, faster_dtype, measure_size, measure_speed
-from trl_prune.pruning.families import FAMILIES
 from trl_prune.pruning.surgery.cut import LAYERS, meta_model
 
 
@@ -39,7 +39,7 @@ def test_removed_blocks_save_their_parameters_and_operations():
     assert dense.flops_per_token - half.flops_per_token == 2 * (half.flops_per_token - quarter.flops_per_token)
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", family_params())
 def test_every_family_is_counted_on_the_meta_device(family):
     model = tiny_model(family)
     assert measure_size(meta_model(model.config)).parameters == sum(weight.numel() for weight in model.parameters())

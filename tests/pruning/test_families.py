@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import tiny_model
+from tests.families import family_params
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import FAMILIES, HEADS, HIDDEN, KV_HEADS, NEURONS, family_of
 
@@ -29,7 +30,7 @@ def planned_weights(family: str) -> list[tuple[str, int]]:
     ]
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", family_params())
 def test_table_agrees_with_the_tensor_parallel_plan(family):
     for name, dim in planned_weights(family):
         if name.endswith("lm_head.weight"):
@@ -43,14 +44,14 @@ def test_most_families_have_a_tensor_parallel_plan():
     assert sum(bool(planned_weights(family)) for family in FAMILIES) >= 30
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", family_params())
 def test_table_has_an_entry_for_every_tensor(family):
     model = tiny_model(family)
     unknown = [name for name in model.state_dict() if FAMILIES[family].dims(name) is None]
     assert not unknown
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", family_params())
 def test_table_gives_each_hidden_dimension_its_length(family):
     """Dimensions that grow with hidden_size and heads are those that the table gives these axes."""
     row = FAMILIES[family]

@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from tests.conftest import tiny_model
+from tests.families import family_params
 from tests.pruning.batches import LENGTHS, batch
 from trl_prune.pruning.choosing import effects
 from trl_prune.pruning.choosing.effects import EFFECTS, final_states, logits_of
-from trl_prune.pruning.families import FAMILIES
 from trl_prune.pruning.importance.skipped_layers import layers_skipped, mean_loss
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", family_params())
 def test_logits_of_states_are_the_models_own(family):
     model = tiny_model(family)
     expected = model(**batch()).logits[batch()["attention_mask"].bool()]

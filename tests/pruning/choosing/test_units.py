@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import tiny_model
+from tests.families import family_params
 from tests.pruning.batches import batch
 from trl_prune.errors import InputError
 from trl_prune.pruning.choosing.blocks import SELECTIONS
@@ -30,7 +31,7 @@ def scored(family, **changes) -> tuple[Scores, object]:
     return score(model, [batch()]), model.config
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", family_params())
 def test_every_axis_of_every_family_is_chosen_alone_and_together(family):
     scores, config = scored(family)
     row = FAMILIES[family]

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.conftest import tiny_model
+from tests.families import family_params
 from tests.pruning.batches import LENGTHS, batch
 from trl_prune.pruning.families import EXPERTS, FAMILIES
 from trl_prune.pruning.importance.experts import IMPLEMENTATION, NORMS, TOKENS, WEIGHTED, ExpertObserver
@@ -54,7 +55,7 @@ def reference(model) -> list[torch.Tensor | None]:
     return sums
 
 
-@pytest.mark.parametrize("family", MIXTURES)
+@pytest.mark.parametrize("family", family_params(MIXTURES))
 def test_norms_equal_those_of_each_expert_applied_alone(family):
     model = tiny_model(family)
     observer = ExpertObserver(4)
@@ -69,7 +70,7 @@ def test_norms_equal_those_of_each_expert_applied_alone(family):
 
 @torch.inference_mode()
 @pytest.mark.parametrize("original", ["eager", "batched_mm", "grouped_mm"])
-@pytest.mark.parametrize("family", MIXTURES)
+@pytest.mark.parametrize("family", family_params(MIXTURES))
 def test_outputs_do_not_change_and_the_implementation_is_restored(family, original):
     model = tiny_model(family)
     model.set_experts_implementation(original)

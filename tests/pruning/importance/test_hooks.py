@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from tests.conftest import tiny_model
+from tests.families import family_params
 from tests.pruning.batches import batch
 from tests.pruning.masking import unit_modules
 from trl_prune.pruning.families import FAMILIES, HIDDEN
 from trl_prune.pruning.importance.hooks import activation_hooks, decoder_blocks, stream_sites, unit_sites
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", family_params())
 def test_the_table_finds_the_same_modules_as_their_names(family):
     model = tiny_model(family)
     sites = unit_sites(model, FAMILIES[family])

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.conftest import tiny_model
+from tests.families import family_params
 from tests.pruning.batches import LENGTHS, batch
 from trl_prune.errors import InputError
-from trl_prune.pruning.families import FAMILIES
 from trl_prune.pruning.importance.hooks import decoder_blocks
 from trl_prune.pruning.importance.layers import LayerScores, score_layers, scored_positions
 
@@ -45,7 +45,7 @@ def test_scores_equal_the_formula(family, tokens):
     assert distances.max() <= 1
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", family_params())
 def test_every_family_can_be_scored(family):
     scores = score_layers(tiny_model(family), [batch()])
     assert scores.num_positions == sum(LENGTHS)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.conftest import tiny_model
+from tests.families import family_params
 from tests.pruning.batches import LENGTHS, batch
 from tests.pruning.importance.test_experts import MIXTURES, experts_of
 from tests.pruning.masking import unit_modules
@@ -17,7 +18,6 @@ from trl_prune.pruning.importance.layers import LayerScores
 from trl_prune.pruning.importance.scores import Scores, empty_scores, score
 
 
-ROWS = sorted(FAMILIES)
 DENSE_MLPS = sorted(family for family, row in FAMILIES.items() if NEURONS in row.axes)
 
 
@@ -45,7 +45,7 @@ def reference(model) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("family", ROWS)
+@pytest.mark.parametrize("family", family_params())
 def test_scores_of_every_axis_equal_the_reference(family):
     model = tiny_model(family)
     scores, expected = score(model, [batch()]), reference(model)
@@ -60,7 +60,7 @@ def test_scores_of_every_axis_equal_the_reference(family):
         torch.testing.assert_close(scores.kv_heads(), kv_heads, **tolerance)
 
 
-@pytest.mark.parametrize("family", ROWS)
+@pytest.mark.parametrize("family", family_params())
 def test_energy_sums_the_stream_before_and_after_every_block(family):
     model = tiny_model(family)
     energy, expected, states = score(model, [batch()]).energy(), torch.zeros(32, dtype=torch.float64), []
@@ -87,7 +87,7 @@ def assert_close(scores: Scores, expected: Scores, variant: str) -> None:
         assert sums is None or (actual - sums).abs().max() <= 1e-4 * sums.abs().max(), variant
 
 
-@pytest.mark.parametrize("family", ROWS)
+@pytest.mark.parametrize("family", family_params())
 def test_padding_and_batch_split_change_nothing(family):
     model = tiny_model(family)
     full = score(model, [batch()])
@@ -100,7 +100,7 @@ def test_padding_and_batch_split_change_nothing(family):
         assert_close(score(model, batches), full, name)
 
 
-@pytest.mark.parametrize("family", ROWS)
+@pytest.mark.parametrize("family", family_params())
 def test_dead_units_rank_last(family):
     """Head 2, neuron 5 and hidden channel 7 are set to zero where the next matrix reads them."""
     model = tiny_model(family)
@@ -125,7 +125,7 @@ def test_dead_units_rank_last(family):
         assert (scores.neurons()[:, 5] == 0).all()
 
 
-@pytest.mark.parametrize("family", MIXTURES)
+@pytest.mark.parametrize("family", family_params(MIXTURES))
 def test_a_dead_expert_ranks_last(family):
     model = tiny_model(family)
     for module in experts_of(model).values():

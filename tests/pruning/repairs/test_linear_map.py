@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.families import family_params
 from tests.pruning.surgery.loading import TOKENS
 from trl_prune.checkpoints import read_provenance
 from trl_prune.errors import InputError
@@ -52,7 +53,7 @@ def test_a_linear_run_is_replaced_exactly(family, repair_case):
     assert record["maps"][0]["error"]["fitted"] < 1e-6
 
 
-@pytest.mark.parametrize("family", DENSE_FAMILIES)
+@pytest.mark.parametrize("family", family_params(DENSE_FAMILIES))
 @torch.inference_mode()
 def test_the_stream_contains_the_mlp_output_that_a_map_is_folded_into(family, repair_case):
     """A change of the MLP output changes the block output by the same times the gain, in every supported family."""

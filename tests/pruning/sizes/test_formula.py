@@ -5,6 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import save_tiny, tiny_config
+from tests.families import family_params
 from trl_prune.pruning.families import EXPERTS, FAMILIES, HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS
 from trl_prune.pruning.sizes.budget import Costs, stored_amounts
 from trl_prune.pruning.sizes.shapes import complete_sizes, first_units
@@ -27,7 +28,7 @@ def shapes_of(family: str) -> list[dict[str, int]]:
     return [shape for shape in shapes if shape]
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", family_params())
 def test_counts_are_those_of_the_meta_device(family):
     costs = Costs.of(tiny_config(family))
     assert len(shapes_of(family)) > 4

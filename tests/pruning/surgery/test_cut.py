@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import save_tiny
+from tests.families import family_axis_params, family_params
 from tests.pruning.masking import masked
 from tests.pruning.surgery.loading import ROOT, TOKENS, load_strictly
 from trl_prune.checkpoints import load_config
@@ -18,7 +19,7 @@ from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 from trl_prune.pruning.surgery.cut import Cut, meta_model
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", family_params())
 @torch.inference_mode()
 def test_pruned_equals_dense_with_blocks_skipped(family, tmp_path):
     dense_dir = save_tiny(tmp_path / "dense", family)
@@ -30,7 +31,7 @@ def test_pruned_equals_dense_with_blocks_skipped(family, tmp_path):
     assert not torch.allclose(skipped_logits, dense(TOKENS, use_cache=False).logits)
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", family_params())
 @torch.inference_mode()
 def test_pruned_generates_the_same_with_and_without_cache(family, tmp_path):
     dense_dir = save_tiny(tmp_path / "dense", family)
@@ -42,13 +43,6 @@ def test_pruned_generates_the_same_with_and_without_cache(family, tmp_path):
         for use_cache in (True, False)
     )
     assert torch.equal(cached, uncached)
-
-
-def width_plans() -> list[tuple[str, str]]:
-    """Return every family with each axis that it can be cut along, and with all of them."""
-    return [
-        (family, axis) for family, row in sorted(FAMILIES.items()) for axis in (*sorted(row.axes - {LAYERS}), "all")
-    ]
 
 
 def plan_of(family: str, axis: str, sizes: dict[str, int]) -> Keep:
@@ -72,7 +66,7 @@ def plan_of(family: str, axis: str, sizes: dict[str, int]) -> Keep:
     )
 
 
-@pytest.mark.parametrize(("family", "axis"), width_plans())
+@pytest.mark.parametrize(("family", "axis"), family_axis_params())
 @torch.inference_mode()
 def test_pruned_equals_dense_with_units_masked(family, axis, tmp_path):
     dense_dir = save_tiny(tmp_path / "dense", family)
