@@ -4,7 +4,7 @@ from transformers import AutoModelForCausalLM
 
 import trl_prune
 from tests.conftest import ROWS
-from tests.test_pipeline import recipe_values
+from tests.recipes import recipe_values
 from trl_prune.checkpoints import read_provenance
 from trl_prune.data.teacher_cache.codecs import TopK
 from trl_prune.errors import InputError

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from safetensors import SafetensorError
 
-from tests.test_pipeline import recipe_values
+from tests.recipes import recipe_values
 from trl_prune.cli import STAGE_VERBS, main
 from trl_prune.pipeline import STAGES
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import yaml
 
-from tests.test_pipeline import recipe_values
+from tests.recipes import recipe_values
 from trl_prune.checkpoints import read_provenance
 from trl_prune.errors import InputError
 from trl_prune.pipeline import run_recipe

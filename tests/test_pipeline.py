@@ -14,73 +14,12 @@ import yaml
 from huggingface_hub import metadata_load
 from transformers import AutoModelForCausalLM
 
-from tests.conftest import ROWS, save_tiny
+from tests.conftest import ROWS
+from tests.recipes import recipe, recipe_values
 from trl_prune.checkpoints import read_provenance
 from trl_prune.errors import InputError
 from trl_prune.pipeline import plan, run_recipe, stages_to_run
 from trl_prune.recipe import parse_recipe
-
-
-TASK = """\
-task: tiny_choice
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {data}}}}}
-test_split: test
-output_type: multiple_choice
-doc_to_text: "{{{{question}}}}"
-doc_to_choice: "{{{{choices}}}}"
-doc_to_target: answer
-metric_list: [{{metric: acc}}]
-metadata: {{trained: {trained}, capability: parity}}
-"""
-
-
-def recipe_values(folder: Path, name: str = "run") -> dict:
-    """Write a tiny model, data and tasks, and return a recipe over them."""
-    if not (folder / "dense").exists():
-        save_tiny(folder / "dense")
-        (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS * 2)))
-        data = folder / "items.json"
-        rows = [
-            json.dumps({"question": f"Number {n} is", "choices": ["odd", "even"], "answer": n % 2}) for n in range(30)
-        ]
-        data.write_text("\n".join(rows))
-        (folder / "tasks").mkdir()
-        (folder / "tasks" / "one.yaml").write_text(TASK.format(data=data, trained="true"))
-        (folder / "tasks" / "two.yaml").write_text(
-            TASK.format(data=data, trained="false").replace("tiny_choice", "tiny_other")
-        )
-    args = {
-        "per_device_train_batch_size": 2,
-        "num_train_epochs": 1,
-        "logging_steps": 2,
-        "save_steps": 2,
-        "gradient_checkpointing": False,
-        "learning_rate": 1e-3,
-        "max_length": 128,
-    }
-    return {
-        "model": str(folder / "dense"),
-        "dataset": {"path": str(folder / "rows.jsonl")},
-        "output": str(folder / name),
-        "dtype": "float32",
-        "score": {"samples": 8, "batch_size": 2},
-        "prune": {"target": {"layers": 2}},
-        "rewrite": {"max_new_tokens": 6, "batch_size": 4},
-        "recover": {
-            "sft": {"data": "references", "args": args},
-            "selfd": {"args": args, "peft": {"r": 2, "lora_dropout": 0.1}},
-        },
-        "evaluate": {
-            "tasks": ["tiny_choice", "tiny_other"],
-            "include_path": [str(folder / "tasks")],
-            "questions": ["Why?"],
-        },
-    }
-
-
-def recipe(folder: Path, name: str = "run", **sections: object):
-    return parse_recipe(recipe_values(folder, name) | sections, "test")
 
 
 def results(run_dir: Path) -> dict[str, str]:

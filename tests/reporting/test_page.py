@@ -2,7 +2,7 @@
 
 from importlib.resources import files
 
-from tests.test_pipeline import recipe
+from tests.recipes import recipe
 from trl_prune.evaluation.recovery import Estimate
 from trl_prune.pipeline import STAGES
 from trl_prune.reporting.page import available_panels, cell, percent, plain

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.test_pipeline import recipe
+from tests.recipes import recipe
 from trl_prune.reporting.results import RunResults
 from trl_prune.runs.context import Run
 

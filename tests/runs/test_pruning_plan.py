@@ -2,20 +2,15 @@
 
 import pytest
 
-from tests.test_pipeline import recipe
+from tests.recipes import prune_run, recipe
 from trl_prune.errors import InputError
 from trl_prune.pipeline import run_recipe
 from trl_prune.pruning.keep import complete_keep
 from trl_prune.pruning.sizes.shapes import first_units
 from trl_prune.pruning.surgery.cut import Cut
-from trl_prune.runs.context import Run
 from trl_prune.runs.pruning_plan import planned_keep, recipe_sizes, sizes_per_round
 from trl_prune.runs.scoring import score_model
 from trl_prune.stages import prune
-
-
-def run_of(tmp_path, **section):
-    return Run(recipe(tmp_path, prune=section, recover={}, rewrite=None))
 
 
 @pytest.mark.parametrize(
@@ -29,12 +24,12 @@ def run_of(tmp_path, **section):
     ],
 )
 def test_cut_axes_of_a_target(tmp_path, target, cut):
-    assert recipe_sizes(run_of(tmp_path, target=target)).cut == cut
+    assert recipe_sizes(prune_run(tmp_path, target=target)).cut == cut
 
 
 @pytest.mark.parametrize("quantity", ["parameters", "bytes", "memory"])
 def test_budgets_are_upper_bounds(tmp_path, quantity):
-    costs = run_of(tmp_path, target={"layers": 4}).costs
+    costs = prune_run(tmp_path, target={"layers": 4}).costs
 
     def cost(sizes):
         layers = range(sizes["num_hidden_layers"])
@@ -46,15 +41,15 @@ def test_budgets_are_upper_bounds(tmp_path, quantity):
     target = {quantity: int(limit), "axes": ["num_hidden_layers"]}
     if quantity == "memory":
         target |= {"batch_size": 2, "max_model_len": 100}
-    sizes = costs.sizes | recipe_sizes(run_of(tmp_path, target=target)).cut
+    sizes = costs.sizes | recipe_sizes(prune_run(tmp_path, target=target)).cut
     assert cost(sizes) <= limit
     assert sizes["num_hidden_layers"] < 4
 
 
 def test_the_plan_says_what_rounding_changes(tmp_path):
     target = {"share": 0.86, "axes": ["intermediate_size"]}
-    run = run_of(tmp_path, target=target)
-    exact = recipe_sizes(run_of(tmp_path, target=target, round_sizes=False)).cut["intermediate_size"]
+    run = prune_run(tmp_path, target=target)
+    exact = recipe_sizes(prune_run(tmp_path, target=target, round_sizes=False)).cut["intermediate_size"]
     rounded = recipe_sizes(run).cut["intermediate_size"]
     sentence = f"rounded to multiples: intermediate_size {exact} -> {rounded}"
     assert (sentence in prune.STAGE.describe(run, "")) == (exact != rounded)
@@ -72,7 +67,7 @@ def test_the_plan_says_what_rounding_changes(tmp_path):
     ],
 )
 def test_impossible_targets_are_refused(tmp_path, target, message):
-    run = run_of(tmp_path, target=target)
+    run = prune_run(tmp_path, target=target)
     with pytest.raises(InputError, match=message):
         Cut.of(run.config, planned_keep(run))
 
@@ -80,7 +75,7 @@ def test_impossible_targets_are_refused(tmp_path, target, message):
 def test_a_model_spread_over_devices_gets_the_same_scores(tmp_path):
     scores = []
     for device_map in (None, "auto"):
-        run = run_of(tmp_path, target={"layers": 3})
+        run = prune_run(tmp_path, target={"layers": 3})
         run.recipe = run.recipe.model_copy(
             update={"score": run.recipe.score.model_copy(update={"device_map": device_map})}
         )
@@ -94,7 +89,7 @@ def test_a_model_spread_over_devices_gets_the_same_scores(tmp_path):
     [{"num_key_value_heads": 1}, {"hidden_size": 20}, {"num_attention_heads": 2, "hidden_size": 24, "layers": 3}],
 )
 def test_sizes_between_rounds_can_be_expressed(tmp_path, target):
-    run = run_of(tmp_path, target=target, rounds=2)
+    run = prune_run(tmp_path, target=target, rounds=2)
     schedule = sizes_per_round(run)
     assert schedule[-1] == recipe_sizes(run).cut
     for sizes in schedule:
@@ -104,7 +99,7 @@ def test_sizes_between_rounds_can_be_expressed(tmp_path, target):
 def test_a_target_that_keeps_everything_is_refused(tmp_path):
     for target in ({"layers": 4}, {"share": 1.0}):
         with pytest.raises(InputError, match="keeps every unit"):
-            planned_keep(run_of(tmp_path, target=target))
+            planned_keep(prune_run(tmp_path, target=target))
 
 
 def test_an_unknown_task_is_refused_before_anything_starts(tmp_path):
@@ -115,5 +110,5 @@ def test_an_unknown_task_is_refused_before_anything_starts(tmp_path):
 
 
 def test_heads_are_cut_to_a_budget_by_numbers_that_divide_the_channels(tmp_path):
-    run = run_of(tmp_path, target={"share": 0.8, "axes": ["num_attention_heads", "intermediate_size"]})
+    run = prune_run(tmp_path, target={"share": 0.8, "axes": ["num_attention_heads", "intermediate_size"]})
     assert recipe_sizes(run).cut["num_attention_heads"] == 2

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.test_pipeline import recipe, recipe_values
+from tests.recipes import recipe, recipe_values
 from tests.trainers.test_launching import config_file
 from trl_prune.data.sharing import ProcessShare
 from trl_prune.errors import InputError

@@ -1,39 +1,22 @@
 import pytest
 import torch
 
-from tests.test_pipeline import recipe_values
+from tests.recipes import kd_recipe
 from trl_prune.data.teacher_cache.cache import TeacherCache
 from trl_prune.data.teacher_cache.sequences import row_keys
 from trl_prune.errors import InputError
 from trl_prune.pipeline import plan, run_recipe, stages_to_run
-from trl_prune.recipe import parse_recipe
 from trl_prune.runs.arms import training_args
 from trl_prune.runs.context import Run
 from trl_prune.stages import cache_teacher
 from trl_prune.trainers.preparation import prepare_rows
 
 
-def values(folder, arms=None, **section):
-    recipe = recipe_values(folder)
-    args = recipe["recover"]["sft"]["args"]
-    one = {"method": "kd", "data": "references", "args": args}
-    recipe["recover"] = {
-        name: one | arm | {"args": args | arm.get("args", {})} for name, arm in (arms or {"kd": {}}).items()
-    }
-    recipe["cache_teacher"] = {"batch_size": 4} | section
-    del recipe["rewrite"]
-    return recipe
-
-
-def parse(sections):
-    return parse_recipe(sections, "test")
-
-
 @pytest.mark.parametrize(
     ("section", "width"), [({}, None), ({"tier": "topk", "top_k": 3}, 3), ({"tier": "hidden"}, 32)]
 )
 def test_every_row_an_arm_trains_on_is_in_the_cache(tmp_path, section, width):
-    recipe = parse(values(tmp_path, **section))
+    recipe = kd_recipe(tmp_path, **section)
     run = run_recipe(recipe, ["cache_teacher"])
     arm = recipe.recover["kd"]
     rows = prepare_rows(run.dataset, training_args(run, arm, run.dtype), run.tokenizer, answers_only=True)
@@ -52,14 +35,14 @@ def test_every_row_an_arm_trains_on_is_in_the_cache(tmp_path, section, width):
 
 def test_arms_prepared_alike_share_rows_and_others_add_theirs(tmp_path):
     same, text = {"args": {"learning_rate": 1.0}}, {"data": "text"}
-    run = Run(parse(values(tmp_path, {"kd": {}, "same": same, "text": text})))
+    run = Run(kd_recipe(tmp_path, {"kd": {}, "same": same, "text": text}))
     assert [arm.data for arm in cache_teacher.preparations(run).values()] == ["references", "text"]
 
 
 def test_the_stage_runs_only_if_an_arm_reads_the_cache(tmp_path, capsys):
-    assert "cache_teacher" in stages_to_run(parse(values(tmp_path)), None)
-    assert "cache_teacher" not in stages_to_run(parse(values(tmp_path, {"kd": {"teacher_cache": False}})), None)
-    assert any("50 draws per token by the dense model, for kd" in line for line in plan(parse(values(tmp_path))))
+    assert "cache_teacher" in stages_to_run(kd_recipe(tmp_path), None)
+    assert "cache_teacher" not in stages_to_run(kd_recipe(tmp_path, {"kd": {"teacher_cache": False}}), None)
+    assert any("50 draws per token by the dense model, for kd" in line for line in plan(kd_recipe(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -89,5 +72,5 @@ def test_the_stage_runs_only_if_an_arm_reads_the_cache(tmp_path, capsys):
 )
 def test_what_the_cache_could_not_serve_is_refused_before_it_is_written(tmp_path, arms, section, message):
     with pytest.raises(InputError, match=message):
-        run_recipe(parse(values(tmp_path, arms, **section)), ["cache_teacher"])
+        run_recipe(kd_recipe(tmp_path, arms, **section), ["cache_teacher"])
     assert not (tmp_path / "run").exists()

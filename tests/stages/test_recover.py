@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.stages.test_cache_teacher import parse, values
+from tests.recipes import kd_recipe
 from trl_prune.checkpoints import read_provenance
 from trl_prune.errors import InputError
 from trl_prune.pipeline import plan, run_recipe
@@ -26,7 +26,7 @@ STAGES = ["recover"]
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recover")
-    return run_recipe(parse(values(folder, ARMS, tier="hidden")), STAGES)
+    return run_recipe(kd_recipe(folder, ARMS, tier="hidden"), STAGES)
 
 
 def metrics(run, arm):
@@ -98,7 +98,7 @@ class Killed(BaseException):
 
 
 def test_an_interrupted_cached_arm_resumes_to_the_same_model(finished, tmp_path, monkeypatch):
-    recipe = parse(values(tmp_path, {"offline": {}}, tier="hidden"))
+    recipe = kd_recipe(tmp_path, {"offline": {}}, tier="hidden")
     steps = 0
     step = arms.KDTrainer.training_step
 
@@ -130,15 +130,13 @@ def test_an_interrupted_cached_arm_resumes_to_the_same_model(finished, tmp_path,
 )
 def test_wrong_arguments_are_reported_before_anything_starts(tmp_path, args, message):
     with pytest.raises(InputError, match=message):
-        run_recipe(parse(values(tmp_path, {"kd": {"args": args, "teacher_cache": False}})))
+        run_recipe(kd_recipe(tmp_path, {"kd": {"args": args, "teacher_cache": False}}))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_minimum_learning_rate_is_kept(tmp_path):
-    sections = values(tmp_path, {"kd": {}})
-    args = sections["recover"]["kd"]["args"]
-    args |= {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 4e-4}, "logging_steps": 1}
-    run = run_recipe(parse(sections), STAGES)
+    args = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 4e-4}, "logging_steps": 1}
+    run = run_recipe(kd_recipe(tmp_path, {"kd": {"args": args}}), STAGES)
     rates = [entry["learning_rate"] for entry in json.loads(run.folder.output("recover", "log", "kd").read_text())]
     assert rates[0] == pytest.approx(1e-3)
     assert rates == sorted(rates, reverse=True)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tests.test_pipeline import recipe_values
+from tests.recipes import recipe_values
 from trl_prune.errors import InputError
 from trl_prune.pipeline import run_recipe
 from trl_prune.recipe import parse_recipe

@@ -26,7 +26,7 @@ def error_sentence(error: ErrorDetails) -> str:
 
 
 def _hint(path: list[str]) -> str:
-    """Return the likeliest key for an unknown one: a neighbour's name for it, a similar one, or one elsewhere."""
+    """Return the likeliest key for an unknown one: another library's name for it, a similar one, or one elsewhere."""
     section, key = _section_at(path[:-1]), path[-1]
     names = {name: name for name in section.model_fields} | section.other_names
     similar = difflib.get_close_matches(key, names, n=1)
