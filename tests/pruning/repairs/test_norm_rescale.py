@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from tests.families import family_params
 from tests.pruning.surgery.loading import TOKENS
 from trl_prune.checkpoints import read_provenance
 from trl_prune.errors import InputError
@@ -65,7 +64,7 @@ def layer_norm(norm: nn.Module, states: torch.Tensor, kept: list[int], output: t
     return centred / (variance + norm.eps).sqrt() * norm.weight + norm.bias
 
 
-@pytest.mark.parametrize("family", family_params())
+@pytest.mark.parametrize("family", FAMILIES)
 @torch.inference_mode()
 def test_repaired_equals_dense_with_norms_over_all_channels(family, repair_case):
     dense = repair_case(family, **FAMILIES[family])

@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 from safetensors.torch import save_file
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from trl_prune.trainers.conformance.case import VOCAB_SIZE, Builder, case_of_folder, take_step
 from trl_prune.trainers.conformance.processes import gradient_path
 
 
+@record  # so that torchrun's summary, the end of its output, has the traceback
 def write_gradient(name: str, folder: Path, batch_size: int) -> None:
     """Take a step as one of torchrun's processes and write its gradient into a folder.
 
