@@ -36,7 +36,7 @@ def refused(capsys, *argv):
 def test_verbs_and_stages_are_the_same_words():
     assert list(STAGE_VERBS) == list(STAGES)
     for name, stage in STAGES.items():
-        assert sys.modules[stage.execute.__module__].__name__ == f"trl_prune.stages.{name}"
+        assert sys.modules[stage.describe.__module__].__name__ == f"trl_prune.stages.{name}"
 
 
 def test_help_names_every_verb_and_imports_nothing_heavy():

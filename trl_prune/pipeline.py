@@ -15,10 +15,8 @@ from trl_prune.stages import cache_teacher, evaluate, prune, recover, report, re
 from trl_prune.trainers.launching import resolve_launch
 
 
-STAGES: dict[str, Stage] = {
-    module.STAGE.name: module.STAGE
-    for module in (score, search, prune, rewrite, cache_teacher, recover, evaluate, report)
-}
+REPORTED = tuple(module.STAGE for module in (score, search, prune, rewrite, cache_teacher, recover, evaluate))
+STAGES: dict[str, Stage] = {stage.name: stage for stage in (*REPORTED, report.report_stage(REPORTED))}
 # Adam's two moments and the float32 master weights of a training checkpoint, in bytes per parameter.
 TRAINING_BYTES = 12
 # What repairs store of each fitted weight until the checkpoint is written, in bytes.
@@ -58,7 +56,7 @@ def run_recipe(
 
 
 def _open_run(recipe: Recipe, accelerate_config: str | None) -> Run:
-    run = Run(recipe, resolve_launch(accelerate_config), tuple(STAGES.values()))
+    run = Run(recipe, resolve_launch(accelerate_config))
     run.folder.check(run_identity(recipe))
     return run
 

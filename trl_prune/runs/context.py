@@ -3,7 +3,6 @@
 import random
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from datasets import Dataset
@@ -38,9 +37,6 @@ from trl_prune.smollm2 import smollm2
 from trl_prune.trainers.launching import Launch
 
 
-if TYPE_CHECKING:
-    from trl_prune.runs.stage import Stage
-
 QUICKSTART = "quickstart"
 ROWS_PER_HASH_BLOCK = 1000
 
@@ -51,12 +47,11 @@ class Run:
     Attributes:
         recipe: the recipe.
         launch: how several processes are started; None for a single process.
-        stages: all stages of the pipeline, in order, for the report.
         folder: the run folder.
     """
 
-    def __init__(self, recipe: Recipe, launch: Launch | None = None, stages: "tuple[Stage, ...]" = ()):
-        self.recipe, self.launch, self.stages = recipe, launch, stages
+    def __init__(self, recipe: Recipe, launch: Launch | None = None):
+        self.recipe, self.launch = recipe, launch
         self._sizes: dict[str, Size] = {}
         self.folder = RunFolder(Path(recipe.output).expanduser())
 

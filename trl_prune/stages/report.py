@@ -1,7 +1,9 @@
 """report: what a run did and how much quality was recovered, as one self-contained page."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from trl_prune.checkpoints import write_json, write_text
@@ -17,12 +19,25 @@ from trl_prune.runs.stage import Stage
 RECOVERY = "recovery.json"
 
 
-def execute(run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
+def report_stage(reported: Sequence[Stage]) -> Stage:
+    """Return the stage that reports the results of other stages and shows their panels."""
+    return Stage(
+        "report",
+        partial(inputs, reported),
+        settings,
+        partial(execute, reported),
+        describe,
+        needs=needs,
+        show=show_recovery,
+    )
+
+
+def execute(reported: Sequence[Stage], run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
     """Write the recovery table, the figures and the pages."""
     start = time.perf_counter()
     results = RunResults(run)
     write_json(folder / RECOVERY, {"lines": [asdict(row) for row in results.rows], "differences": results.differences})
-    for page, text in write_report(results, run.stages, folder).items():
+    for page, text in write_report(results, reported, folder).items():
         write_text(folder / page, text)
     outputs = {"recovery": RECOVERY} | {page: page for page in PAGES}
     metrics = {f"{row.group}: {row.model}": row.recovery.recovery.value for row in results.rows}
@@ -34,11 +49,11 @@ def needs(recipe: Recipe) -> list[str]:
     return ["prune", "recover", "evaluate"] + ["rewrite"] * (recipe.rewrite is not None)
 
 
-def inputs(run: Run, part: str) -> dict[str, str]:  # noqa: ARG001
+def inputs(reported: Sequence[Stage], run: Run, part: str) -> dict[str, str]:  # noqa: ARG001
     """Return the hash of every result that the run has."""
     hashes = {}
-    for stage in run.stages:
-        for part_name in stage.parts(run.recipe) if stage.name != "report" else []:
+    for stage in reported:
+        for part_name in stage.parts(run.recipe):
             if run.folder.result(stage.name, part_name) is not None:
                 hashes[f"{stage.name} {part_name}".strip()] = run.folder.result_hash(stage.name, part_name)
     return hashes
@@ -52,6 +67,3 @@ def settings(run: Run, part: str) -> dict:  # noqa: ARG001
 def describe(run: Run, part: str) -> str:  # noqa: ARG001
     """Return the path of the page."""
     return str(run.folder.stage_dir("report") / PAGES[0])
-
-
-STAGE = Stage("report", inputs, settings, execute, describe, needs=needs, show=show_recovery)
