@@ -5,7 +5,7 @@ import torch
 from datasets import Dataset
 
 from tests.conftest import ROWS
-from tests.trainers.kd.training import config
+from tests.trainers.configs import config
 from trl_prune import KDTrainer
 
 

@@ -8,7 +8,8 @@ from transformers import AutoModelForCausalLM
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from tests.conftest import ROWS, save_tiny, tiny_tokenizer
-from tests.trainers.kd.training import config, logged
+from tests.trainers.configs import config
+from tests.trainers.kd.training import logged
 from trl_prune import KDTrainer
 from trl_prune.errors import InputError
 from trl_prune.trainers.kd.teacher_correction import FOLDER, correction_arguments

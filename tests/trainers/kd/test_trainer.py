@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from tests.conftest import ROWS, tiny_model, tiny_tokenizer
-from tests.trainers.kd.training import EVERY_STATE, config, logged, train, weights
+from tests.trainers.configs import config
+from tests.trainers.kd.training import EVERY_STATE, logged, train, weights
 from trl_prune import KDConfig, KDTrainer
 from trl_prune.errors import InputError
 

@@ -4,7 +4,8 @@ import pytest
 from datasets import Dataset
 
 from tests.conftest import ROWS
-from tests.trainers.kd.training import EVERY_STATE, config
+from tests.trainers.configs import config
+from tests.trainers.kd.training import EVERY_STATE
 from trl_prune import KDTrainer
 
 

@@ -9,7 +9,8 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import ROWS, SIZES, save_tiny
-from tests.trainers.kd.training import config, logged, train, weights
+from tests.trainers.configs import config
+from tests.trainers.kd.training import logged, train, weights
 from trl_prune import KDTrainer
 from trl_prune.checkpoints import read_provenance
 from trl_prune.errors import InputError

@@ -10,7 +10,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import ROWS, SIZES, save_tiny, tiny_tokenizer
-from tests.trainers.kd.training import config, logged, train
+from tests.trainers.configs import config
+from tests.trainers.kd.training import logged, train
 from trl_prune import KDTrainer
 from trl_prune.checkpoints import PROVENANCE
 from trl_prune.errors import InputError

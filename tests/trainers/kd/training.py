@@ -8,31 +8,14 @@ from pathlib import Path
 
 from datasets import Dataset
 from torch import Tensor
-from trl import SFTConfig
 
 from tests.conftest import ROWS
-from trl_prune import KDConfig, KDTrainer
+from tests.trainers.configs import config
+from trl_prune import KDTrainer
 
 
 EVERY_STATE = ["embedding", "block", "mlp", "attention"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-
-
-def config(tmp_path: Path, cls: type[SFTConfig] = KDConfig, **changes: object) -> SFTConfig:
-    """Return arguments for three steps on the CPU."""
-    arguments = {
-        "per_device_train_batch_size": 4,
-        "max_steps": 3,
-        "learning_rate": 1e-3,
-        "report_to": "none",
-        "use_cpu": True,
-        "bf16": False,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "gradient_checkpointing": False,
-        "disable_tqdm": True,
-    }
-    return cls(str(tmp_path / "out"), **(arguments | changes))
 
 
 def train(

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from tests.conftest import ROWS, save_tiny
+from tests.trainers.configs import config as cpu_config
 from trl_prune import SelfDistillSFTConfig, SelfDistillSFTTrainer
 from trl_prune.checkpoints import PROVENANCE, dense_root, read_provenance
 from trl_prune.losses.positions import MASKED
@@ -34,21 +35,8 @@ def pruned(dense, tmp_path_factory):
 
 
 def config(tmp_path, config_class=SelfDistillSFTConfig, **changes):
-    args = {
-        "per_device_train_batch_size": 4,
-        "max_steps": 3,
-        "learning_rate": 1e-3,
-        "report_to": "none",
-        "use_cpu": True,
-        "bf16": False,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "gradient_checkpointing": False,
-        "disable_tqdm": True,
-    }
-    if config_class is SelfDistillSFTConfig:
-        args |= {"rewrite_max_new_tokens": 6}
-    return config_class(str(tmp_path / "out"), **(args | changes))
+    length = {"rewrite_max_new_tokens": 6} if config_class is SelfDistillSFTConfig else {}
+    return cpu_config(tmp_path, config_class, **(length | changes))
 
 
 def learned_tokens(row):

@@ -5,7 +5,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import ROWS, save_tiny
-from tests.trainers.kd.training import config, logged
+from tests.trainers.configs import config
+from tests.trainers.kd.training import logged
 from trl_prune import KDTrainer
 from trl_prune.checkpoints import dense_root, read_provenance
 from trl_prune.pruning.families import LAYERS
