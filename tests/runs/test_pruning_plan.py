@@ -102,6 +102,7 @@ def test_a_target_that_keeps_everything_is_refused(tmp_path):
             planned_keep(prune_run(tmp_path, target=target))
 
 
+@pytest.mark.slow
 def test_an_unknown_task_is_refused_before_anything_starts(tmp_path):
     section = {"by": "task:no_such_task", "target": {"layers": 3}}
     with pytest.raises(InputError, match="prune.by names the task 'no_such_task'"):

@@ -81,6 +81,7 @@ print(peak - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("axis", ["depth", "width"])
 def test_surgery_holds_one_shard_not_the_checkpoint(axis, tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ def run_metrics(student, tmp_path, **changes):
     return [*steps, {name: metrics[name] for name in ("eval_kl", "eval_ce_loss")}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "trainers"),
     [

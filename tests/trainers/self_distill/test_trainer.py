@@ -212,6 +212,7 @@ def train_in_processes(processes, pruned, out):
     return json.loads(Path(f"{out}.json").read_text())
 
 
+@pytest.mark.slow
 def test_two_processes_rewrite_and_train_as_one(pruned, tmp_path):
     single, distributed = (train_in_processes(count, pruned, tmp_path / str(count)) for count in (1, 2))
     assert single["acceptance"] == distributed["acceptance"]
