@@ -8,7 +8,7 @@ rows. Every part is an ordinary run folder: the same command resumes it. The par
 alone, so the score, prune and rewrite folders and the evaluations of dense and pruned may be copied from one to
 another. Without --part the command prints the table and plots the score against tokens for all finished parts.
 
-The scores of so small a model are near chance, and a few hundred items tell them apart poorly. So, with --data, the
+The scores of so small a model are near chance, and a few hundred items distinguish them poorly. So, with --data, the
 command also compares each model with the dense one on the correct answers to 50 items of each dataset: KL divergence
 (nats per token), cross-entropy, and how often both have the same likeliest token.
 

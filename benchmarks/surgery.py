@@ -195,7 +195,7 @@ def main() -> None:
         largest = max(weights.get_tensor(name).nbytes for name in weights.keys())  # noqa: SIM118
     size = sum(path.stat().st_size for path in source.glob("*.safetensors"))
     print(f"source {size / 1e9:.2f} GB, largest tensor {largest / MEGABYTE:.0f} MB\n")
-    print("| method | seconds | over its floor | GB written | peak anonymous MB | of which imports |")
+    print("| method | seconds | x plain copy | GB written | peak anonymous MB | of which imports |")
     print("|---|---|---|---|---|---|")
     copy_seconds: dict[str, float] = {}
     for method in METHODS:

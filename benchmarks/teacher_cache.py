@@ -180,7 +180,7 @@ def print_tables(names, folder):
     if "fidelity" in names:
         measure_fidelity(folder)
     if "writing" in names:
-        print("\n| way | CPU seconds | tokens a CPU second | x | bytes a token |\n|---|---|---|---|---|")
+        print("\n| method | CPU seconds | tokens a CPU second | x | bytes a token |\n|---|---|---|---|---|")
         variants = ("backbone", *CODECS)
         results = {name: [float(value) for value in measured("writing", name, folder).split()] for name in variants}
         for name, (tokens, seconds, num_bytes) in results.items():

@@ -2,7 +2,7 @@
 
 usage: python examples/kd_trainer.py STUDENT rows.jsonl OUTPUT [TEACHER]
 
-A student that trl-prune cut knows its teacher; another one needs TEACHER.
+The teacher of a student pruned by trl-prune is found by its trl_prune.json; any other student needs TEACHER.
 """
 
 import sys

@@ -15,7 +15,7 @@ CUTS = {
 
 
 def main(model: str, rows: str, output: str) -> None:
-    """Cut a model in two ways by one pass of scores, and say what is left of its probes."""
+    """Prune a model in two ways with one pass of scores, and print the mean score of each result."""
     scores = score(model, rows, samples=128)
     for name, sizes in CUTS.items():
         folder = prune(model, f"{output}-{name}", sizes=sizes(scores.sizes), scores=scores)

@@ -35,12 +35,12 @@ def test_prune_overwrites_nothing(dense, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"sizes": {"num_hidden_layers": 2}}, "wants `keep`, or `sizes` and the `scores`"),
+        ({"sizes": {"num_hidden_layers": 2}}, "requires `keep`, or `sizes` and the `scores`"),
         ({"keep": {"num_hidden_layers": [9]}}, "num_hidden_layers is .9.; wanted: increasing indices"),
-        ({"keep": {"num_layers": [0]}}, "axis 'num_layers'; llama has num_hidden_layers"),
+        ({"keep": {"num_layers": [0]}}, "keep: 'num_layers' is not an axis of llama; allowed: num_hidden_layers"),
     ],
 )
-def test_prune_says_what_it_wants(dense, tmp_path, arguments, message):
+def test_invalid_arguments_of_prune_are_refused(dense, tmp_path, arguments, message):
     with pytest.raises(InputError, match=message):
         trl_prune.prune(dense, tmp_path / "pruned", **arguments)
 

@@ -61,7 +61,7 @@ def test_dry_run_prints_the_plan(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_verbs_work_alone(tmp_path, capsys):
+def test_verbs_run_alone(tmp_path, capsys):
     path = write(tmp_path)
     for verb in ("score", "prune"):
         assert main([verb, path]) == 0
@@ -79,7 +79,7 @@ def test_the_teacher_is_cached_by_its_verb(tmp_path, capsys):
     assert (tmp_path / "run" / "cache_teacher" / "cache" / "cache.json").is_file()
 
 
-def test_devices_that_nobody_knows_are_refused(tmp_path, capsys):
+def test_unknown_devices_are_refused(tmp_path, capsys):
     output = refused(capsys, "run", write(tmp_path), "--accelerate_config", "fsdp3")
     assert "--accelerate_config 'fsdp3' is not a file; allowed: a path, or fsdp1, fsdp2" in output
     assert not (tmp_path / "run").exists()
@@ -139,7 +139,7 @@ CASES = {
     ),
     "unknown training argument": (
         lambda v, t: v["recover"]["sft"]["args"].update(learning_rat=1),
-        "recover.sft.args.learning_rat is not an accepted argument; did you mean 'learning_rate'?",
+        "recover.sft.args.learning_rat is not an accepted argument; did you mean 'args.learning_rate'?",
     ),
     "wrong training argument": (
         lambda v, t: v["recover"]["sft"]["args"].update(lr_scheduler_type="wavy"),
@@ -158,7 +158,7 @@ def rewrite_config(tmp_path, **changes):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_mistakes_are_told_in_one_sentence_before_anything_is_written(case, tmp_path, capsys, monkeypatch):
+def test_input_errors_are_one_sentence_before_anything_is_written(case, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     change, message = CASES[case]
@@ -176,7 +176,7 @@ def test_missing_shard_of_an_index(tmp_path, capsys):
 
 
 def test_no_recipe_two_recipes_missing_recipe(tmp_path, capsys):
-    assert "wants a recipe file" in refused(capsys, "run")
+    assert "requires a recipe file" in refused(capsys, "run")
     assert "one recipe at a time" in refused(capsys, "run", "a.yaml", "b.yaml")
     assert "cannot be read: No such file" in refused(capsys, "run", str(tmp_path / "none.yaml"))
 
@@ -197,7 +197,7 @@ def test_output_in_use(tmp_path, capsys):
         SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
     ],
 )
-def test_a_full_disk_is_told_whoever_notices(error, tmp_path, capsys, monkeypatch):
+def test_a_full_disk_is_reported_for_every_type_of_error(error, tmp_path, capsys, monkeypatch):
     def full(*_, **__):
         raise error
 

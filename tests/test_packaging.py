@@ -33,7 +33,7 @@ def test_importing_the_package_is_light():
 
 
 @pytest.mark.slow  # builds a wheel, which fetches setuptools
-def test_the_wheel_holds_all_data(tmp_path):
+def test_the_wheel_contains_all_data(tmp_path):
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
     subprocess.run(command, check=True)
     names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())

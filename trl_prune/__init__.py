@@ -1,4 +1,4 @@
-"""Prune a dense Hugging Face causal LM, recover its quality, and measure what came back."""
+"""Prune a dense Hugging Face causal LM, recover its quality, and measure the recovered quality."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

@@ -153,7 +153,7 @@ def _choose_keep(
     config: PreTrainedConfig, sizes: Mapping[str, int] | None, scores: Scores | None, by: Ranking
 ) -> Mapping[str, list]:
     if sizes is None or scores is None:
-        raise InputError("prune wants `keep`, or `sizes` and the `scores` to choose by")
+        raise InputError("prune requires `keep`, or `sizes` and the `scores` to choose by")
     return choose_keep(scores, sizes, config, family_of(config.model_type), by)
 
 

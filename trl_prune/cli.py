@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     top = argparse.ArgumentParser(
         prog="trl-prune",
-        description="Prune a dense causal LM, recover its quality, and measure what came back.",
+        description="Prune a dense causal LM, recover its quality, and measure the recovered quality.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -159,7 +159,7 @@ def _recipe(arguments: argparse.Namespace) -> "Recipe":
         raise InputError(f"one recipe at a time: {', '.join(files)}")
     overrides = [word for word in words if "=" in word]
     if not files and not overrides:
-        raise InputError(f"trl-prune {arguments.verb} wants a recipe file, or keys such as model=... output=...")
+        raise InputError(f"trl-prune {arguments.verb} requires a recipe file, or keys such as model=... output=...")
     return load_recipe(Path(files[0]) if files else None, overrides)
 
 

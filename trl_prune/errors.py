@@ -1,4 +1,4 @@
-"""The one exception that means: the user's input is at fault, and here is the sentence that says how."""
+"""The exception for errors in the user's input."""
 
 
 class InputError(ValueError):

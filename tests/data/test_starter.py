@@ -262,7 +262,7 @@ def test_sorted_words_and_numbers_are_sorted():
             assert members == sorted(members)
 
 
-def test_historical_years_rise():
+def test_historical_years_are_ascending():
     replies = [completion_of(row) for row in rows_of("ordering") if "They date from" in completion_of(row)]
 
     assert replies

@@ -81,7 +81,7 @@ POINTS = st.dictionaries(
 
 
 @given(POINTS)
-def test_no_point_beats_the_front_and_the_front_beats_the_rest(points):
+def test_no_point_dominates_the_front_and_the_front_dominates_the_rest(points):
     front = pareto_front(points)
 
     def beats(first: str, second: str) -> bool:

@@ -68,26 +68,38 @@ def test_a_cache_and_its_readers_fit(values, message):
     ("change", "message"),
     [
         (("by: block_influence", "by: blok"), "line 5: prune.by is 'blok'; wanted: 'angular_distance', 'block"),
-        (("layers: 24", "layres: 24"), "line 7: unknown key 'prune.target.layres'; did you mean 'layers'?"),
-        (("layers: 24", "num_layers: 24"), "line 7: unknown key 'prune.target.num_layers'; did you mean 'layers'?"),
+        (
+            ("layers: 24", "layres: 24"),
+            "line 7: unknown key 'prune.target.layres'; did you mean 'prune.target.layers'?",
+        ),
+        (
+            ("layers: 24", "num_layers: 24"),
+            "line 7: unknown key 'prune.target.num_layers'; did you mean 'prune.target.layers'?",
+        ),
         (("rewrite: {}", "tasks: [arc]"), "line 8: unknown key 'tasks'; did you mean 'evaluate.tasks'?"),
-        (("rewrite: {}", "evaluate: {items: 3}"), "line 8: unknown key 'evaluate.items'; did you mean 'limit'?"),
+        (
+            ("rewrite: {}", "evaluate: {items: 3}"),
+            "line 8: unknown key 'evaluate.items'; did you mean 'evaluate.limit'?",
+        ),
         (
             ("rewrite: {}", "evaluate: {zzz: 3}"),
             "unknown key 'evaluate.zzz'; allowed: apply_chat_template, batch_size",
         ),
         (
             ("data: rewritten", "learning_rate: 1"),
-            "line 12: unknown key 'recover.selfd.learning_rate'; did you mean 'args.learning_rate'?",
+            "line 12: unknown key 'recover.selfd.learning_rate'; did you mean 'recover.selfd.args.learning_rate'?",
         ),
         (
             ("data: rewritten", "lora_alpha: 1"),
-            "line 12: unknown key 'recover.selfd.lora_alpha'; did you mean 'peft.lora_alpha'?",
+            "line 12: unknown key 'recover.selfd.lora_alpha'; did you mean 'recover.selfd.peft.lora_alpha'?",
         ),
         (("layers: 24", "layers: many"), "line 7: prune.target.layers is 'many'; wanted: a valid integer"),
         (("layers: 24", "layers: 0"), "line 7: prune.target.layers is 0; wanted: greater than 0"),
         (("prune:", "prun:"), "line 4: unknown key 'prun'; did you mean 'prune'?"),
-        (("method: sft", "metod: sft"), "line 11: unknown key 'recover.selfd.metod'; did you mean 'method'?"),
+        (
+            ("method: sft", "metod: sft"),
+            "line 11: unknown key 'recover.selfd.metod'; did you mean 'recover.selfd.method'?",
+        ),
         (
             ("data: rewritten", "data: rewriten"),
             "line 12: recover.selfd.data is 'rewriten'; wanted: 'references', 'rewritten'",
@@ -96,16 +108,55 @@ def test_a_cache_and_its_readers_fit(values, message):
         (("selfd:", "dense:"), "recover.dense: an arm's name"),
         (("selfd:", "../x:"), "recover.../x: an arm's name"),
         (("output: runs/x\n", ""), "the key 'output' is missing"),
-        (("  target:\n    layers: 24\n", ""), "prune wants exactly one of `target` and `keep`"),
+        (("  target:\n    layers: 24\n", ""), "prune requires exactly one of `target` and `keep`"),
     ],
 )
-def test_faults_name_the_place_the_value_and_what_is_allowed(tmp_path, change, message):
+def test_errors_name_the_key_the_value_and_what_is_allowed(tmp_path, change, message):
     path = recipe_file(tmp_path, FULL.replace(*change))
     with pytest.raises(InputError) as error:
         load_recipe(path, [])
     assert message in str(error.value)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "likely"),
+    [
+        # renamed keys
+        ("evaluate.items", "evaluate.limit"),
+        ("prune.how", "prune.strategy"),
+        ("search.depth", "search.layers_by"),
+        ("cache_teacher.k", "cache_teacher.top_k"),
+        ("prune.target.batch", "prune.target.batch_size"),
+        ("prune.target.context", "prune.target.max_model_len"),
+        # keys of another section
+        ("layers", "prune.target.layers"),
+        ("target", "prune.target"),
+        ("share", "prune.target.share"),
+        ("rungs", "search.rungs"),
+        ("prune.dataset", "dataset"),
+        ("prune.layers_by", "prune.by"),
+        ("prune.samples", "score.samples"),
+        ("search.bytes", "search.budget.bytes"),
+        ("evaluate.split", "dataset.split"),
+        ("items", "evaluate.limit"),
+        ("k", "cache_teacher.top_k"),
+        ("args", "recover.ARM.args"),
+        # arguments of the trainer
+        ("recover.selfd.temperature", "recover.selfd.args.temperature"),
+        ("recover.selfd.batch_size", "recover.selfd.args.per_device_train_batch_size"),
+        ("recover.selfd.lr", "recover.selfd.args.learning_rate"),
+        ("recover.selfd.lora_rank", "recover.selfd.peft.r"),
+        # misspellings
+        ("evalute", "evaluate"),
+        ("prune.stratgy", "prune.strategy"),
+    ],
+)
+def test_an_unknown_key_names_the_likely_one(tmp_path, key, likely):
+    with pytest.raises(InputError) as error:
+        load_recipe(recipe_file(tmp_path, FULL), [f"{key}=1"])
+    assert str(error.value) == f"the command line: unknown key {key!r}; did you mean {likely!r}?"
 
 
 def test_overrides_are_dotted_keys_with_yaml_values(tmp_path):
@@ -118,7 +169,7 @@ def test_overrides_are_dotted_keys_with_yaml_values(tmp_path):
     assert recipe.seed == 7
 
 
-def test_numbers_as_people_write_them(tmp_path):
+def test_numbers_in_exponent_notation(tmp_path):
     recipe = load_recipe(recipe_file(tmp_path, FULL), ["recover.selfd.args.learning_rate=1e-4"])
     assert recipe.recover["selfd"].args == {"learning_rate": 1e-4}
     text = FULL + "    args: {learning_rate: 2e-5, run_name: 1e, warmup: -3E+2}\n"
@@ -129,7 +180,7 @@ def test_numbers_as_people_write_them(tmp_path):
     }
 
 
-def test_an_override_of_one_arm_leaves_its_anchors_others_alone():
+def test_an_override_of_one_arm_does_not_change_arms_of_the_same_anchor():
     recipe = quickstart_recipe("default", ["recover.sft.args.learning_rate=1e-3"])
     assert recipe.recover["sft"].args["learning_rate"] == 1e-3
     assert recipe.recover["selfd"].args["learning_rate"] == 2e-4
@@ -140,7 +191,7 @@ def test_an_override_below_an_empty_section():
     assert load_recipe(None, values).rewrite.batch_size == 3
 
 
-def test_a_recipe_can_be_overrides_alone():
+def test_a_recipe_can_consist_of_overrides():
     words = ["model=m", "dataset.path=d.jsonl", "output=o", "prune.keep.num_hidden_layers=[0, 1]"]
     assert load_recipe(None, words).prune.keep.num_hidden_layers == [0, 1]
 
@@ -155,7 +206,7 @@ def test_bad_overrides_are_named(tmp_path, word):
     ("text", "message"),
     [("a: 1\nb: [1", "line 2 is not YAML"), ("- a\n", "holds a list"), ("just text", "holds a str")],
 )
-def test_files_that_are_no_recipe(tmp_path, text, message):
+def test_files_that_are_not_recipes(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         load_recipe(recipe_file(tmp_path, text), [])
 
@@ -200,7 +251,7 @@ def sections(section=Recipe):
             yield from sections(inner)
 
 
-def test_hints_lead_to_keys():
+def test_hints_name_existing_keys():
     for section in sections():
         for name, key in section.other_names.items():
             first, _, rest = key.partition(".")
@@ -227,18 +278,21 @@ def test_yaml_round_trip():
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"search": {"budget": {}}}, "search.budget wants exactly one of `parameters`, `share`, `bytes` and `memory`"),
-        ({"search": {"budget": {"share": 0.5, "bytes": 9}}}, "wants exactly one"),
+        (
+            {"search": {"budget": {}}},
+            "budget requires exactly one of `parameters`, `share`, `bytes` and `memory`",
+        ),
+        ({"search": {"budget": {"share": 0.5, "bytes": 9}}}, "requires exactly one"),
         ({"search": {"budget": {"share": 0.5}, "rungs": [20, 10]}}, "search rungs are .*growing"),
         (
             {"search": {"budget": {"share": 0.5}, "train": {"tokens": 9}}},
-            "search.train has `tokens`, which `rungs` are for",
+            "search.train has `tokens`; the number of tokens is set by `rungs`",
         ),
         ({"search": {"budget": {"share": 0.5}, "train": {"data": "rewritten"}}}, "search.train.data is 'rewritten'"),
         ({"search": {"budget": {"share": 0.5}}, "prune": {"target": {"layers": 2}}}, "which go together"),
         ({"search": {"budget": {"share": 0.5}, "train": {"init": "random_units"}}}, "starts from its candidate"),
         ({}, "which go together"),
-        ({"prune": {"by": "search", "target": {"layers": 2}}}, "prune by search wants neither `target` nor `keep`"),
+        ({"prune": {"by": "search", "target": {"layers": 2}}}, "prune by search accepts neither `target` nor `keep`"),
     ],
 )
 def test_search_sections_that_do_not_fit_are_refused(sections, message):

@@ -86,7 +86,7 @@ def hold(path, held, release):
         release.wait(20)
 
 
-def test_a_folder_in_use_is_refused_until_its_holder_is_gone(folder):
+def test_a_folder_in_use_is_refused_until_the_other_process_ends(folder):
     context = multiprocessing.get_context("spawn")
     held, release = context.Event(), context.Event()
     holder = context.Process(target=hold, args=(folder.path, held, release))

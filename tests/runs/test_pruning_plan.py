@@ -46,7 +46,7 @@ def test_budgets_are_upper_bounds(tmp_path, quantity):
     assert sizes["num_hidden_layers"] < 4
 
 
-def test_the_plan_says_what_rounding_changes(tmp_path):
+def test_the_plan_states_what_rounding_changes(tmp_path):
     target = {"share": 0.86, "axes": ["intermediate_size"]}
     run = prune_run(tmp_path, target=target)
     exact = recipe_sizes(prune_run(tmp_path, target=target, round_sizes=False)).cut["intermediate_size"]
@@ -105,7 +105,7 @@ def test_a_target_that_keeps_everything_is_refused(tmp_path):
 @pytest.mark.slow
 def test_an_unknown_task_is_refused_before_anything_starts(tmp_path):
     section = {"by": "task:no_such_task", "target": {"layers": 3}}
-    with pytest.raises(InputError, match="prune.by names the task 'no_such_task'"):
+    with pytest.raises(InputError, match="prune.by: 'no_such_task' is not a task of lm-eval"):
         run_recipe(recipe(tmp_path, prune=section, recover={}, rewrite=None))
     assert not (tmp_path / "run" / "score").exists()
 

@@ -48,12 +48,12 @@ def test_every_arm_ends_as_a_checkpoint_of_the_pruned_shape(finished):
         assert read_provenance(finished.model_dir(arm)).dense == finished.root
 
 
-def test_arms_learn_from_as_many_tokens(finished):
+def test_arms_train_on_equally_many_tokens(finished):
     assert len({metrics(finished, arm)["tokens"] for arm in ARMS}) == 1
     assert metrics(finished, "text")["data"] == "text"
 
 
-def test_the_cache_teaches_what_the_teacher_teaches(finished):
+def test_training_on_the_cache_has_the_losses_of_the_online_teacher(finished):
     """Up to rounding of the states to 16 bits; tests/trainers/teachers/test_cached.py compares the two."""
     logs = [json.loads(finished.folder.output("recover", "log", arm).read_text()) for arm in ("kd", "offline", "sft")]
     online, offline, data = ([entry["loss"] for entry in log] for log in logs)
@@ -61,7 +61,7 @@ def test_the_cache_teaches_what_the_teacher_teaches(finished):
     assert min(data) > 10 * max(online)
 
 
-def test_baselines_start_elsewhere(finished):
+def test_baselines_start_from_random_units_or_weights(finished):
     starts = {arm: metrics(finished, arm)["init"] for arm in ("kd", "blocks", "weights")}
     assert starts == {"kd": "pruned", "blocks": "random_units", "weights": "random_weights"}
     keep = {arm: read_provenance(finished.model_dir(arm)).keep["num_hidden_layers"] for arm in ("kd", "blocks")}
@@ -122,7 +122,10 @@ def test_an_interrupted_cached_arm_resumes_to_the_same_model(finished, tmp_path,
     ("args", "message"),
     [
         ({"divergence": "kl"}, "recover.kd.args: divergence is 'kl'"),
-        ({"temperatur": 1.0}, "recover.kd.args.temperatur is not an accepted argument; did you mean 'temperature'?"),
+        (
+            {"temperatur": 1.0},
+            "recover.kd.args.temperatur is not an accepted argument; did you mean 'args.temperature'?",
+        ),
         ({"teacher_cache": "x"}, "recover.kd.args.teacher_cache is not an accepted argument"),
         ({"lr_scheduler_type": "cosine_with_min_lr"}, "recover.kd.args: One of min_lr or min_lr_rate should be set"),
         ({"lr_scheduler_kwargs": {"min_lr": 1e-5}}, "recover.kd.args: .*min_lr"),

@@ -29,7 +29,7 @@ def test_recovery_needs_the_dense_model(tmp_path):
         parse_recipe(values, "test")
 
 
-def test_html_in_the_data_stays_text(tmp_path):
+def test_html_in_the_data_is_escaped(tmp_path):
     values = recipe_values(tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     rows[0]["prompt"][0]["content"] = "<script>alert(1)</script>"

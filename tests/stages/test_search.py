@@ -164,11 +164,11 @@ def test_a_task_can_rank(tmp_path):
             "search: none of the 2 sizes in the grid has 10 to 10 parameters; the nearest",
         ),
         ({"samples": 24}, "held out of 24 rows: none are left to train on"),
-        ({"grid": {"num_experts": "auto"}}, "axis 'num_experts'"),
+        ({"grid": {"num_experts": "auto"}}, "search: grid: 'num_experts' is not an axis of llama"),
         ({"train": {"args": {"learning_rat": 1}}}, "search.train.args.learning_rat"),
     ],
 )
-def test_mistakes_are_refused_before_anything_starts(tmp_path, changes, message):
+def test_input_errors_are_refused_before_anything_starts(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         searched(tmp_path, **changes)
     assert not (tmp_path / "run").exists()

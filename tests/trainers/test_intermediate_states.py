@@ -6,12 +6,12 @@ from accelerate import cpu_offload
 
 from tests.conftest import SIZES, tiny_model
 from trl_prune.errors import InputError
+from trl_prune.pruning.importance.hooks import decoder_blocks
 from trl_prune.trainers.intermediate_states import (
     INPUT_NORMS,
     StatePoint,
     capture_states,
     comparison_norm,
-    decoder_blocks,
 )
 
 

@@ -111,4 +111,4 @@ def test_too_few_processes_are_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["module", str(tmp_path), "2"])
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert process_main(lambda job_dir: pytest.fail("the job ran")) == 1
-    assert "started 1 processes where --accelerate_config says 2" in (tmp_path / ERROR_FILE).read_text()
+    assert "started 1 processes where --accelerate_config states 2" in (tmp_path / ERROR_FILE).read_text()

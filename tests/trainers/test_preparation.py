@@ -45,7 +45,7 @@ def test_outside_recipes_the_loss_of_messages_is_on_full_conversations_as_in_sft
     check_equal(prepare_rows(data, ARGS, tiny_tokenizer()), trainer.train_dataset)
 
 
-def test_messages_stay_where_the_user_decides_about_the_loss_or_a_row_has_no_answer(tmp_path, caplog):
+def test_messages_are_unchanged_where_the_user_sets_the_loss_or_a_row_has_no_answer(tmp_path, caplog):
     data = Dataset.from_list(MESSAGES)
     config = SFTConfig(str(tmp_path), use_cpu=True, bf16=False)
     assert set(messages_to_prompt_completion(data, config).column_names) == {"prompt", "completion"}

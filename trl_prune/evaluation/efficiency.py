@@ -41,7 +41,7 @@ class Speed:
 
 def measure_size(meta_model: PreTrainedModel) -> Size:
     """Return the size of a model on the meta device."""
-    # Grouped products refuse float32 on some versions of torch, and the counter does not know them.
+    # Grouped products fail in float32 on some versions of torch, and the counter does not count them.
     meta_model.set_experts_implementation("batched_mm")
     tokens = torch.zeros((1, FLOP_TOKENS), dtype=torch.long, device="meta")
     # With a mask and eager attention the forward reads no values, which meta tensors do not have.

@@ -108,7 +108,7 @@ def _task_manager(names: list[str], include_path: list[str]) -> "TaskManager":
         if name not in with_defaults.all_tasks:
             close = difflib.get_close_matches(name, with_defaults.all_tasks, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise InputError(f"evaluate.tasks names {name!r}, which is not a task of lm-eval or of trl-prune{hint}")
+            raise InputError(f"{name!r} is not a task of lm-eval or of trl-prune{hint}")
     return with_defaults
 
 

@@ -1,4 +1,4 @@
-"""Model families as data: one row per model type holds all that surgery, importance and search need to know of it.
+"""Model families as data: one row per model type has everything that surgery, importance and search need.
 
 A row gives the axis of every dimension of each weight; an axis is named by the config key that holds its length. The
 number of tensor rows per unit follows from the shape: `q_proj` with 512 rows and 8 heads has 64 rows per head.
@@ -40,7 +40,7 @@ class Family:
         transposed: linear weights are stored as `(in, out)`, as in GPT-2's Conv1D.
         norm_plus_one: norms store their weight minus one, as in Gemma.
         scales_embedding: embeddings are multiplied by sqrt(hidden_size) in the forward pass.
-        has_mlp_only_layers: the config says by index or interval which blocks have experts (Qwen).
+        has_mlp_only_layers: the config gives by index or interval which blocks have experts (Qwen).
         unsupported: axes that the format cannot express, each with the reason.
     """
 

@@ -42,7 +42,7 @@ def complete_keep(keep: Mapping[str, list], config: PreTrainedConfig, family: Fa
     """
     sizes = axis_sizes(config, family)
     for axis in keep:
-        check_axis(axis, sizes, config, family)
+        check_axis(axis, sizes, config, family, "keep: ")
     completed = {LAYERS: list(range(sizes[LAYERS]))} | dict(keep)
     for axis in {LAYERS, HIDDEN} & completed.keys():
         _check_indices(completed[axis], sizes[axis], f"keep.{axis}")
@@ -67,16 +67,25 @@ def heads_divide_hidden(config: PreTrainedConfig) -> bool:
     return False
 
 
-def check_axis(axis: str, sizes: Mapping[str, int], config: PreTrainedConfig, family: Family) -> None:
+def check_axis(
+    axis: str, sizes: Mapping[str, int], config: PreTrainedConfig, family: Family, prefix: str = ""
+) -> None:
     """Check that a model has an axis.
+
+    Args:
+        axis: its name.
+        sizes: the model's number of units along each of its axes.
+        config: the model's config.
+        family: its row in the family table.
+        prefix: start of the error, such as the key that names the axis.
 
     Raises:
         InputError: it does not; with the reason if the family's row gives one.
     """
     if axis in family.unsupported:
-        raise InputError(f"{config.model_type} cannot be cut along {axis}: {family.unsupported[axis]}")
+        raise InputError(f"{prefix}{config.model_type} cannot be cut along {axis}: {family.unsupported[axis]}")
     if axis not in sizes:
-        raise InputError(f"keep names the axis {axis!r}; {config.model_type} has {', '.join(sizes)}")
+        raise InputError(f"{prefix}{axis!r} is not an axis of {config.model_type}; allowed: {', '.join(sizes)}")
 
 
 def _check_indices(indices: object, size: int, path: str) -> None:

@@ -1,6 +1,7 @@
 """Load a recipe from YAML, apply overrides and validate it."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -9,6 +10,9 @@ from pydantic import ValidationError
 from trl_prune.errors import InputError, first_line
 from trl_prune.recipe.messages import error_sentence, line_of
 from trl_prune.recipe.recipe import Recipe
+
+
+COMMAND_LINE = "the command line"
 
 
 class Loader(yaml.SafeLoader):
@@ -30,7 +34,7 @@ def load_recipe(path: Path | None, overrides: list[str]) -> Recipe:
     values = _parse_yaml(text, path)
     for override in overrides:
         _apply_override(values, override)
-    return parse_recipe(values, str(path) if path else "the command line", text)
+    return parse_recipe(values, str(path) if path else COMMAND_LINE, text, overrides)
 
 
 def _read(path: Path) -> str:
@@ -79,13 +83,14 @@ def _apply_override(values: dict, override: str) -> None:
         raise InputError(f"{override!r}: {value!r} is not YAML") from error
 
 
-def parse_recipe(values: dict, source: str, text: str = "") -> Recipe:
+def parse_recipe(values: dict, source: str, text: str = "", overrides: Sequence[str] = ()) -> Recipe:
     """Validate a recipe given as nested mappings.
 
     Args:
         values: the recipe.
         source: what the values were read from, for errors.
         text: the YAML they were read from, for line numbers.
+        overrides: those that are applied to the values already, for errors in one of them.
 
     Raises:
         InputError: one sentence about the first invalid key.
@@ -95,6 +100,13 @@ def parse_recipe(values: dict, source: str, text: str = "") -> Recipe:
     except ValidationError as error:
         # An unknown key is reported before a missing one: it is usually the missing one misspelt.
         first = min(error.errors(), key=lambda details: details["type"] != "extra_forbidden")
-        line = line_of(text, first["loc"])
-        place = f"{source}{f' line {line}' if line else ''}"
-        raise InputError(f"{place}: {error_sentence(first)}") from error
+        raise InputError(f"{_place(first['loc'], source, text, overrides)}: {error_sentence(first)}") from error
+
+
+def _place(loc: tuple[str | int, ...], source: str, text: str, overrides: Sequence[str]) -> str:
+    """Return where a key was given: on the command line, or in which line of the file."""
+    key = ".".join(map(str, loc))
+    if any(f"{key}.".startswith(f"{override.partition('=')[0]}.") for override in overrides):
+        return COMMAND_LINE
+    line = line_of(text, loc)
+    return f"{source}{f' line {line}' if line else ''}"

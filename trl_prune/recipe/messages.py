@@ -10,6 +10,10 @@ from trl_prune.recipe.recipe import Recipe
 from trl_prune.recipe.section import Section
 
 
+# Of `difflib`: below it, keys are unlike.
+MIN_SIMILARITY = 0.75
+
+
 def error_sentence(error: ErrorDetails) -> str:
     """Return pydantic's error about one key as one sentence."""
     path = [str(part) for part in error["loc"]]
@@ -26,16 +30,40 @@ def error_sentence(error: ErrorDetails) -> str:
 
 
 def _hint(path: list[str]) -> str:
-    """Return the likeliest key for an unknown one: another library's name for it, a similar one, or one elsewhere."""
-    section, key = _section_at(path[:-1]), path[-1]
-    names = {name: name for name in section.model_fields} | section.other_names
-    similar = difflib.get_close_matches(key, names, n=1)
-    elsewhere = [".".join(known) for known in _all_keys(Recipe) if known[-1] == key]
-    if similar:
-        return f"did you mean {names[similar[0]]!r}?"
-    if elsewhere:
-        return f"did you mean {elsewhere[0]!r}?"
-    return f"allowed: {', '.join(sorted(section.model_fields))}"
+    section = _section_at(path[:-1])
+    likely = next(_likely_keys(path, section), None)
+    return f"did you mean {likely!r}?" if likely else f"allowed: {', '.join(sorted(section.model_fields))}"
+
+
+def _likely_keys(path: list[str], section: type[Section]) -> Iterator[str]:
+    """Yield full keys that an unknown one may stand for, the likeliest first.
+
+    Exact names come before similar ones: another library's name for a key of this section, a training or LoRA argument
+    of an arm, the name of a key in another section, another library's name for that, then a misspelling.
+    """
+    prefix, key = path[:-1], path[-1]
+    if key in section.other_names:
+        yield ".".join([*prefix, section.other_names[key]])
+    if prefix[:1] == ["recover"] and section is not Recipe:
+        yield from (".".join([*prefix, argument]) for argument in _arm_arguments(key))
+    # Sections inside this one first, and `search` last, whose keys repeat those of other sections.
+    nearest_first = sorted(
+        _sections_with_keys(Recipe), key=lambda found: (found[0][: len(prefix)] != prefix, found[0][:1] == ["search"])
+    )
+    yield from (".".join([*known, key]) for known, inner in nearest_first if key in inner.model_fields)
+    yield from (
+        ".".join([*known, inner.other_names[key]]) for known, inner in nearest_first if key in inner.other_names
+    )
+    similar = difflib.get_close_matches(key, section.model_fields, n=1, cutoff=MIN_SIMILARITY)
+    yield from (".".join([*prefix, name]) for name in similar)
+
+
+def _arm_arguments(name: str) -> list[str]:
+    """Return `args.NAME` or `peft.NAME` for a name of a training or LoRA argument."""
+    from trl_prune.trainers.arms.checks import argument_key  # TRL takes seconds to import, and errors are rare
+
+    key = argument_key(name)
+    return [key] if key else []
 
 
 def _section_at(path: list[str]) -> type[Section]:
@@ -46,12 +74,15 @@ def _section_at(path: list[str]) -> type[Section]:
     return section
 
 
-def _all_keys(section: type[Section]) -> Iterator[list[str]]:
+def _sections_with_keys(
+    section: type[Section], prefix: tuple[str, ...] = ()
+) -> Iterator[tuple[list[str], type[Section]]]:
+    """Yield each section with the keys that lead to it."""
+    yield list(prefix), section
     for name, field in section.model_fields.items():
-        yield [name]
-        prefix = [name, "ARM"] if name == "recover" else [name]
+        names = (name, "ARM") if name == "recover" else (name,)
         for inner in sections_in(field.annotation):
-            yield from ([*prefix, *rest] for rest in _all_keys(inner))
+            yield from _sections_with_keys(inner, (*prefix, *names))
 
 
 def sections_in(annotation: object) -> Iterator[type[Section]]:

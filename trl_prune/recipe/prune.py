@@ -60,7 +60,7 @@ class Target(Section):
     @model_validator(mode="after")
     def _check_one_kind(self) -> "Target":
         if len(self.budgets) > 1 or bool(self.budgets) == bool(self.sizes):
-            raise ValueError("wants sizes of axes, or exactly one of parameters, share, bytes and memory")
+            raise ValueError("requires sizes of axes, or exactly one of parameters, share, bytes and memory")
         return self
 
     @property
@@ -121,8 +121,8 @@ class PruneSection(Section):
     """The cut: `target` and how to choose units, or `keep`."""
 
     other_names: ClassVar[dict[str, str]] = {
-        "how": "strategy", "layers": "target.layers", "method": "by", "num_hidden_layers": "target.layers",
-        "parameters": "target.parameters", "share": "target.share",
+        "how": "strategy", "layers": "target.layers", "layers_by": "by", "method": "by",
+        "num_hidden_layers": "target.layers", "parameters": "target.parameters", "share": "target.share",
     }  # fmt: skip
 
     by: str = "angular_distance"
@@ -156,15 +156,15 @@ class PruneSection(Section):
     @model_validator(mode="after")
     def _check_target_or_keep(self) -> "PruneSection":
         if self.by == "search" and (self.target, self.keep) != (None, None):
-            raise ValueError("by search wants neither `target` nor `keep`: the search's budget says how small")
+            raise ValueError("by search accepts neither `target` nor `keep`: the search's budget sets the size")
         if self.by != "search" and (self.target is None) == (self.keep is None):
-            raise ValueError("wants exactly one of `target` and `keep`")
+            raise ValueError("requires exactly one of `target` and `keep`")
         return self
 
     @model_validator(mode="after")
     def _check_rounds(self) -> "PruneSection":
         if self.rounds > 1 and (self.measured or self.target is None):
-            raise ValueError("has `rounds`, which want a `target` and blocks chosen by the scores")
+            raise ValueError("has `rounds`, which require a `target` and blocks chosen by the scores")
         return self
 
     @property

@@ -11,12 +11,7 @@ class ArmSection(Section):
     """One way to recover the pruned model."""
 
     other_names: ClassVar[dict[str, str]] = {
-        "batch_size": "args.per_device_train_batch_size", "dataset": "data", "epochs": "args.num_train_epochs",
-        "learning_rate": "args.learning_rate", "lora": "peft", "lora_alpha": "peft.lora_alpha",
-        "lr": "args.learning_rate", "max_length": "args.max_length", "max_steps": "args.max_steps",
-        "max_tokens": "tokens", "num_train_epochs": "args.num_train_epochs", "packing": "args.packing",
-        "peft_config": "peft", "per_device_train_batch_size": "args.per_device_train_batch_size", "r": "peft.r",
-        "save_steps": "args.save_steps", "training_args": "args",
+        "dataset": "data", "lora": "peft", "max_tokens": "tokens", "peft_config": "peft", "training_args": "args",
     }  # fmt: skip
 
     method: Literal["sft", "kd"] = "sft"

@@ -35,7 +35,7 @@ class BudgetSection(Section):
     @model_validator(mode="after")
     def _check_one_budget(self) -> "BudgetSection":
         if sum(value is not None for value in (self.parameters, self.share, self.bytes, self.memory)) != 1:
-            raise ValueError("wants exactly one of `parameters`, `share`, `bytes` and `memory`")
+            raise ValueError("requires exactly one of `parameters`, `share`, `bytes` and `memory`")
         return self
 
 
@@ -48,7 +48,7 @@ class ShortTraining(ArmSection):
     @model_validator(mode="after")
     def _check_start(self) -> "ShortTraining":
         if self.tokens is not None:
-            raise ValueError("has `tokens`, which `rungs` are for")
+            raise ValueError("has `tokens`; the number of tokens is set by `rungs`")
         if self.init != "pruned" or self.teacher_cache:
             raise ValueError("starts from its candidate, with the teacher in memory: no `init`, no `teacher_cache`")
         return self
@@ -72,7 +72,7 @@ class SearchSection(Section):
     max_depth: Share = 0.2
     """For `auto`: the largest share of layers that may be removed."""
     layers_by: Literal["angular_distance", "block_influence", "deepest", "random"] = "angular_distance"
-    """How blocks are chosen, as in `prune.by`; other units are ranked as `prune.ranking` says."""
+    """How blocks are chosen, as in `prune.by`; other units are ranked as set by `prune.ranking`."""
     score: str = "loss"
     """What ranks candidates: `loss` on held-out texts, or an lm-eval task."""
     samples: Count = 64

@@ -16,7 +16,7 @@ from trl_prune.evaluation.recovery import (
     subset,
 )
 from trl_prune.pruning.importance.layers import LayerScores
-from trl_prune.runs.artifacts import Result
+from trl_prune.runs.artifacts import TIMING, Result
 from trl_prune.runs.context import Run
 from trl_prune.runs.evaluation import read_scores
 
@@ -124,7 +124,7 @@ class RunResults:
     @property
     def speeds(self) -> dict[str, dict[str, float]]:
         """The measured tokens per second of the dense and the pruned model."""
-        paths = {name: self.folder.stage_dir("evaluate", name) / "timing.json" for name in ("dense", "pruned")}
+        paths = {name: self.folder.stage_dir("evaluate", name) / TIMING for name in ("dense", "pruned")}
         return {
             name: json.loads(path.read_text())["tokens_per_second"]
             for name, path in paths.items()
@@ -180,7 +180,7 @@ class RunResults:
     def seconds(self) -> dict[str, float]:
         """The duration of each finished stage."""
         seconds = {}
-        for path in sorted(self.folder.path.glob("*/**/timing.json")):
+        for path in sorted(self.folder.path.glob(f"*/**/{TIMING}")):
             name = " ".join(path.relative_to(self.folder.path).parts[:-1])
             seconds[name] = json.loads(path.read_text()).get("seconds", 0.0)
         return seconds

@@ -183,7 +183,18 @@ class Run:
     @cached_property
     def tasks(self) -> EvaluationTasks:
         """The recipe's lm-eval tasks, loaded once because lm-eval's index takes seconds to read."""
-        return load_tasks(self.recipe.evaluate.tasks, self.recipe.evaluate.include_path)
+        return self.load_tasks("evaluate.tasks", self.recipe.evaluate.tasks)
+
+    def load_tasks(self, key: str, names: list[str]) -> EvaluationTasks:
+        """Return the lm-eval tasks that a recipe's key names.
+
+        Raises:
+            InputError: a name or a task is wrong; the sentence starts with the key.
+        """
+        try:
+            return load_tasks(names, self.recipe.evaluate.include_path)
+        except InputError as error:
+            raise InputError(f"{key}: {error}") from error
 
     @cached_property
     def tasks_hash(self) -> str:

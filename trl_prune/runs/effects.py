@@ -5,8 +5,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from trl_prune.errors import InputError
-from trl_prune.evaluation.harness import EvaluationTasks, load_tasks
+from trl_prune.evaluation.harness import EvaluationTasks
 from trl_prune.pruning.choosing.blocks import REMOVAL_STRATEGIES, RemovalLoss, cached_loss, num_measurements
 from trl_prune.pruning.choosing.effects import EFFECTS
 from trl_prune.pruning.importance.skipped_layers import layers_skipped
@@ -61,8 +60,4 @@ def effect_tasks(run: Run) -> EvaluationTasks:
     Raises:
         InputError: no task has that name.
     """
-    name = run.recipe.prune.by.removeprefix("task:")
-    try:
-        return load_tasks([name], run.recipe.evaluate.include_path)
-    except InputError as error:
-        raise InputError(f"prune.by names the task {name!r}, which does not exist: {error}") from error
+    return run.load_tasks("prune.by", [run.recipe.prune.by.removeprefix("task:")])

@@ -23,6 +23,11 @@ def mean_score(run: Run, model: PreTrainedModel, tasks: EvaluationTasks) -> floa
     return sum(score.mean for score in scores) / len(scores)
 
 
+def scores_file(task: str) -> str:
+    """Return the name of the file with a task's score and items in a model's folder."""
+    return f"{task}.json"
+
+
 def read_scores(folder: Path, tasks: list[str]) -> dict[str, TaskScore]:
     """Return a model's scores by task, from the files that the evaluate stage wrote into its folder."""
-    return {task: TaskScore(**json.loads((folder / f"{task}.json").read_text())["score"]) for task in tasks}
+    return {task: TaskScore(**json.loads((folder / scores_file(task)).read_text())["score"]) for task in tasks}

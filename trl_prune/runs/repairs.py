@@ -6,9 +6,8 @@ from pathlib import Path
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from trl_prune.pruning.families import HIDDEN, NEURONS
 from trl_prune.pruning.importance.scores import Scores
-from trl_prune.pruning.repairs import applicable_repairs, build_repairs
+from trl_prune.pruning.repairs import REPAIRS, applicable_repairs, build_repairs
 from trl_prune.pruning.repairs.calibration import Calibration
 from trl_prune.pruning.surgery.checkpoint import Repair
 from trl_prune.pruning.surgery.cut import Cut
@@ -21,6 +20,8 @@ DEFAULT_REPAIRS = ("least_squares", "linear_map", "norm_rescale")
 # Calibration tokens that a fitted repair needs for each of its inputs; with fewer it overfits the texts. The
 # measurements had 10 to 28.
 TOKENS_PER_INPUT = 10
+# Scratch folder of fitted weights, beside the checkpoint that is written.
+FITS = "repairs"
 
 
 def recipe_repairs(run: Run, cut: Cut) -> dict[str, dict]:
@@ -35,19 +36,9 @@ def _default_repairs(run: Run, cut: Cut) -> list[str]:
     return [name for name in applicable_repairs(run.dense_dir, cut) if name in DEFAULT_REPAIRS]
 
 
-def reads_texts(repairs: dict[str, dict]) -> bool:
-    """Return whether any repair is fitted on calibration texts."""
-    fitted = {"least_squares", "linear_map"} & repairs.keys()
-    return bool(fitted) or repairs.get("norm_rescale", {}).get("energy") == "measured"
-
-
 def required_tokens(name: str, cut: Cut) -> int:
     """Return how many calibration tokens a repair needs."""
-    if name == "linear_map":
-        return TOKENS_PER_INPUT * cut.sizes[HIDDEN]
-    if name == "least_squares":
-        return TOKENS_PER_INPUT * max(cut.sizes[HIDDEN], cut.sizes.get(NEURONS, 0) if NEURONS in cut.keep else 0)
-    return 0
+    return TOKENS_PER_INPUT * REPAIRS[name].num_inputs(cut)
 
 
 def omitted_repairs(run: Run, cut: Cut) -> str:

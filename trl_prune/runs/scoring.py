@@ -41,8 +41,8 @@ def score_model(run: Run, model: PreTrainedModel, partial: Path) -> Scores:
         partial: file in which partial sums are saved, so that an interrupted pass resumes.
     """
     batches = calibration(run)
-    facts = {"calibration": calibration_inputs(run)["calibration"], "seed": run.recipe.seed}
-    scores = Scores.load(partial) if partial.is_file() else empty_scores(model, facts)
+    metadata = {"calibration": calibration_inputs(run)["calibration"], "seed": run.recipe.seed}
+    scores = Scores.load(partial) if partial.is_file() else empty_scores(model, metadata)
     bar = tqdm(batches[scores.num_batches :], "score", len(batches), initial=scores.num_batches, unit="batch")
     return score(model, bar, run.recipe.score.tokens, scores, _saver(partial))
 

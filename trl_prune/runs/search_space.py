@@ -69,7 +69,7 @@ def _load(path: Path, result_hash: str) -> Scores:  # noqa: ARG001
 
 
 def candidate_ranking(run: Run) -> Ranking:
-    """Return how the units of every candidate are ranked: blocks as `search` says, other units as `prune` says."""
+    """Return how the units of every candidate are ranked: blocks as set by `search`, other units as set by `prune`."""
     ranking = run.recipe.prune.ranking.model_dump()
     return Ranking(layers_by=run.recipe.search.layers_by, seed=run.recipe.seed, **ranking)
 

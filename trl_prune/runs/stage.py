@@ -1,4 +1,4 @@
-"""What a stage is to the pipeline and to the report."""
+"""The interface of a stage to the pipeline and the report."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class Stage:
         inputs: of a part, the fingerprints of what it reads, by name.
         settings: of a part, what determines its outputs besides its inputs.
         execute: does a part in its folder, resuming what an interrupted attempt left there.
-        describe: of a part, one line that says what it will do.
+        describe: of a part, one line about what it will do.
         parts: the parts that are done, skipped and resumed separately (arms, models).
         needs: the stages whose results it reads.
         is_configured: whether a run of the recipe includes it.

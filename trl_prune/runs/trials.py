@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from trl_prune.checkpoints import load_model
 from trl_prune.data.batches import calibration_batches, sample, split_held_out
-from trl_prune.evaluation.harness import EvaluationTasks, load_tasks
+from trl_prune.evaluation.harness import EvaluationTasks
 from trl_prune.pruning.importance.skipped_layers import mean_loss
 from trl_prune.pruning.search import ranked
 from trl_prune.pruning.sizes.grid import Candidate
@@ -21,7 +21,7 @@ from trl_prune.pruning.surgery.cut import Cut
 from trl_prune.runs.arms import arm_settings, train
 from trl_prune.runs.context import Run
 from trl_prune.runs.evaluation import mean_score
-from trl_prune.runs.repairs import fitted_repairs
+from trl_prune.runs.repairs import FITS, fitted_repairs
 from trl_prune.runs.search_space import candidate_keep
 
 
@@ -68,7 +68,7 @@ class Trials:
         target = self.scratch / name / MODEL
         if not target.is_dir():
             cut = Cut.of(self.run.config, candidate_keep(self.run, self.candidates[name]))
-            repairs_dir = self.scratch / name / "repairs"
+            repairs_dir = self.scratch / name / FITS
             repairs = fitted_repairs(self.run, cut, repairs_dir)
             prune_checkpoint(self.run.dense_dir, target, cut.keep, self.run.root, repairs)
             shutil.rmtree(repairs_dir, ignore_errors=True)
@@ -123,4 +123,4 @@ def split_rows(run: Run) -> tuple[Dataset, Dataset]:
 
 def score_tasks(run: Run) -> EvaluationTasks:
     """Return the lm-eval task or group whose score ranks the candidates."""
-    return load_tasks([run.recipe.search.score], run.recipe.evaluate.include_path)
+    return run.load_tasks("search.score", [run.recipe.search.score])

@@ -17,7 +17,7 @@ from trl_prune.reporting.plots.evaluation import RECOVERY, SIZE_AND_SPEED, TASK_
 from trl_prune.reporting.tables import OPEN_ANSWERS, RECOVERY_TABLE, SCORE_TABLE, SIZE_TABLE
 from trl_prune.runs.artifacts import StageOutput
 from trl_prune.runs.context import Run
-from trl_prune.runs.evaluation import evaluation_settings, read_scores
+from trl_prune.runs.evaluation import evaluation_settings, read_scores, scores_file
 from trl_prune.runs.stage import Stage
 
 
@@ -30,7 +30,7 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:
     start = time.perf_counter()
     tasks, model = run.tasks, run.load(part)
     for task in tqdm(tasks.names, desc=f"evaluate {part}", unit="task"):
-        path = folder / f"{task}.json"
+        path = folder / scores_file(task)
         if not path.is_file():
             score, items = evaluate_task(model, run.tokenizer, tasks, task, evaluation_settings(run))
             write_json(path, {"score": asdict(score), "items": items})
@@ -41,7 +41,7 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:
     metrics = {
         task: {"metric": score.metric, "mean": score.mean, "stderr": score.stderr} for task, score in scores.items()
     }
-    outputs = {task: f"{task}.json" for task in tasks.names} | {"answers": ANSWERS}
+    outputs = {task: scores_file(task) for task in tasks.names} | {"answers": ANSWERS}
     return StageOutput(outputs, metrics, {"seconds": time.perf_counter() - start, "tokens_per_second": speed})
 
 

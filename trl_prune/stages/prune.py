@@ -10,7 +10,7 @@ from trl_prune.errors import InputError
 from trl_prune.evaluation.harness import content_hash
 from trl_prune.pruning.families import LAYERS
 from trl_prune.pruning.keep import Keep, kept_sizes
-from trl_prune.pruning.repairs import check_repairs
+from trl_prune.pruning.repairs import check_repairs, read_texts
 from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 from trl_prune.pruning.surgery.cut import Cut
 from trl_prune.pruning.surgery.passthrough import passthrough_recipe
@@ -24,13 +24,13 @@ from trl_prune.runs.context import Run
 from trl_prune.runs.effects import effect_tasks
 from trl_prune.runs.evaluation import evaluation_settings
 from trl_prune.runs.pruning_plan import chosen_keep, planned_keep, recipe_ranking, recipe_sizes, sizes_per_round
-from trl_prune.runs.repairs import fitted_repairs, omitted_repairs, reads_texts, recipe_repairs
+from trl_prune.runs.repairs import FITS, fitted_repairs, omitted_repairs, recipe_repairs
 from trl_prune.runs.scoring import calibration_inputs
 from trl_prune.runs.search_space import load_scores
 from trl_prune.runs.stage import Stage
 
 
-KEEP, REPAIRS, PASSTHROUGH = "keep.json", "repairs", "passthrough.yaml"
+KEEP, PASSTHROUGH = "keep.json", "passthrough.yaml"
 
 
 def execute(run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
@@ -39,9 +39,9 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
     keep = _stored_keep(folder) or chosen_keep(run, folder)
     write_json(folder / KEEP, keep)
     cut = Cut.of(run.config, keep)
-    repairs = fitted_repairs(run, cut, folder / REPAIRS)
+    repairs = fitted_repairs(run, cut, folder / FITS)
     prune_checkpoint(run.dense_dir, folder / "model", keep, run.root, repairs)
-    shutil.rmtree(folder / REPAIRS, ignore_errors=True)
+    shutil.rmtree(folder / FITS, ignore_errors=True)
     if run.recipe.prune.check_logits:
         verify_logits(run.dense_dir, folder / "model", keep, exact=not repairs)
     metrics = {
@@ -128,7 +128,7 @@ def _reads_texts(run: Run) -> bool:
     """Return whether this stage runs the dense model on calibration texts."""
     section = run.recipe.prune
     repairs = recipe_repairs(run, Cut.of(run.config, planned_keep(run)))
-    return section.measured or section.rounds > 1 or reads_texts(repairs)
+    return section.measured or section.rounds > 1 or read_texts(repairs)
 
 
 def describe(run: Run, part: str) -> str:  # noqa: ARG001

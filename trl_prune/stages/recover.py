@@ -18,7 +18,7 @@ from trl_prune.reporting.tables import ARM_TABLE
 from trl_prune.runs.arms import arm_rows, arm_settings, check_training, rows_hash, train
 from trl_prune.runs.artifacts import StageOutput
 from trl_prune.runs.context import Run
-from trl_prune.runs.repairs import fitted_repairs
+from trl_prune.runs.repairs import FITS, fitted_repairs
 from trl_prune.runs.stage import Stage
 from trl_prune.trainers.arms.training import TrainingResult
 
@@ -72,7 +72,7 @@ def initial_checkpoint(run: Run, arm: ArmSection, folder: Path) -> Path:
 def write_randomly_pruned(run: Run, target: Path) -> None:
     """Prune the dense model to the pruned model's sizes with units drawn at random, and the same repairs."""
     sizes = run.folder.require("prune").metrics["kept"]
-    cut, scratch = Cut.of(run.config, random_keep(sizes, run.config, run.recipe.seed)), target.parent / "repairs"
+    cut, scratch = Cut.of(run.config, random_keep(sizes, run.config, run.recipe.seed)), target.parent / FITS
     prune_checkpoint(run.dense_dir, target, cut.keep, run.root, fitted_repairs(run, cut, scratch, lenient=True))
     shutil.rmtree(scratch, ignore_errors=True)
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
 from trl_prune.errors import InputError
+from trl_prune.pruning.importance.hooks import decoder_blocks
 from trl_prune.trainers.sharded import full_parameters
 
 
@@ -37,19 +38,6 @@ FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", 
 MLPS = ("mlp", "fc1")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 INSIDE_BLOCKS = ("mlp", "attention")
-
-
-def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """Return a model's decoder blocks: its list of as many modules as the config has layers.
-
-    Raises:
-        InputError: there is no such list.
-    """
-    count = model.config.get_text_config().num_hidden_layers
-    for module in model.get_decoder().modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return module
-    raise InputError(f"{type(model).__name__} has no list of {count} decoder blocks; set hidden_loss='none'")
 
 
 @contextmanager

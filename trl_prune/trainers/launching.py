@@ -108,6 +108,6 @@ def check_world_size(processes: int) -> None:
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != processes:
         raise InputError(
-            f"accelerate started {started} processes where --accelerate_config says {processes}; without MPI its "
+            f"accelerate started {started} processes where --accelerate_config states {processes}; without MPI its "
             "MULTI_CPU starts one: write `distributed_type: MULTI_GPU` for processes on CPUs too"
         )

@@ -4,6 +4,7 @@ import inspect
 from dataclasses import fields
 from typing import TypeVar
 
+from peft import LoraConfig
 from transformers import TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
@@ -13,6 +14,11 @@ from trl_prune.trainers.trl_names import config_model_id
 Config = TypeVar("Config", bound=SFTConfig)
 # LoRA as in the predecessor of self-data distillation (arXiv 2402.13669), on every linear layer of the blocks.
 LORA_DEFAULTS = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+
+
+def lora_config(peft: dict[str, object] | None = None) -> LoraConfig:
+    """Return LoRA's config: the given arguments over LORA_DEFAULTS."""
+    return LoraConfig(**(LORA_DEFAULTS | (peft or {})))
 
 
 def named_arguments(args: tuple, kwargs: dict) -> dict:

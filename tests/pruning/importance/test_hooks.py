@@ -7,6 +7,7 @@ from tests.conftest import tiny_model
 from tests.families import family_params
 from tests.pruning.batches import batch
 from tests.pruning.masking import unit_modules
+from trl_prune.errors import InputError
 from trl_prune.pruning.families import FAMILIES, HIDDEN
 from trl_prune.pruning.importance.hooks import activation_hooks, decoder_blocks, stream_sites, unit_sites
 
@@ -21,6 +22,13 @@ def test_the_table_finds_the_same_modules_as_their_names(family):
         assert [id(site.module) for site in sites if site.key == axis] == [id(module) for module in modules]
     blocks = len(decoder_blocks(model))
     assert {site.layer for site in sites if site.key == HIDDEN} == set(range(blocks))
+
+
+def test_a_model_without_a_list_of_blocks_is_refused():
+    model = tiny_model("llama")
+    model.config.num_hidden_layers = 7
+    with pytest.raises(InputError, match="LlamaForCausalLM has no list of 7 decoder blocks"):
+        decoder_blocks(model)
 
 
 @torch.inference_mode()

@@ -10,7 +10,7 @@ from tests.families import family_params
 from tests.pruning.batches import LENGTHS, batch
 from trl_prune.errors import InputError
 from trl_prune.pruning.importance.hooks import decoder_blocks
-from trl_prune.pruning.importance.layers import LayerScores, score_layers, scored_positions
+from trl_prune.pruning.importance.layers import score_layers, scored_positions
 
 
 @torch.inference_mode()
@@ -79,22 +79,14 @@ def test_last_scores_the_last_token_of_each_row():
     ]
 
 
-def test_resumed_scores_equal_uninterrupted_ones(tmp_path):
+def test_resumed_scores_equal_uninterrupted_ones():
     model, batches = tiny_model("llama"), [batch((length,)) for length in LENGTHS]
     full = score_layers(model, batches)
-    score_layers(model, batches[:2], after_batch=lambda scores: scores.save(tmp_path / "partial"))
-    partial = LayerScores.load(tmp_path / "partial")
+    partial = score_layers(model, batches[:2])
     resumed = score_layers(model, batches[partial.num_batches :], scores=partial)
     assert torch.equal(resumed.angle, full.angle)
     assert torch.equal(resumed.cosine, full.cosine)
     assert (resumed.num_positions, resumed.num_batches) == (full.num_positions, full.num_batches)
-
-
-def test_equal_scores_are_equal_files(tmp_path):
-    scores = score_layers(tiny_model("llama"), [batch()])
-    for name in range(8):
-        scores.save(tmp_path / str(name))
-    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 
 def test_the_lm_head_does_not_run():

@@ -7,7 +7,7 @@ import pytest
 from trl_prune.checkpoints import file_hash, read_provenance
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import HEADS, HIDDEN, LAYERS, NEURONS
-from trl_prune.pruning.repairs import REPAIRS, applicable_repairs, check_repairs, default_options
+from trl_prune.pruning.repairs import REPAIRS, applicable_repairs, check_repairs, default_options, read_texts
 
 
 def test_unknown_repair(repair_case):
@@ -52,6 +52,20 @@ def test_options_are_the_keyword_arguments_of_build():
         "linear_map": ["ridge"],
         "norm_rescale": ["energy"],
     }
+
+
+@pytest.mark.parametrize(
+    ("requested", "expected"),
+    [
+        ({}, False),
+        ({"head_merge": {}, "norm_rescale": {}}, False),
+        ({"norm_rescale": {"energy": "measured"}}, True),
+        ({"linear_map": {}}, True),
+        ({"least_squares": {}}, True),
+    ],
+)
+def test_fitted_repairs_read_texts(requested, expected):
+    assert read_texts(requested) == expected
 
 
 @pytest.mark.parametrize(

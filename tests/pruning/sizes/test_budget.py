@@ -40,7 +40,7 @@ def test_minitrons_own_sizes(nemotron, shape, billions):
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text", "phi3", "mixtral", "cohere2", "qwen2"])
 @pytest.mark.parametrize("max_model_len", [5, 100])
-def test_cache_is_as_large_as_the_one_transformers_lays_out(family, max_model_len):
+def test_cache_is_as_large_as_the_one_transformers_allocates(family, max_model_len):
     costs = Costs.of(tiny_config(family))
     sizes = complete_sizes({HEADS: 2, KV_HEADS: 1} if KV_HEADS in costs.sizes else {HEADS: 2}, costs) | {LAYERS: 2}
     layers = [1, 3]

@@ -122,7 +122,7 @@ def test_the_automatic_grid_leaves_out_what_the_format_cannot_express():
         ({LAYERS: [5]}, r"num_hidden_layers 5; allowed: integers, at most 4"),
         ({NEURONS: [1.5]}, "intermediate_size 1.5; allowed: integers"),
         ({LAYERS: []}, "no size of num_hidden_layers"),
-        ({"layers": [2]}, "axis 'layers'"),
+        ({"layers": [2]}, "grid: 'layers' is not an axis of llama"),
         ({MLP_RATIO: [2]}, "mlp_ratio 2; allowed: more than 0, at most 1.5"),
         ({MLP_RATIO: [1], NEURONS: [8]}, "both"),
         ({HEADS: [1, 3]}, "no combination"),
@@ -134,7 +134,7 @@ def test_impossible_grids_are_refused(grid, message):
         find_candidates(SearchRequest(BETWEEN_1_AND_2, grid), Costs.of(tiny_config("llama")))
 
 
-def test_refused_axes_say_why():
+def test_refused_axes_give_the_reason():
     with pytest.raises(InputError, match="its neurons are inside experts"):
         find_candidates(SearchRequest(BETWEEN_1_AND_2, {NEURONS: [24]}), Costs.of(tiny_config("mixtral")))
 

@@ -34,7 +34,7 @@ def accepted(sizes: dict[str, int], costs: Costs) -> bool:
     return True
 
 
-def test_axes_left_out_follow():
+def test_axes_left_out_are_derived_from_the_given_ones():
     phi = Costs.of(tiny_config("phi", num_key_value_heads=4))
     assert complete_sizes({HEADS: 2}, phi)[KV_HEADS] == 2
     llama = Costs.of(tiny_config("llama"))

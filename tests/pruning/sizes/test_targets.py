@@ -23,7 +23,7 @@ LLAMA, GPT2 = Costs.of(tiny_config("llama")), Costs.of(tiny_config("gpt2"))
         (GPT2, {HEADS: 2}, {HEADS: 2, HIDDEN: 16}),
     ],
 )
-def test_given_sizes_take_the_axes_along_that_follow_them(costs, given, cut):
+def test_given_sizes_determine_the_axes_that_depend_on_them(costs, given, cut):
     sizes = target_sizes(SizeTarget(given), costs)
     assert sizes.cut == cut
     assert sizes.rounding == {}

@@ -10,9 +10,18 @@ ON_CPU = {"use_cpu": True, "bf16": False}
 @pytest.mark.parametrize(
     ("args", "peft", "message"),
     [
-        ({"learning_rat": 1}, None, "args.learning_rat is not an accepted argument; did you mean 'learning_rate'?"),
+        (
+            {"learning_rat": 1},
+            None,
+            "args.learning_rat is not an accepted argument; did you mean 'args.learning_rate'?",
+        ),
         ({"output_dir": "x"}, None, "args.output_dir is not an accepted argument"),
-        ({}, {"rank": 8}, "peft.rank is not an accepted argument"),
+        ({}, {"rank": 8}, "peft.rank is not an accepted argument; did you mean 'peft.r'?"),
+        ({"lr": 1}, None, "args.lr is not an accepted argument; did you mean 'args.learning_rate'?"),
+        ({"batch_size": 2}, None, "did you mean 'args.per_device_train_batch_size'?"),
+        ({"lora_r": 2}, None, "args.lora_r is not an accepted argument; did you mean 'peft.r'?"),
+        ({"hidden_loss": "none"}, None, "args.hidden_loss is not an accepted argument; `method: kd` accepts it"),
+        ({"rewrite_batch_size": 2}, None, "args.rewrite_batch_size is not an accepted argument"),
         ({"lr_scheduler_type": "wavy"}, None, "wavy"),
         ({"save_strategy": "sometimes"}, None, "sometimes"),
         ({}, {"target_modules": ["lm_head"]}, "peft.target_modules has 'lm_head', whose products are fused"),

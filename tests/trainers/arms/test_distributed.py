@@ -84,7 +84,7 @@ def test_an_arm_that_other_processes_train_is_refused(pruned, tmp_path):
 def test_too_few_processes_are_refused(dense, pruned, tmp_path):
     settings = ArmSettings(pruned, tmp_path / "out", ARGS, None, None, "kd", dense)
     path = config_file(tmp_path, TWO_CPUS | {"distributed_type": "MULTI_CPU", "use_cpu": True})
-    with pytest.raises(InputError, match="started 1 processes where --accelerate_config says 2"):
+    with pytest.raises(InputError, match="started 1 processes where --accelerate_config states 2"):
         train_distributed(settings, Dataset.from_list(ROWS), tmp_path / "model", resolve_launch(str(path)))
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tests.conftest import tiny_model
-from trl_prune.trainers.intermediate_states import INPUT_NORMS, StatePoint, capture_states, decoder_blocks
+from trl_prune.pruning.importance.hooks import decoder_blocks
+from trl_prune.trainers.intermediate_states import INPUT_NORMS, StatePoint, capture_states
 from trl_prune.trainers.kd.config import KDConfig
 from trl_prune.trainers.kd.hidden_loss import HiddenLoss, attended_positions, make_hidden_loss
 from trl_prune.trainers.kd.layer_map import StatePairs

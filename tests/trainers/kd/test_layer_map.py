@@ -18,7 +18,7 @@ def test_without_provenance_it_is_the_papers_pair():
     assert block_pairs("auto", 2, 4, None) == {0: 1}
 
 
-def test_a_kept_block_is_compared_with_the_block_it_was():
+def test_a_kept_block_is_compared_with_its_original_block():
     assert block_pairs("auto", 4, 8, pruned_to([0, 5, 6, 7])) == {1: 5}
     assert block_pairs("origins", 4, 8, pruned_to([0, 1, 6, 7])) == {0: 0, 1: 1, 2: 6, 3: 7}
 

@@ -19,7 +19,7 @@ from trl_prune.trainers.kd.checks import check_trainer
 from trl_prune.trainers.teachers import student_origin
 
 
-def test_a_teacher_with_an_adapter_teaches_with_it(pruned, dense, tmp_path):
+def test_a_teacher_with_an_adapter_predicts_with_it(pruned, dense, tmp_path):
     data = Dataset.from_list(ROWS)
     base = AutoModelForCausalLM.from_pretrained(dense, dtype=torch.float32)
     adapted = get_peft_model(base, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))

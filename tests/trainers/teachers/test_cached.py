@@ -219,7 +219,7 @@ def test_a_collator_that_changes_labels_is_refused(dense, pruned, tmp_path):
         trainer.train()
 
 
-def test_leaving_out_intermediate_states_is_warned_of(dense, pruned, tmp_path, caplog):
+def test_leaving_out_intermediate_states_warns(dense, pruned, tmp_path, caplog):
     cache = write_cache(dense, tmp_path, "sampled")
     make_trainer(pruned, tmp_path, teacher_cache=cache, hidden_loss="auto")
     assert "2 of 4 blocks are removed, where hidden_loss='auto' compares intermediate states too" in caplog.text

@@ -15,7 +15,7 @@ _ROWS_PER_QUESTION = 3
 
 
 class Question(Entry):
-    """Hold the slot that is asked for, a question and an answer sentence."""
+    """The slot that is asked for, a question and an answer sentence."""
 
     slot: str
     question: str
@@ -23,14 +23,14 @@ class Question(Entry):
 
 
 class Passage(Entry):
-    """Hold a passage with slots and its questions."""
+    """A passage with slots and its questions."""
 
     passage: str
     questions: tuple[Question, ...]
 
 
 class Passages(Entry):
-    """Hold all passages, prompts with the slots `passage` and `question`, and wordings that quote the evidence."""
+    """All passages, prompts with the slots `passage` and `question`, and wordings that quote the evidence."""
 
     prompts: tuple[str, ...]
     evidence: tuple[str, ...]

@@ -10,11 +10,11 @@ from pydantic import BaseModel, TypeAdapter
 
 
 class Entry(BaseModel, frozen=True, extra="forbid"):
-    """Hold the fields of one entry of a data file; unknown fields are an error."""
+    """The fields of one entry of a data file; unknown fields are an error."""
 
 
 class Wordings(Entry):
-    """Hold prompts and completions to choose from, with slots for the fields of a table's entry."""
+    """Prompts and completions to choose from, with slots for the fields of a table's entry."""
 
     prompts: tuple[str, ...]
     completions: tuple[str, ...]

@@ -7,7 +7,7 @@ from trl_prune.data.starter.row import StarterRow
 
 
 class Capital(Entry):
-    """Hold a country, its capital and one sentence about the capital."""
+    """A country, its capital and one sentence about the capital."""
 
     country: str
     capital: str
@@ -15,14 +15,14 @@ class Capital(Entry):
 
 
 class Explanation(Entry):
-    """Hold a question and an explanation of two or three sentences."""
+    """A question and an explanation of two or three sentences."""
 
     question: str
     explanation: str
 
 
 class ExplanationWordings(Entry):
-    """Hold prompts that ask for an explanation, with the slot `question`."""
+    """Prompts that ask for an explanation, with the slot `question`."""
 
     prompts: tuple[str, ...]
 

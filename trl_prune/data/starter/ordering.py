@@ -14,34 +14,34 @@ _LONGEST_SCALE = 5
 
 
 class WordList(Entry):
-    """Hold words of one topic."""
+    """Words of one topic."""
 
     words: tuple[str, ...]
 
 
 class Activity(Entry):
-    """Hold an activity with its steps in the right order."""
+    """An activity with its steps in the right order."""
 
     activity: str
     steps: tuple[str, ...]
 
 
 class Event(Entry):
-    """Hold a historical event with its year."""
+    """A historical event with its year."""
 
     event: str
     year: int
 
 
 class Scale(Entry):
-    """Hold what to put in order, with its members in the right order."""
+    """What to put in order, with its members in the right order."""
 
     description: str
     members: tuple[str, ...]
 
 
 class OrderingWordings(Entry):
-    """Hold the wordings by what is put in order; their slots are `items`, `first`, `last` and a few of each kind."""
+    """The wordings by what is put in order; their slots are `items`, `first`, `last` and a few of each kind."""
 
     words: Wordings
     numbers: Wordings

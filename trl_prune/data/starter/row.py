@@ -6,7 +6,7 @@ from trl_prune.data.starter.files import Entry
 
 
 class StarterRow(Entry):
-    """Hold one instruction with its reference completion.
+    """One instruction with its reference completion.
 
     Attributes:
         prompt: text of the user's message.

@@ -12,14 +12,14 @@ _MISTAKE = re.compile(r"\{([^|{}]+)\|([^|{}]+)\}")
 
 
 class Correction(Entry):
-    """Hold the kind of a mistake and a sentence in which `{wrong|right}` stands for the mistake and its correction."""
+    """The kind of a mistake and a sentence in which `{wrong|right}` stands for the mistake and its correction."""
 
     mistake: str
     sentence: str
 
 
 class GrammarWordings(Entry):
-    """Hold prompts, and the three parts of a completion; reasons and rules by the kind of mistake."""
+    """Prompts, and the three parts of a completion; reasons and rules by the kind of mistake."""
 
     prompts: tuple[str, ...]
     introductions: tuple[str, ...]
@@ -28,7 +28,7 @@ class GrammarWordings(Entry):
 
 
 class Rewriting(Entry):
-    """Hold a sentence and its rewritten form in one style, such as `formal`."""
+    """A sentence and its rewritten form in one style, such as `formal`."""
 
     style: str
     sentence: str
@@ -36,7 +36,7 @@ class Rewriting(Entry):
 
 
 class LabeledText(Entry):
-    """Hold a text with its label in one classification task, and the reason as the end of a sentence."""
+    """A text with its label in one classification task, and the reason as the end of a sentence."""
 
     task: str
     text: str
@@ -45,7 +45,7 @@ class LabeledText(Entry):
 
 
 class ClassificationWordings(Wordings):
-    """Hold the wordings of one task, a closing sentence by label, and phrases that replace a label in completions."""
+    """The wordings of one task, a closing sentence by label, and phrases that replace a label in completions."""
 
     closings: dict[str, str]
     label_phrases: dict[str, str] = {}

@@ -4,7 +4,7 @@ from trl_prune.data.starter.files import Entry, read_yaml
 
 
 class SlotWords(Entry):
-    """Hold the words to draw from, by kind; a time has the slot `minutes`."""
+    """The words to draw from, by kind; a time has the slot `minutes`."""
 
     names: tuple[str, ...]
     surnames: tuple[str, ...]

@@ -11,7 +11,7 @@ _ROWS_PER_CONVERSION = 3
 
 
 class Conversion(Entry):
-    """Describe the conversion of one unit into another.
+    """The conversion of one unit into another.
 
     Attributes:
         source: unit that is given, in the plural.
@@ -33,7 +33,7 @@ class Conversion(Entry):
 
 
 class ConversionWordings(Entry):
-    """Hold prompts for all conversions, the rule for each operator and the completion."""
+    """Prompts for all conversions, the rule for each operator and the completion."""
 
     prompts: tuple[str, ...]
     rules: dict[str, str]

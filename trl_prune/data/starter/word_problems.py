@@ -20,7 +20,7 @@ _OPERATORS: dict[str, Callable[[int, int], int]] = {
 
 
 class WordProblem(Entry):
-    """Describe one word problem.
+    """One word problem.
 
     Attributes:
         question: text with slots for numbers, people and things.
@@ -39,7 +39,7 @@ class WordProblem(Entry):
 
 
 class WordProblems(Entry):
-    """Hold all word problems with the opening and the ending of their completions."""
+    """All word problems with the opening and the ending of their completions."""
 
     openings: tuple[str, ...]
     ending: str

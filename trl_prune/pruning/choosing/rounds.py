@@ -76,7 +76,6 @@ def prune_in_rounds(
     schedule: list[Sizes],
     score: Callable[[Model], Ranked],
     prune: Callable[[Model, Ranked, Sizes], Model],
-    after_round: Callable[[int, Model], None] = lambda _round, _model: None,
 ) -> Model:
     """Return the model after scoring and pruning it once for each entry of a schedule.
 
@@ -85,9 +84,7 @@ def prune_in_rounds(
         schedule: the sizes after each round.
         score: returns the scores of a model's units.
         prune: returns the model cut to given sizes by its scores.
-        after_round: called with each round's index and its model.
     """
-    for index, sizes in enumerate(schedule):
+    for sizes in schedule:
         model = prune(model, score(model), sizes)
-        after_round(index, model)
     return model

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from trl_prune.errors import InputError
 from trl_prune.pruning.families import HEADS, HIDDEN, NEURONS, Family
 
 
@@ -33,10 +34,16 @@ class Site:
 
 
 def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """Return a causal LM's decoder blocks."""
-    decoder = model.get_decoder()
-    lists = [child for child in decoder.children() if isinstance(child, nn.ModuleList)]
-    return next(blocks for blocks in lists if len(blocks) == model.config.num_hidden_layers)
+    """Return a causal LM's decoder blocks: its list of as many modules as the config has layers.
+
+    Raises:
+        InputError: there is no such list.
+    """
+    count = model.config.get_text_config().num_hidden_layers
+    for module in model.get_decoder().modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return module
+    raise InputError(f"{type(model).__name__} has no list of {count} decoder blocks")
 
 
 def stream_sites(model: PreTrainedModel) -> list[Site]:

@@ -1,16 +1,15 @@
 """Importance of decoder blocks, from how they change the residual stream: one streaming forward-only pass."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from trl_prune.checkpoints import atomic_file
 from trl_prune.errors import InputError
 from trl_prune.pruning.importance.forward import Batch, observe
 from trl_prune.pruning.importance.hooks import activation_hooks, decoder_blocks, stream_sites
@@ -59,16 +58,9 @@ class LayerScores:
         """Return `1 - E[cos(x^(l), x^(l+1))]` of every block, `(L,)` (2407.14679, section 2.2)."""
         return 1 - self.cosine.diagonal(offset=1) / max(self.num_positions, 1)
 
-    def save(self, path: Path) -> None:
-        """Write the sums as safetensors, atomically."""
-        # Counts as a tensor: safetensors writes metadata in varying order, and equal scores must be equal files.
-        counts = torch.tensor([self.num_positions, self.num_batches])
-        with atomic_file(path) as part:
-            save_file({"angle": self.angle, "cosine": self.cosine, "counts": counts}, part)
-
     @classmethod
     def load(cls, path: Path) -> "LayerScores":
-        """Read sums written by `save`."""
+        """Read the sums from a file of scores."""
         tensors = load_file(path)
         return cls(tensors["angle"], tensors["cosine"], *tensors["counts"].tolist())
 
@@ -136,7 +128,6 @@ def score_layers(
     batches: Iterable[Batch],
     tokens: str = "all",
     scores: LayerScores | None = None,
-    after_batch: Callable[[LayerScores], None] = lambda _: None,
 ) -> LayerScores:
     """Add batches to the distances between all pairs of block inputs, without running the LM head.
 
@@ -148,7 +139,6 @@ def score_layers(
             already holds.
         tokens: `all`, or `last` (the last token of each text: the papers' choice, which needs thousands of texts).
         scores: sums to continue from.
-        after_batch: called with the sums after each batch, to save them.
 
     Returns:
         `scores`, updated in place, or new ones.
@@ -157,7 +147,6 @@ def score_layers(
 
     def count_batch() -> None:
         scores.num_batches += 1
-        after_batch(scores)
 
     observe(model, batches, [LayerObserver(scores, tokens)], count_batch)
     return scores

@@ -24,23 +24,47 @@ OPTION_TYPES: dict[type, tuple[tuple[type, ...], str]] = {
 }
 
 
+Options = Mapping[str, object]
+
+
+def _always(_: Options) -> bool:
+    return True
+
+
+def _never(_: Options) -> bool:
+    return False
+
+
+def _none(_: Cut) -> int:
+    return 0
+
+
 class RepairMethod(NamedTuple):
-    """`check` raises if the repair does not apply to a cut, `build` fits it; both take its options by keyword."""
+    """A kind of repair.
+
+    Attributes:
+        check: raises if the repair does not apply to a cut; takes its options by keyword.
+        build: fits it; takes its options by keyword.
+        reads_texts: returns whether it runs the dense model on calibration texts, by the given options.
+        num_inputs: returns how many inputs the largest of a cut's fits has; 0 if nothing is fitted.
+    """
 
     check: Callable[..., None]
     build: Callable[..., Repair]
+    reads_texts: Callable[[Options], bool]
+    num_inputs: Callable[[Cut], int] = _none
 
 
 # In the order in which they are applied.
 REPAIRS: dict[str, RepairMethod] = {
-    "head_merge": RepairMethod(head_merge.check, head_merge.build),
-    "least_squares": RepairMethod(least_squares.check, least_squares.build),
-    "linear_map": RepairMethod(linear_map.check, linear_map.build),
-    "norm_rescale": RepairMethod(norm_rescale.check, norm_rescale.build),
+    "head_merge": RepairMethod(head_merge.check, head_merge.build, _never),
+    "least_squares": RepairMethod(least_squares.check, least_squares.build, _always, least_squares.num_inputs),
+    "linear_map": RepairMethod(linear_map.check, linear_map.build, _always, linear_map.num_inputs),
+    "norm_rescale": RepairMethod(norm_rescale.check, norm_rescale.build, norm_rescale.reads_texts),
 }
 
 
-def check_repairs(requested: Mapping[str, Mapping[str, object]], source: Path, cut: Cut) -> None:
+def check_repairs(requested: Mapping[str, Options], source: Path, cut: Cut) -> None:
     """Check, without loading a model, that repairs exist, have valid options and apply to a cut.
 
     Raises:
@@ -55,7 +79,7 @@ def check_repairs(requested: Mapping[str, Mapping[str, object]], source: Path, c
         raise InputError("head_merge changes the heads that least_squares fits o_proj to; choose one of the two")
 
 
-def _check_options(name: str, options: Mapping[str, object]) -> None:
+def _check_options(name: str, options: Options) -> None:
     defaults = default_options(name)
     for option, value in options.items():
         if option not in defaults:
@@ -71,9 +95,7 @@ def default_options(name: str) -> dict[str, object]:
     return {option.name: option.default for option in parameters if option.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def build_repairs(
-    requested: Mapping[str, Mapping[str, object]], source: Path, cut: Cut, calibration: Calibration
-) -> list[Repair]:
+def build_repairs(requested: Mapping[str, Options], source: Path, cut: Cut, calibration: Calibration) -> list[Repair]:
     """Fit repairs to a cut.
 
     Args:
@@ -94,6 +116,11 @@ def build_repairs(
         for name, method in REPAIRS.items()
         if name in requested
     ]
+
+
+def read_texts(requested: Mapping[str, Options]) -> bool:
+    """Return whether any of the repairs, given by name with their options, runs the dense model on texts."""
+    return any(method.reads_texts(requested[name]) for name, method in REPAIRS.items() if name in requested)
 
 
 def applicable_repairs(source: Path, cut: Cut) -> list[str]:

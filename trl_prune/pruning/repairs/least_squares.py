@@ -151,6 +151,11 @@ def check(source: Path, cut: Cut, *, ridge: float, axes: Sequence[str]) -> None:
         )
 
 
+def num_inputs(cut: Cut) -> int:
+    """Return how many inputs the widest refitted map has."""
+    return max(cut.sizes[HIDDEN], cut.sizes.get(NEURONS, 0) if NEURONS in cut.keep else 0)
+
+
 def build(
     source: Path, cut: Cut, calibration: Calibration, *, ridge: float = 0.1, axes: Sequence[str] = AXES
 ) -> LeastSquares:

@@ -109,6 +109,11 @@ def mlp_output(layer: int, source: Path, cut: Cut) -> str:
     return next(name for name in names if cut.layer_of(name) == layer and _is_mlp_output(cut, name))
 
 
+def num_inputs(cut: Cut) -> int:
+    """Return how many inputs a map has."""
+    return cut.sizes[HIDDEN]
+
+
 def build(source: Path, cut: Cut, calibration: Calibration, *, ridge: float = 0.1) -> LinearMap:
     """Fit one map for each removed run on the calibration texts.
 

@@ -5,7 +5,7 @@ after the cut. If the removed channels were zero, `rms_d' = sqrt(d / d') rms_d`,
 `sqrt(d / d')`. If they carried energy, the factor is multiplied by the square root of the kept share of energy.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -23,7 +23,7 @@ NORM_AXES = {HIDDEN, HEADS, KV_HEADS}
 
 
 class NormRescale:
-    """Multiplies the weights of norms over cut channels, and Gemma's embedding by the scale it lost.
+    """Multiplies the weights of norms over cut channels, and Gemma's embedding to restore its scale.
 
     Args:
         cut: the plan applied to the dense model.
@@ -80,6 +80,11 @@ def check(source: Path, cut: Cut, *, energy: str) -> None:
     if not norms_over_cut_axes(tensor_files(source), cut):
         reason = "its norms have no weights" if HIDDEN in cut.keep else "the plan cuts no channels that a norm spans"
         raise InputError(f"norm_rescale cannot repair this cut of {cut.config.model_type}: {reason}")
+
+
+def reads_texts(options: Mapping[str, object]) -> bool:
+    """Return whether energies are measured on texts."""
+    return options.get("energy") == "measured"
 
 
 def build(source: Path, cut: Cut, calibration: Calibration, *, energy: str = "none") -> NormRescale:

@@ -100,7 +100,7 @@ def _complete_grid(request: SearchRequest, costs: Costs) -> Grid:
     """Return the grid with lists of sizes in place of `auto`."""
     for name, sizes in request.grid.items():
         axis = NEURONS if name == MLP_RATIO and sizes != "auto" else name
-        check_axis(axis, costs.sizes, costs.config, costs.family)
+        check_axis(axis, costs.sizes, costs.config, costs.family, "grid: ")
     auto = [axis for axis, sizes in request.grid.items() if sizes == "auto"] if request.grid else AUTO_AXES
     listed = {axis: sizes for axis, sizes in request.grid.items() if sizes != "auto"}
     return listed | automatic_grid(costs, auto, request.max_width, request.max_depth)

@@ -16,9 +16,6 @@ from trl_prune.checkpoints import (
 )
 
 
-RANDOM_WEIGHTS = "random_weights"
-
-
 def write_untrained(student: Path, target: Path, seed: int) -> None:
     """Write a checkpoint of the student's shape with transformers' random initialisation.
 
@@ -35,6 +32,6 @@ def write_untrained(student: Path, target: Path, seed: int) -> None:
         copy_companions(student, part)
         model.save_pretrained(part)
         if provenance is not None:
-            edits = [{"edit": RANDOM_WEIGHTS, "seed": seed}]  # replaces the student's edits: no repair is left
+            edits = [{"edit": "random_weights", "seed": seed}]  # replaces the student's edits: no repair is left
             untrained = replace(provenance, parent=str(student), edits=edits, versions=library_versions())
             write_provenance(untrained, part)

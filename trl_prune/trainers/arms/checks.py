@@ -12,7 +12,8 @@ from trl_prune.errors import InputError, first_line
 from trl_prune.trainers.arms.settings import CONFIG_CLASSES, DEFAULT_ARGS
 from trl_prune.trainers.kd.config import KDConfig
 from trl_prune.trainers.kd.layer_map import block_pairs
-from trl_prune.trainers.sft_arguments import LORA_DEFAULTS
+from trl_prune.trainers.self_distill.config import SelfDistillSFTConfig
+from trl_prune.trainers.sft_arguments import lora_config
 
 
 # Arguments that training an arm sets itself or does not support.
@@ -24,7 +25,24 @@ RESERVED_ARGS = {
     "eval_strategy",
     "do_eval",
     "load_best_model_at_end",
+} | {field.name for field in fields(SelfDistillSFTConfig) if field.name.startswith("rewrite_")}
+# What arguments are called elsewhere, for "did you mean".
+OTHER_NAMES = {
+    "alpha": "lora_alpha",
+    "batch_size": "per_device_train_batch_size",
+    "epochs": "num_train_epochs",
+    "grad_accum": "gradient_accumulation_steps",
+    "lora_r": "r",
+    "lora_rank": "r",
+    "lr": "learning_rate",
+    "max_seq_length": "max_length",
+    "num_epochs": "num_train_epochs",
+    "rank": "r",
+    "scheduler": "lr_scheduler_type",
+    "warmup": "warmup_steps",
 }
+# Of `difflib`: below it, names are unlike.
+MIN_SIMILARITY = 0.75
 # transformers 5.23 gives these samplers no seeded generator: a resumed run would draw other batches.
 UNSEEDED_SAMPLING_STRATEGIES = ("group_by_length", "batch_rebalance")
 
@@ -51,17 +69,35 @@ def check_arm(args: dict, peft: dict | None, method: str = "sft", dense_blocks: 
             raise InputError(f"peft.{name} has 'lm_head', whose products are fused with the loss; leave it out")
     try:
         _check_config(config_class("unused", **values), dense_blocks)
-        LoraConfig(**(LORA_DEFAULTS | lora))
+        lora_config(lora)
     except (ValueError, TypeError, ImportError) as error:
         raise InputError(f"args: {first_line(error)}") from error
+
+
+def argument_key(name: str) -> str | None:
+    """Return a training or LoRA argument's key, `args.NAME` or `peft.NAME`, given its name or a common other one."""
+    name = OTHER_NAMES.get(name, name)
+    if name in RESERVED_ARGS:
+        return None
+    if name in {field.name for field in fields(KDConfig)}:
+        return f"args.{name}"
+    return f"peft.{name}" if name in {field.name for field in fields(LoraConfig)} else None
 
 
 def _check_names(section: str, values: dict, known: set[str]) -> None:
     for name in values:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise InputError(f"{section}.{name} is not an accepted argument{hint}")
+            raise InputError(f"{section}.{name} is not an accepted argument{_hint(section, name, known)}")
+
+
+def _hint(section: str, name: str, known: set[str]) -> str:
+    likely = argument_key(name)
+    if likely == f"{section}.{name}":
+        return "; `method: kd` accepts it"
+    if likely is None:
+        similar = difflib.get_close_matches(name, known, n=1, cutoff=MIN_SIMILARITY)
+        likely = f"{section}.{similar[0]}" if similar else None
+    return f"; did you mean {likely!r}?" if likely else ""
 
 
 def _check_resumable(args: dict) -> None:

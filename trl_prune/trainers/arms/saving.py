@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import DistributedType
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations import unset_hf_deepspeed_config
 from trl import SFTTrainer
@@ -21,7 +21,7 @@ from trl_prune.checkpoints import (
 )
 from trl_prune.trainers.arms.settings import ArmSettings
 from trl_prune.trainers.kd.projection import PROJECTION, without_projection
-from trl_prune.trainers.sft_arguments import LORA_DEFAULTS
+from trl_prune.trainers.sft_arguments import lora_config
 
 
 SHARDED_TYPES = (DistributedType.FSDP, DistributedType.DEEPSPEED)
@@ -54,7 +54,7 @@ def unquantised(model: PreTrainedModel | PeftModel, settings: ArmSettings) -> Pr
 
 def _load_student(settings: ArmSettings) -> PreTrainedModel | PeftModel:
     model = AutoModelForCausalLM.from_pretrained(settings.student, dtype=torch.float32)
-    return model if settings.peft is None else get_peft_model(model, LoraConfig(**(LORA_DEFAULTS | settings.peft)))
+    return model if settings.peft is None else get_peft_model(model, lora_config(settings.peft))
 
 
 def last_complete_checkpoint(output_dir: Path) -> Path | None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset
-from peft import LoraConfig
 from trl import SFTTrainer
 
 from trl_prune.checkpoints import load_tokenizer
@@ -15,7 +14,7 @@ from trl_prune.trainers.arms.settings import CONFIG_CLASSES, DEFAULT_ARGS, ArmSe
 from trl_prune.trainers.kd.trainer import KDTrainer
 from trl_prune.trainers.preparation import messages_to_prompt_completion
 from trl_prune.trainers.self_distill.trainer import SelfDistillSFTTrainer
-from trl_prune.trainers.sft_arguments import LORA_DEFAULTS, use_one_device
+from trl_prune.trainers.sft_arguments import lora_config, use_one_device
 
 
 TRAINER_CLASSES: dict[str, type[SFTTrainer]] = {"sft": SelfDistillSFTTrainer, "kd": KDTrainer}
@@ -100,6 +99,6 @@ def build_trainer(settings: ArmSettings, rows: Dataset) -> SFTTrainer:
         args,
         train_dataset=messages_to_prompt_completion(rows, args),
         processing_class=load_tokenizer(settings.student),
-        peft_config=None if settings.peft is None else LoraConfig(**(LORA_DEFAULTS | settings.peft)),
+        peft_config=None if settings.peft is None else lora_config(settings.peft),
         **({"teacher_model": str(settings.teacher)} if has_online_teacher else {}),
     )

@@ -96,8 +96,9 @@ class KDConfig(SFTConfig):
         default="auto",
         metadata={
             "help": "The teacher's block that each of the student's is compared with, counted from 0. `auto`: the "
-            "student's last but two with the dense block it was; where that is unknown, or no earlier block was "
-            "removed or changed, with the teacher's last but two. `origins`: every block with the dense block it was."
+            "student's last but two with its original dense block; where that is unknown, or no earlier block was "
+            "removed or changed, with the teacher's last but two. `origins`: every block with its original dense "
+            "block."
         },
     )
 

@@ -38,8 +38,8 @@ def without_repeats(
     """Mask the labels of repeated examples in place, and return the batch without their part of the target.
 
     The repeated examples are the last of a rank's batch. The target is cut here, not before the teacher predicts, so
-    that a teacher cache is still compared with the labels that its rows were written with. In a stream, accelerate
-    does not know how many examples it repeats, and none is left out.
+    that a teacher cache is still compared with the labels that its rows were written with. For a stream,
+    accelerate gives no number of repeated examples, and none is left out.
 
     Args:
         batch: the target of all learned positions, in their order.

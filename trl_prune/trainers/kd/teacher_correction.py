@@ -13,14 +13,13 @@ from pathlib import Path
 import torch
 from accelerate.utils import is_peft_model
 from datasets import Dataset
-from peft import LoraConfig
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 
 from trl_prune.checkpoints import atomic_folder, copy_companions, fingerprint, load_config, write_json
 from trl_prune.errors import InputError
 from trl_prune.trainers.kd.config import KDConfig
-from trl_prune.trainers.sft_arguments import LORA_DEFAULTS
+from trl_prune.trainers.sft_arguments import lora_config
 from trl_prune.trainers.teachers.source import TeacherSource
 
 
@@ -67,7 +66,7 @@ def _correction_trainer(folder: Path, args: KDConfig, dataset: object, sft_argum
     preparation = {
         name: sft_arguments[name] for name in ("processing_class", "formatting_func") if name in sft_arguments
     }
-    peft_config = LoraConfig(**LORA_DEFAULTS) if args.teacher_correction == "lora" else None
+    peft_config = lora_config() if args.teacher_correction == "lora" else None
     model = _load_with_trainable_norms(folder, args) if args.teacher_correction == "norms" else str(folder)
     trainer = SFTTrainer(
         model, correction_arguments(args), train_dataset=dataset, peft_config=peft_config, **preparation

@@ -63,7 +63,7 @@ class StudentOrigin:
     def provenance_for(self, teacher: PreTrainedConfig) -> Provenance | None:
         """Return the provenance if its indices count in the teacher: the dense root, or one of as many blocks.
 
-        A fine-tuned or corrected dense model still has the blocks that the student's were; any other has not.
+        A model of as many blocks is taken for a fine-tuned or corrected dense root, with the same blocks.
         """
         if self.provenance is None:
             return None
