@@ -1,6 +1,5 @@
 """The only module that imports lm-eval: load tasks, evaluate a model on one, return a score per item."""
 
-import difflib
 import functools
 import hashlib
 import logging
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trl_prune.errors import InputError, first_line
+from trl_prune.errors import InputError, closest, first_line
 from trl_prune.evaluation.recovery import TaskScore
 
 
@@ -106,8 +105,8 @@ def _task_manager(names: list[str], include_path: list[str]) -> "TaskManager":
     with_defaults = _task_manager_with_defaults(tuple(include_path))
     for name in names:
         if name not in with_defaults.all_tasks:
-            close = difflib.get_close_matches(name, with_defaults.all_tasks, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            close = closest(name, with_defaults.all_tasks)
+            hint = f"; did you mean {close!r}?" if close else ""
             raise InputError(f"{name!r} is not a task of lm-eval or of trl-prune{hint}")
     return with_defaults
 

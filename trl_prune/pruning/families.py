@@ -4,13 +4,12 @@ A row gives the axis of every dimension of each weight; an axis is named by the 
 number of tensor rows per unit follows from the shape: `q_proj` with 512 rows and 8 heads has 64 rows per head.
 """
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 
-from trl_prune.errors import InputError
+from trl_prune.errors import InputError, closest
 
 
 LAYERS, HIDDEN, NEURONS = "num_hidden_layers", "hidden_size", "intermediate_size"
@@ -250,8 +249,8 @@ def family_of(model_type: str) -> Family:
     """
     if model_type in FAMILIES:
         return FAMILIES[model_type]
-    close = difflib.get_close_matches(model_type, FAMILIES, n=1)
-    hint = f" (the nearest row is {close[0]!r})" if close else ""
+    close = closest(model_type, FAMILIES)
+    hint = f" (the nearest row is {close!r})" if close else ""
     raise InputError(
         f"model type {model_type!r} has no row in trl_prune/pruning/families.py{hint}; "
         f"rows: {', '.join(sorted(FAMILIES))}"

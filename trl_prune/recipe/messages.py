@@ -1,17 +1,13 @@
 """Turn a validation error of a recipe into one sentence that names key, value, allowed values and line."""
 
-import difflib
 from collections.abc import Iterator
 
 import yaml
 from pydantic_core import ErrorDetails
 
+from trl_prune.errors import KEY_SIMILARITY, closest
 from trl_prune.recipe.recipe import Recipe
 from trl_prune.recipe.section import Section
-
-
-# Of `difflib`: below it, keys are unlike.
-MIN_SIMILARITY = 0.75
 
 
 def error_sentence(error: ErrorDetails) -> str:
@@ -54,8 +50,9 @@ def _likely_keys(path: list[str], section: type[Section]) -> Iterator[str]:
     yield from (
         ".".join([*known, inner.other_names[key]]) for known, inner in nearest_first if key in inner.other_names
     )
-    similar = difflib.get_close_matches(key, section.model_fields, n=1, cutoff=MIN_SIMILARITY)
-    yield from (".".join([*prefix, name]) for name in similar)
+    similar = closest(key, section.model_fields, KEY_SIMILARITY)
+    if similar:
+        yield ".".join([*prefix, similar])
 
 
 def _arm_arguments(name: str) -> list[str]:

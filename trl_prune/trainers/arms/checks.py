@@ -1,6 +1,5 @@
 """Checks of an arm's arguments against TRL's and peft's, before any model is loaded."""
 
-import difflib
 from dataclasses import fields
 
 import torch
@@ -8,7 +7,7 @@ from peft import LoraConfig
 from transformers import get_scheduler
 from trl import SFTConfig
 
-from trl_prune.errors import InputError, first_line
+from trl_prune.errors import KEY_SIMILARITY, InputError, closest, first_line
 from trl_prune.trainers.arms.settings import CONFIG_CLASSES, DEFAULT_ARGS
 from trl_prune.trainers.kd.config import KDConfig
 from trl_prune.trainers.kd.layer_map import block_pairs
@@ -41,8 +40,6 @@ OTHER_NAMES = {
     "scheduler": "lr_scheduler_type",
     "warmup": "warmup_steps",
 }
-# Of `difflib`: below it, names are unlike.
-MIN_SIMILARITY = 0.75
 # transformers 5.23 gives these samplers no seeded generator: a resumed run would draw other batches.
 UNSEEDED_SAMPLING_STRATEGIES = ("group_by_length", "batch_rebalance")
 
@@ -95,8 +92,8 @@ def _hint(section: str, name: str, known: set[str]) -> str:
     if likely == f"{section}.{name}":
         return "; `method: kd` accepts it"
     if likely is None:
-        similar = difflib.get_close_matches(name, known, n=1, cutoff=MIN_SIMILARITY)
-        likely = f"{section}.{similar[0]}" if similar else None
+        similar = closest(name, known, KEY_SIMILARITY)
+        likely = f"{section}.{similar}" if similar else None
     return f"; did you mean {likely!r}?" if likely else ""
 
 
