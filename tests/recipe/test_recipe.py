@@ -151,6 +151,8 @@ def test_errors_name_the_key_the_value_and_what_is_allowed(tmp_path, change, mes
         # misspellings
         ("evalute", "evaluate"),
         ("prune.stratgy", "prune.strategy"),
+        # a variable of chat templates
+        ("enable_thinking", "chat_template_kwargs"),
     ],
 )
 def test_an_unknown_key_names_the_likely_one(tmp_path, key, likely):

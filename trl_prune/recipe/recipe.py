@@ -20,8 +20,9 @@ class Recipe(Section):
     """The model, the data, the run folder and one section per verb."""
 
     other_names: ClassVar[dict[str, str]] = {
-        "arms": "recover", "base_model": "model", "data": "dataset", "distill": "recover", "eval": "evaluate",
-        "model_name_or_path": "model", "output_dir": "output", "torch_dtype": "dtype", "train": "recover",
+        "arms": "recover", "base_model": "model", "data": "dataset", "distill": "recover",
+        "enable_thinking": "chat_template_kwargs", "eval": "evaluate", "model_name_or_path": "model",
+        "output_dir": "output", "torch_dtype": "dtype", "train": "recover",
     }  # fmt: skip
 
     model: str
@@ -36,6 +37,8 @@ class Recipe(Section):
     """Seed of every random draw."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Dtype of all stages; `auto` is bfloat16 on GPUs that support it, and on CPUs whichever runs a step faster."""
+    chat_template_kwargs: dict[str, object] = {}
+    """Variables of the chat template, such as `{enable_thinking: false}`, for rewriting, training and evaluation."""
     score: ScoreSection = ScoreSection()
     search: SearchSection | None = None
     prune: PruneSection
