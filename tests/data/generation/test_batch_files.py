@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.conftest import tiny_model
-from trl_prune.data.generation import (
+from trl_prune.data.generation.batch_files import (
     Answer,
     Sampling,
     generate_batch,

@@ -3,66 +3,18 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jinja2.exceptions import TemplateError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trl_prune.checkpoints import write_json
 from trl_prune.data.batches import pad
-from trl_prune.data.formats import Message
+from trl_prune.data.generation.prompts import prompt_ids
+from trl_prune.data.generation.sampling import Answer, Sampling
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """Generation settings.
-
-    Attributes:
-        max_new_tokens: the maximum length of an answer.
-        batch_size: prompts per batch.
-        temperature: 0 for greedy decoding.
-        seed: each batch is sampled with this plus the batch's index, so that a resumed run samples the same answers.
-    """
-
-    max_new_tokens: int = 256
-    batch_size: int = 32
-    temperature: float = 0.0
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A generated text.
-
-    Attributes:
-        text: without special tokens.
-        finished: whether it ended with an end-of-sequence token rather than at `max_new_tokens`.
-    """
-
-    text: str
-    finished: bool
-
-
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], prefill: str = "") -> list[int]:
-    """Return the token ids of a conversation up to and including the generation prompt, then those of `prefill`."""
-    if tokenizer.chat_template is None:
-        text = "\n\n".join(message["content"] for message in messages) + "\n"
-        return tokenizer(text + prefill)["input_ids"]
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except TemplateError:  # templates such as Gemma's reject the system role
-        merged = merge_system_into_user(messages)
-        text = tokenizer.apply_chat_template(merged, tokenize=False, add_generation_prompt=True)
-    return tokenizer(text + prefill, add_special_tokens=False)["input_ids"]
-
-
-def merge_system_into_user(messages: list[Message]) -> list[Message]:
-    """Return the messages with the system prompt prepended to the first of the others."""
-    system = [message["content"] for message in messages if message["role"] == "system"]
-    first, *rest = [message for message in messages if message["role"] != "system"]
-    return [first | {"content": "\n\n".join([*system, first["content"]])}, *rest]
+__all__ = ["Answer", "Sampling", "prompt_ids"]
 
 
 def plan_batches(prompts: list[list[int]], batch_size: int) -> list[list[int]]:
