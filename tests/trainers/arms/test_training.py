@@ -52,14 +52,13 @@ def test_the_token_budget_is_the_number_of_tokens_trained_on(pruned, tmp_path):
     assert result.steps == 12
 
 
-def test_references_and_rewritten_rows_are_trained_in_the_same_format(pruned, tmp_path):
-    """An arm on references and one on a rewriting that kept every reference end with the same weights."""
-    columns = {"provenance": "reference", "verdict": "disagrees", "reference_answer": "x", "rewrite": "y"}
-    rewritten = Dataset.from_list([row | columns for row in ROWS])
-    train_arm(arm_settings(pruned, tmp_path, "a"), Dataset.from_list(ROWS), tmp_path / "references")
-    train_arm(arm_settings(pruned, tmp_path, "b"), rewritten, tmp_path / "rewritten")
-    trained = weights(tmp_path / "rewritten")
-    assert all(torch.equal(weight, trained[name]) for name, weight in weights(tmp_path / "references").items())
+def test_an_arm_trains_on_its_rows_as_they_are(pruned, tmp_path):
+    """Rows of the `rewrite` stage have the columns of the dataset, so that nothing tells them from references."""
+    trainer = build_trainer(arm_settings(pruned, tmp_path), Dataset.from_list(ROWS))
+    assert trainer.args.rewrite is False
+    for row, prepared in zip(ROWS, trainer.train_dataset, strict=True):
+        text = trainer.processing_class.decode(prepared["input_ids"])
+        assert text == trainer.processing_class.apply_chat_template(row["prompt"] + row["completion"], tokenize=False)
 
 
 class Killed(BaseException):

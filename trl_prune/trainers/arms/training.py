@@ -8,7 +8,6 @@ from datasets import Dataset
 from trl import SFTTrainer
 
 from trl_prune.checkpoints import load_tokenizer
-from trl_prune.data.rewriting.acceptance import is_rewritten
 from trl_prune.trainers.arms.saving import full_model, last_complete_checkpoint, save_recovered
 from trl_prune.trainers.arms.settings import CONFIG_CLASSES, DEFAULT_ARGS, ArmSettings
 from trl_prune.trainers.kd.trainer import KDTrainer
@@ -87,7 +86,7 @@ def _result(trainer: SFTTrainer, row_tokens: int) -> TrainingResult:
 def build_trainer(settings: ArmSettings, rows: Dataset) -> SFTTrainer:
     """Return the trainer of an arm; all methods get their rows in one format, so that losses are comparable."""
     method_args = {
-        "sft": {"rewrite": is_rewritten(rows.column_names)},
+        "sft": {"rewrite": False},  # the recipe's `rewrite` stage wrote the rows
         "kd": {"teacher_cache": None if settings.teacher_cache is None else str(settings.teacher_cache)},
     }[settings.method]
     config_class = CONFIG_CLASSES[settings.method]
