@@ -118,6 +118,23 @@ def test_an_interrupted_cached_arm_resumes_to_the_same_model(finished, tmp_path,
     assert all(torch.equal(weight, wanted[name]) for name, weight in weights(run, "offline").items())
 
 
+MIX = [{"source": "references", "share": 0.75}, {"source": "text", "share": 0.25}]
+
+
+def test_a_mix_records_its_sources_and_a_kd_arm_trains_on_it_without_the_cache(tmp_path):
+    arms = {"mix": {"method": "sft", "data": MIX}, "kd": {"data": MIX, "teacher_cache": False, "rows": 8}}
+    run = run_recipe(kd_recipe(tmp_path, arms), STAGES)
+    assert metrics(run, "mix")["data"] == "75 % references + 25 % text"
+    assert metrics(run, "mix")["rows"] == 24
+    sources = metrics(run, "mix")["sources"]
+    assert [(source["source"], source["rows"]) for source in sources] == [("references", 18), ("text", 6)]
+    assert sum(source["tokens"] for source in sources) == metrics(run, "mix")["tokens"], "one epoch"
+    assert [source["rows"] for source in metrics(run, "kd")["sources"]] == [6, 2]
+    assert metrics(run, "kd")["steps"] == 4, "batches of 2"
+    assert "sft on 75 % references + 25 % text, 1 epochs" in "\n".join(plan(run.recipe))
+    assert "kd on 75 % references + 25 % text, 8 rows, 1 epochs" in "\n".join(plan(run.recipe))
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -1,12 +1,19 @@
 import pytest
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from trl import SFTConfig
 
 from tests.conftest import ROWS, tiny_tokenizer
 from trl_prune import KDConfig, KDTrainer
+from trl_prune.losses.positions import MASKED
 from trl_prune.trainers.arms.settings import ArmSettings
 from trl_prune.trainers.arms.training import build_trainer
-from trl_prune.trainers.preparation import messages_to_prompt_completion, preparation_args, prepare_rows
+from trl_prune.trainers.preparation import (
+    messages_to_prompt_completion,
+    preparation_args,
+    prepare_rows,
+    prepare_source,
+    without_masks,
+)
 
 
 MESSAGES = [{"messages": [*row["prompt"], *row["completion"]]} for row in ROWS]
@@ -61,3 +68,65 @@ def test_preparation_args_are_those_that_determine_rows():
         "max_length": 8,
         "packing": True,
     }
+
+
+@pytest.mark.parametrize("rows", [ROWS, MESSAGES])
+def test_a_source_has_its_loss_on_answers_or_on_every_token(rows):
+    answers, everywhere = (
+        prepare_source(Dataset.from_list(rows), ARGS | {"max_length": None}, tiny_tokenizer(), every_token)
+        for every_token in (False, True)
+    )
+    assert answers["input_ids"] == everywhere["input_ids"] == everywhere["labels"]
+    for row, prepared in zip(ROWS, answers, strict=True):
+        learned = [label for label in prepared["labels"] if label != MASKED]
+        assert tiny_tokenizer().decode(learned) == row["completion"][0]["content"] + "<|im_end|>\n"
+
+
+def sequences(rows):
+    """Return the sequences of prepared rows with their labels, in an order of their own."""
+    found = []
+    for row in rows:
+        start = 0
+        for length in row.get("seq_lengths") or [len(row["input_ids"])]:
+            ends = slice(start, start + length)
+            found.append((row["input_ids"][ends], row["labels"][ends]))
+            start += length
+    return sorted(found)
+
+
+@pytest.mark.parametrize("method", ["sft", "kd"])
+@pytest.mark.parametrize(
+    "args",
+    [
+        {},
+        {"assistant_only_loss": True},
+        {"truncation_mode": "keep_end"},
+        {"packing": True},
+        {"packing": True, "max_length": 512},
+        {"packing": True, "packing_strategy": "bfd_split", "max_length": 512},
+        {"padding_free": True, "max_length": None},
+    ],
+)
+def test_sources_of_other_formats_and_masks_are_trained_on_together(dense, tmp_path, args, method):
+    """The trainer neither masks, truncates nor drops a token of prepared rows, and packs all sources together."""
+    args = ARGS | args
+    rows = (ROWS, MESSAGES) if "assistant_only_loss" not in args else (MESSAGES, MESSAGES)
+    sources = [(rows[0], False), (rows[1], True), (TEXT, True)]
+    prepared = [prepare_source(Dataset.from_list(rows), args, tiny_tokenizer(), every) for rows, every in sources]
+    mix = concatenate_datasets(prepared)
+    settings = ArmSettings(dense, tmp_path / "arm", without_masks(args), method=method, teacher=dense)
+    trainer = build_trainer(settings, mix)
+    assert sequences(trainer.train_dataset) == sequences(mix)
+    assert (len(trainer.train_dataset) < len(mix)) == ("packing" in args and args["max_length"] == 512)
+    batch = trainer.data_collator([trainer.train_dataset[index] for index in range(3)])
+    assert (batch["labels"] != MASKED).any()
+    longest = max(map(len, mix["input_ids"]))
+    assert longest == 48 if args["max_length"] == 48 else longest > 48
+
+
+def test_wrapped_packing_keeps_every_token_of_a_mix(dense, tmp_path):
+    args = ARGS | {"packing": True, "packing_strategy": "wrapped", "max_length": 32}
+    mix = prepare_source(Dataset.from_list(ROWS), args, tiny_tokenizer(), every_token=False)
+    trainer = build_trainer(ArmSettings(dense, tmp_path / "arm", args), mix)
+    flat = [[token for row in rows["input_ids"] for token in row] for rows in (mix, trainer.train_dataset)]
+    assert flat[0] == flat[1]

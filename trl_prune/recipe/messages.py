@@ -7,12 +7,13 @@ from pydantic_core import ErrorDetails
 
 from trl_prune.errors import KEY_SIMILARITY, closest
 from trl_prune.recipe.recipe import Recipe
+from trl_prune.recipe.recover import MIX, ONE_SOURCE, ArmSection
 from trl_prune.recipe.section import Section
 
 
 def error_sentence(error: ErrorDetails) -> str:
     """Return pydantic's error about one key as one sentence."""
-    path = [str(part) for part in error["loc"]]
+    path = [str(part) for part in _without_forms(error["loc"])]
     key = ".".join(path)
     if error["type"] == "extra_forbidden":
         return f"unknown key {key!r}; {_hint(path)}"
@@ -23,6 +24,11 @@ def error_sentence(error: ErrorDetails) -> str:
     if error["type"] == "value_error":
         return f"{key} {message}".strip()
     return f"{key} is {error['input']!r}; {message.replace('input should be', 'wanted:')}"
+
+
+def _without_forms(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """Return the key of an error without the form of a value that may have several."""
+    return tuple(part for part in loc if part not in (ONE_SOURCE, MIX))
 
 
 def _hint(path: list[str]) -> str:
@@ -40,7 +46,7 @@ def _likely_keys(path: list[str], section: type[Section]) -> Iterator[str]:
     prefix, key = path[:-1], path[-1]
     if key in section.other_names:
         yield ".".join([*prefix, section.other_names[key]])
-    if prefix[:1] == ["recover"] and section is not Recipe:
+    if prefix[:1] == ["recover"] and issubclass(section, ArmSection):
         yield from (".".join([*prefix, argument]) for argument in _arm_arguments(key))
     # Sections inside this one first, and `search` last, whose keys repeat those of other sections.
     nearest_first = sorted(
@@ -94,10 +100,17 @@ def line_of(text: str, path: tuple[str | int, ...]) -> int | None:
     """Return the line of a key in a YAML text, counted from 1; of its nearest parent where the key is not there."""
     node = yaml.compose(text) if text else None
     line = None
-    for part in path:
-        children = node.value if isinstance(node, yaml.MappingNode) else []
-        entry = next(((key, value) for key, value in children if key.value == str(part)), None)
+    for part in _without_forms(path):
+        entry = next((child for child in _children(node) if child[0] == str(part)), None)
         if entry is None:
             break
-        line, node = entry[0].start_mark.line + 1, entry[1]
+        _, line, node = entry
     return line
+
+
+def _children(node: yaml.Node | None) -> Iterator[tuple[str, int, yaml.Node]]:
+    """Yield key, line and value of a mapping's or list's entries."""
+    if isinstance(node, yaml.MappingNode):
+        yield from ((key.value, key.start_mark.line + 1, value) for key, value in node.value)
+    if isinstance(node, yaml.SequenceNode):
+        yield from ((str(index), value.start_mark.line + 1, value) for index, value in enumerate(node.value))

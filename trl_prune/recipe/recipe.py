@@ -2,13 +2,13 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from trl_prune.recipe.cache_teacher import CacheTeacherSection
 from trl_prune.recipe.dataset import DatasetSection
 from trl_prune.recipe.evaluate import EvaluateSection
 from trl_prune.recipe.prune import PruneSection
-from trl_prune.recipe.recover import ArmSection
+from trl_prune.recipe.recover import ArmSection, expand_sweeps
 from trl_prune.recipe.report import ReportSection
 from trl_prune.recipe.rewrite import RewriteSection
 from trl_prune.recipe.score import ScoreSection
@@ -48,6 +48,11 @@ class Recipe(Section):
     evaluate: EvaluateSection = EvaluateSection()
     report: ReportSection = ReportSection()
 
+    @field_validator("recover")
+    @classmethod
+    def _expand_sweeps(cls, arms: dict[str, ArmSection]) -> dict[str, ArmSection]:
+        return expand_sweeps(arms)
+
     @model_validator(mode="after")
     def _check_arms(self) -> "Recipe":
         reserved = {"dense", "pruned", "checkpoints"}
@@ -56,7 +61,7 @@ class Recipe(Section):
                 raise ValueError(
                     f"recover.{name}: an arm's name is letters, digits, - and _, and none of {sorted(reserved)}"
                 )
-            if arm.data == "rewritten" and self.rewrite is None:
+            if arm.uses_rewritten and self.rewrite is None:
                 raise ValueError(f"recover.{name} trains on rewritten data but the recipe has no `rewrite` section")
             self._check_cache_use(name, arm)
         return self
@@ -66,6 +71,11 @@ class Recipe(Section):
             raise ValueError(f"recover.{name}.teacher_cache is for `method: kd`, not {arm.method}")
         if arm.teacher_cache and self.cache_teacher is None:
             raise ValueError(f"recover.{name} reads the teacher's cache but the recipe has no `cache_teacher` section")
+        if arm.is_mix and name in self.cached_arms:
+            raise ValueError(
+                f"recover.{name} trains on a mix, which the teacher's cache does not hold; set its teacher_cache to "
+                "false"
+            )
 
     @property
     def cached_arms(self) -> dict[str, ArmSection]:
@@ -90,6 +100,14 @@ class Recipe(Section):
             if name not in self.models:
                 raise ValueError(f"evaluate.models names {name!r}; allowed: {', '.join(self.models)}")
         return self
+
+    @property
+    def datasets(self) -> list[DatasetSection]:
+        """Every dataset that the recipe names."""
+        search, arms = self.search, self.recover.values()
+        found = [self.dataset, self.score.dataset, search.dataset if search else None]
+        found += [source.dataset for arm in arms for source in arm.sources]
+        return [section for section in dict.fromkeys(found) if section is not None]
 
     @property
     def models(self) -> list[str]:

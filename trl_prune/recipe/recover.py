@@ -1,23 +1,70 @@
 """One arm of the `recover` section."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from trl_prune.recipe.section import Count, Section
+from trl_prune.recipe.dataset import DatasetSection
+from trl_prune.recipe.section import Count, Section, Share
+
+
+# How far from 1 the shares of a mix may sum to.
+SHARE_TOLERANCE = 1e-6
+# Which form of `data` an error is about; `recipe.messages` leaves these out of keys.
+ONE_SOURCE, MIX = "<one source>", "<mix>"
+SourceName = Literal["references", "rewritten", "text"]
+
+
+class SourceSection(Section):
+    """One source of a mix."""
+
+    other_names: ClassVar[dict[str, str]] = {
+        "data": "source", "fraction": "share", "name": "source", "path": "dataset.path", "proportion": "share",
+        "ratio": "share", "rows": "dataset.rows", "type": "source", "weight": "share",
+    }  # fmt: skip
+
+    source: SourceName
+    """The answers of a dataset, those the dense model wrote, or rows as text with a loss on every token."""
+    share: Share
+    """Share of the mix's rows."""
+    dataset: DatasetSection | None = None
+    """The rows of `references` or `text`; the recipe's own dataset if left out."""
+
+    @property
+    def label(self) -> str:
+        """What messages and reports call the source."""
+        return self.source if self.dataset is None else f"{self.source} of {self.dataset.path}"
+
+
+class SweepSection(Section):
+    """An arm for each of several values."""
+
+    rows: Annotated[list[Count], Field(min_length=1)]
+    """Numbers of training rows; the smaller sets are subsets of the larger."""
 
 
 class ArmSection(Section):
     """One way to recover the pruned model."""
 
     other_names: ClassVar[dict[str, str]] = {
-        "dataset": "data", "lora": "peft", "max_tokens": "tokens", "peft_config": "peft", "training_args": "args",
+        "dataset": "data", "limit": "rows", "lora": "peft", "max_samples": "rows", "max_tokens": "tokens",
+        "mix": "data", "num_samples": "rows", "peft_config": "peft", "samples": "rows", "sources": "data",
+        "training_args": "args",
     }  # fmt: skip
+    optional: ClassVar[tuple[str, ...]] = ("rows", "sweep")
 
     method: Literal["sft", "kd"] = "sft"
     """Supervised fine-tuning on the arm's data, or distillation of the dense model's distribution over it."""
-    data: Literal["references", "rewritten", "text"] = "rewritten"
-    """The dataset's own answers, those the dense model wrote, or the rows as text with a loss on every token."""
+    data: Annotated[
+        Annotated[SourceName, Tag(ONE_SOURCE)] | Annotated[list[SourceSection], Tag(MIX)],
+        Discriminator(lambda value: MIX if isinstance(value, list) else ONE_SOURCE),
+    ] = "rewritten"
+    """The dataset's own answers, those the dense model wrote, or the rows as text with a loss on every token; or a
+    list of such sources with their shares of the rows."""
+    rows: Count | None = None
+    """Number of training rows, drawn with the recipe's seed; all if left out, or as many as a mix allows."""
+    sweep: SweepSection | None = None
+    """Train the arm once for each number of rows, as the arms `ARM-250`, `ARM-500`, ..."""
     init: Literal["pruned", "random_units", "random_weights"] = "pruned"
     """Initial weights: the pruned model's; or as baselines, a cut of the same sizes with units drawn at random, or the
     pruned model's shape with freshly initialised weights."""
@@ -29,3 +76,74 @@ class ArmSection(Section):
     """Arguments of TRL's SFTConfig, passed through; for `kd`, of KDConfig."""
     peft: dict[str, object] | None = None
     """Arguments of peft's LoraConfig (`target_modules` defaults to `all-linear`), or all weights are trained."""
+
+    @field_validator("data")
+    @classmethod
+    def _check_mix(cls, data: str | list[SourceSection]) -> str | list[SourceSection]:
+        if isinstance(data, str):
+            return data
+        total = sum(source.share for source in data)
+        if abs(total - 1) > SHARE_TOLERANCE:
+            raise ValueError(f"has shares that sum to {total:.6g}; wanted: shares of the rows that sum to 1")
+        for source in data:
+            if source.source == "rewritten" and source.dataset is not None:
+                raise ValueError(
+                    f"has the source `rewritten` with the dataset {source.dataset.path!r}; only the recipe's own "
+                    "dataset is rewritten: leave it out"
+                )
+        return data
+
+    @model_validator(mode="after")
+    def _check_rows(self) -> "ArmSection":
+        if self.rows is not None and self.sweep is not None:
+            raise ValueError("has both `rows` and `sweep`; the sweep sets the number of rows")
+        if self.is_mix and "completion_only_loss" in self.args:
+            raise ValueError(
+                "has `args.completion_only_loss` and a mix, whose sources say which tokens the loss is on; leave it "
+                "out"
+            )
+        return self
+
+    @property
+    def is_mix(self) -> bool:
+        """Whether the arm trains on a mix of sources."""
+        return not isinstance(self.data, str)
+
+    @property
+    def sources(self) -> list[SourceSection]:
+        """The sources of the arm's rows."""
+        return self.data if self.is_mix else [SourceSection(source=self.data, share=1.0)]
+
+    @property
+    def uses_rewritten(self) -> bool:
+        """Whether the arm trains on answers that the dense model wrote."""
+        return any(source.source == "rewritten" for source in self.sources)
+
+    @property
+    def data_label(self) -> str:
+        """What messages and reports call the arm's data."""
+        if not self.is_mix:
+            return self.data
+        return " + ".join(f"{100 * source.share:.3g} % {source.label}" for source in self.data)
+
+
+def expand_sweeps(arms: dict[str, ArmSection]) -> dict[str, ArmSection]:
+    """Return the arms with each one that has a `sweep` replaced by an arm for each of its values.
+
+    Raises:
+        ValueError: two arms have one name.
+    """
+    expanded: dict[str, ArmSection] = {}
+    for name, arm in arms.items():
+        copies = {name: arm}
+        if arm.sweep is not None:
+            copies = {
+                f"{name}-{rows}": arm.model_copy(update={"rows": rows, "sweep": None}) for rows in arm.sweep.rows
+            }
+            if len(copies) < len(arm.sweep.rows):
+                raise ValueError(f"has a number twice in {name}.sweep.rows: {arm.sweep.rows}")
+        clash = next((copy for copy in copies if copy in expanded or (copy in arms and copy != name)), None)
+        if clash is not None:
+            raise ValueError(f"has the arm {clash!r} twice, one of them from a sweep; rename one")
+        expanded |= copies
+    return expanded

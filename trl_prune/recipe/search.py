@@ -49,6 +49,8 @@ class ShortTraining(ArmSection):
     def _check_start(self) -> "ShortTraining":
         if self.tokens is not None:
             raise ValueError("has `tokens`; the number of tokens is set by `rungs`")
+        if self.rows is not None or self.sweep is not None:
+            raise ValueError("trains on the recipe's dataset: no `rows`, no `sweep`")
         if self.init != "pruned" or self.teacher_cache:
             raise ValueError("starts from its candidate, with the teacher in memory: no `init`, no `teacher_cache`")
         return self

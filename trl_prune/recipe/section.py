@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -16,3 +16,10 @@ class Section(BaseModel):
 
     other_names: ClassVar[dict[str, str]] = {}
     """What neighbouring tools call keys of this section, for "did you mean"; values may be dotted."""
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Keys that a dump leaves out while they are None, so that a result of an older version still matches."""
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, serialise: SerializerFunctionWrapHandler) -> dict[str, object]:
+        values = serialise(self)
+        return {name: value for name, value in values.items() if value is not None or name not in self.optional}

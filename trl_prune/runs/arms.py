@@ -1,10 +1,9 @@
-"""What an arm trains on and with: its rows, its training arguments, and the training itself."""
+"""What an arm is trained with: its training arguments, and the training itself."""
 
 from pathlib import Path
 
 from datasets import Dataset
 
-from trl_prune.data.reading import read_dataset
 from trl_prune.errors import InputError
 from trl_prune.recipe import ArmSection
 from trl_prune.runs.context import Run
@@ -12,19 +11,10 @@ from trl_prune.trainers.arms.checks import check_arm
 from trl_prune.trainers.arms.distributed import train_distributed
 from trl_prune.trainers.arms.settings import ArmSettings
 from trl_prune.trainers.arms.training import TrainingResult, train_arm
+from trl_prune.trainers.preparation import without_masks
 
 
 CHECKPOINTS = "checkpoints"
-
-
-def arm_rows(run: Run, arm: ArmSection) -> Dataset:
-    """Return the rows that an arm trains on."""
-    return read_dataset(str(run.folder.output("rewrite", "rows"))) if arm.data == "rewritten" else run.dataset
-
-
-def rows_hash(run: Run, data: str) -> str:
-    """Return the hash of an arm's rows, given its `data`."""
-    return run.folder.result_hash("rewrite") if data == "rewritten" else run.dataset_fingerprint
 
 
 def training_args(run: Run, arm: ArmSection, dtype: str) -> dict:
@@ -61,10 +51,11 @@ def check_training(run: Run, arm: ArmSection, key: str) -> None:
 
 def arm_settings(run: Run, arm: ArmSection, student: Path, folder: Path) -> ArmSettings:
     """Return an arm as the trainers take it; its checkpoints go below a folder."""
+    args = training_args(run, arm, run.dtype)
     return ArmSettings(
         student=student,
         output_dir=folder / CHECKPOINTS,
-        args=training_args(run, arm, run.dtype),
+        args=without_masks(args) if arm.is_mix else args,
         peft=arm.peft,
         tokens=arm.tokens,
         method=arm.method,

@@ -53,6 +53,8 @@ class Run:
     def __init__(self, recipe: Recipe, launch: Launch | None = None):
         self.recipe, self.launch = recipe, launch
         self._sizes: dict[str, Size] = {}
+        self._rows: dict[DatasetSection, Dataset] = {}
+        self._fingerprints: dict[DatasetSection, str] = {}
         self.folder = RunFolder(Path(recipe.output).expanduser())
 
     @cached_property
@@ -146,21 +148,24 @@ class Run:
 
     def record_choices(self) -> None:
         """Write to the run folder what a later start must not choose again: dtype and hub commits."""
-        search = self.recipe.search
-        sections = [self.recipe.dataset, self.recipe.score.dataset, search and search.dataset]
         commits = self.folder.notes().get("dataset_commits", {})
-        for section in sections:
-            if section is not None and section.path not in commits:
+        for section in self.recipe.datasets:
+            if section.path not in commits:
                 commits |= {section.path: dataset_commit(section.path, section.revision)}
         self.folder.note(dtype=self.dtype, commit=hub_commit(self.dense_dir), dataset_commits=commits)
 
-    @cached_property
+    @property
     def dataset(self) -> Dataset:
         """The recipe's training rows."""
         return self.rows(self.recipe.dataset)
 
     def rows(self, section: DatasetSection) -> Dataset:
-        """Return the rows that a dataset section names."""
+        """Return the rows that a dataset section names, read once."""
+        if section not in self._rows:
+            self._rows[section] = self._read_rows(section)
+        return self._rows[section]
+
+    def _read_rows(self, section: DatasetSection) -> Dataset:
         if section.path == QUICKSTART:
             dataset = Dataset.from_list(starter_rows())
         else:
@@ -175,10 +180,16 @@ class Run:
         """Which of TRL's formats the training rows have."""
         return format_of(self.dataset.column_names, f"dataset {self.recipe.dataset.path!r}")
 
-    @cached_property
+    @property
     def dataset_fingerprint(self) -> str:
         """A hash that changes when any training row does."""
-        return dataset_fingerprint(self.dataset)
+        return self.fingerprint(self.recipe.dataset)
+
+    def fingerprint(self, section: DatasetSection) -> str:
+        """Return a hash that changes when any row of a dataset does, computed once."""
+        if section not in self._fingerprints:
+            self._fingerprints[section] = dataset_fingerprint(self.rows(section))
+        return self._fingerprints[section]
 
     @cached_property
     def tasks(self) -> EvaluationTasks:

@@ -15,11 +15,12 @@ from trl_prune.data.teacher_cache.encoding import CacheSpec
 from trl_prune.data.teacher_cache.writing import write_cache, write_shards
 from trl_prune.errors import InputError
 from trl_prune.recipe import ArmSection, Recipe
-from trl_prune.runs.arms import arm_rows, rows_hash, training_args
+from trl_prune.runs.arms import training_args
 from trl_prune.runs.artifacts import StageOutput
 from trl_prune.runs.context import Run
 from trl_prune.runs.sharing import share_main, single_process_share, write_in_processes
 from trl_prune.runs.stage import Stage
+from trl_prune.runs.training_rows import rows_hash, training_rows
 from trl_prune.trainers.kd.cache_checks import check_codec
 from trl_prune.trainers.kd.config import KDConfig
 from trl_prune.trainers.preparation import preparation_args, prepare_rows
@@ -52,16 +53,17 @@ def preparations(run: Run) -> dict[str, ArmSection]:
 def _preparation_key(run: Run, arm: ArmSection) -> str:
     args = preparation_args(training_args(run, arm, run.dtype))
     hashed = {name: value for name, value in args.items() if name not in NOT_HASHED}
-    return json.dumps([arm.data, hashed], sort_keys=True, default=str)
+    rows = [] if arm.rows is None else [arm.rows]
+    return json.dumps([arm.data, hashed, *rows], sort_keys=True, default=str)
 
 
 def cache_spec(run: Run) -> CacheSpec:
     """Return the rows, the teacher and the codec of the cache."""
     tokenizer = load_tokenizer(run.teacher_dir)  # not the run's own: preparing rows may change its special tokens
-    prepared = [
-        prepare_rows(arm_rows(run, arm), training_args(run, arm, run.dtype), tokenizer, answers_only=True)
-        for arm in preparations(run).values()
-    ]
+    prepared = []
+    for arm in preparations(run).values():
+        args = training_args(run, arm, run.dtype)
+        prepared.append(prepare_rows(training_rows(run, arm, args).rows, args, tokenizer, answers_only=True))
     teacher = LazyTeacher(run.load_teacher, tokenizer, run.teacher_fingerprint)
     return CacheSpec(ConcatDataset(prepared), teacher, codec(run), run.recipe.cache_teacher.batch_size)
 
@@ -92,8 +94,8 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
 
 def inputs(run: Run, part: str) -> dict[str, str]:  # noqa: ARG001
     """Return the fingerprints of the dense model and the rows."""
-    data = {arm.data for arm in run.recipe.cached_arms.values()}
-    return {"dense": run.teacher_fingerprint} | {f"rows {name}": rows_hash(run, name) for name in sorted(data)}
+    arms = {arm.data: arm for arm in run.recipe.cached_arms.values()}
+    return {"dense": run.teacher_fingerprint} | {f"rows {name}": rows_hash(run, arms[name]) for name in sorted(arms)}
 
 
 def settings(run: Run, part: str) -> dict:  # noqa: ARG001
@@ -119,7 +121,7 @@ def is_configured(recipe: Recipe) -> bool:
 
 def needs(recipe: Recipe) -> list[str]:
     """Return the stage that makes the rows, if an arm that reads the cache trains on rewritten ones."""
-    return ["rewrite"] * any(arm.data == "rewritten" for arm in recipe.cached_arms.values())
+    return ["rewrite"] * any(arm.uses_rewritten for arm in recipe.cached_arms.values())
 
 
 def check(run: Run) -> None:

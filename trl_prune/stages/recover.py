@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from trl_prune.checkpoints import write_json
-from trl_prune.data.formats import is_conversational
-from trl_prune.errors import InputError
 from trl_prune.pruning.choosing.baselines import random_keep
 from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 from trl_prune.pruning.surgery.cut import Cut
@@ -15,11 +13,12 @@ from trl_prune.pruning.surgery.untrained import write_untrained
 from trl_prune.recipe import ArmSection, Recipe
 from trl_prune.reporting.plots.training import LOSS
 from trl_prune.reporting.tables import ARM_TABLE
-from trl_prune.runs.arms import arm_rows, arm_settings, check_training, rows_hash, train
+from trl_prune.runs.arms import arm_settings, check_training, train, training_args
 from trl_prune.runs.artifacts import StageOutput
 from trl_prune.runs.context import Run
 from trl_prune.runs.repairs import FITS, fitted_repairs
 from trl_prune.runs.stage import Stage
+from trl_prune.runs.training_rows import check_rows, rows_hash, training_rows
 from trl_prune.trainers.arms.training import TrainingResult
 
 
@@ -34,18 +33,22 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:
     start = time.perf_counter()
     arm = run.recipe.recover[part]
     arm_plan = arm_settings(run, arm, initial_checkpoint(run, arm, folder), folder)
-    result = train(run, replace(arm_plan, teacher_cache=teacher_cache(run, part)), arm_rows(run, arm), folder / MODEL)
+    data = training_rows(run, arm, training_args(run, arm, run.dtype))
+    result = train(run, replace(arm_plan, teacher_cache=teacher_cache(run, part)), data.rows, folder / MODEL)
     shutil.rmtree(folder / START, ignore_errors=True)
     write_json(folder / LOG, result.log)
     metrics = {
         "method": arm.method,
-        "data": arm.data,
+        "data": arm.data_label,
         "init": arm.init,
+        "rows": data.count,
         "tokens": result.tokens,
         "steps": result.steps,
         "final_loss": result.final_loss,
         "flops": flops(run, part, result),
     }
+    if data.sources is not None:
+        metrics["sources"] = data.sources
     return StageOutput({"model": MODEL, "log": LOG}, metrics, {"seconds": time.perf_counter() - start})
 
 
@@ -97,14 +100,14 @@ def parts(recipe: Recipe) -> list[str]:
 
 def needs(recipe: Recipe) -> list[str]:
     """Return the stages that make the pruned model, the rows and the teacher's cache."""
-    rewrites = any(arm.data == "rewritten" for arm in recipe.recover.values())
+    rewrites = any(arm.uses_rewritten for arm in recipe.recover.values())
     return ["prune"] + ["rewrite"] * rewrites + ["cache_teacher"] * bool(recipe.cached_arms)
 
 
 def inputs(run: Run, part: str) -> dict[str, str]:
     """Return the fingerprints of the pruned model, the arm's rows and the teacher."""
     arm = run.recipe.recover[part]
-    hashes = {"pruned": run.folder.result_hash("prune"), "rows": rows_hash(run, arm.data)}
+    hashes = {"pruned": run.folder.result_hash("prune"), "rows": rows_hash(run, arm)}
     if part in run.recipe.cached_arms:
         hashes["teacher_cache"] = run.folder.result_hash("cache_teacher")
     elif arm.method == "kd":
@@ -127,16 +130,14 @@ def describe(run: Run, part: str) -> str:
     teacher = ", teacher cached" if part in run.recipe.cached_arms else ""
     init = "" if arm.init == "pruned" else f", from {arm.init}"
     processes = "" if run.launch is None else f", on {run.launch.processes} processes"
-    return f"{arm.method} on {arm.data}, {budget}, {weights}{teacher}{init}{processes}"
+    rows = f"{arm.rows:,} rows, " if arm.rows else ""
+    return f"{arm.method} on {arm.data_label}, {rows}{budget}, {weights}{teacher}{init}{processes}"
 
 
 def check(run: Run) -> None:
-    """Check every arm's arguments against TRL's and peft's, and that a chat template exists for messages."""
-    if run.recipe.recover and run.tokenizer.chat_template is None and is_conversational(run.dataset):
-        raise InputError(
-            f"dataset {run.recipe.dataset.path!r} has messages, and the model has no chat template for them"
-        )
+    """Check every arm's arguments against TRL's and peft's, and its rows' number and format."""
     for name, arm in run.recipe.recover.items():
+        check_rows(run, name, arm)
         check_training(run, arm, f"recover.{name}")
 
 

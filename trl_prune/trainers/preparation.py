@@ -32,6 +32,9 @@ PREPARATION_ARGS = (
     "truncation_mode",
     "use_cpu",
 )
+# Rows of several sources are packed and shuffled together, after each source is prepared.
+UNPACKED_ARGS = {"packing": False, "padding_free": False, "shuffle_dataset": False}
+EVERY_TOKEN_ARGS = {"completion_only_loss": False, "assistant_only_loss": False}
 # The columns of a prepared row that the trainer's collator reads.
 PREPARED_COLUMNS = ("input_ids", "labels", "seq_lengths")
 
@@ -85,6 +88,32 @@ def prepare_rows(rows: Dataset, args: dict, tokenizer: PreTrainedTokenizerBase, 
         trainer = SFTTrainer(model, config, train_dataset=rows, processing_class=tokenizer)
     prepared = trainer.train_dataset
     return prepared.select_columns([name for name in PREPARED_COLUMNS if name in prepared.column_names])
+
+
+def prepare_source(rows: Dataset, args: dict, tokenizer: PreTrainedTokenizerBase, every_token: bool) -> Dataset:
+    """Return the rows of one source of a mix tokenised, masked and truncated, but not packed.
+
+    A trainer takes rows of several sources as `input_ids` and `labels`, and packs them together.
+
+    Args:
+        rows: in one of TRL's formats.
+        args: the trainer's arguments.
+        tokenizer: the student's.
+        every_token: whether the loss is on every token; else it is on answers, or where `args` put it.
+
+    Returns:
+        Rows of `input_ids` and `labels`.
+    """
+    strategy = args.get("packing_strategy", SFTConfig.packing_strategy)
+    # Packing by `bfd` truncates to `max_length`, the other strategies split there.
+    length = {"max_length": None} if args.get("packing") and strategy != "bfd" else {}
+    masks = EVERY_TOKEN_ARGS if every_token else {}
+    return prepare_rows(rows, args | UNPACKED_ARGS | length | masks, tokenizer, answers_only=True)
+
+
+def without_masks(args: dict) -> dict:
+    """Return a trainer's arguments for prepared rows, which have their labels: TRL refuses to mask tokens of such."""
+    return {name: value for name, value in args.items() if name not in EVERY_TOKEN_ARGS}
 
 
 def _placeholder_model(vocab_size: int) -> LlamaForCausalLM:

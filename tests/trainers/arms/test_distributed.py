@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from transformers import AutoModelForCausalLM
 
-from tests.conftest import ROWS
+from tests.conftest import ROWS, tiny_tokenizer
 from tests.trainers.test_launching import TWO_CPUS, config_file
 from trl_prune import cache_teacher
 from trl_prune.errors import InputError
@@ -15,6 +15,7 @@ from trl_prune.trainers.arms.distributed import RESULT, arm_lock, read_job, trai
 from trl_prune.trainers.arms.settings import ArmSettings
 from trl_prune.trainers.arms.training import TrainingResult, train_arm
 from trl_prune.trainers.launching import Launch, resolve_launch
+from trl_prune.trainers.preparation import prepare_source
 
 
 ARGS = {
@@ -47,15 +48,31 @@ def test_settings_and_result_pass_through_the_job_folder_unchanged(dense, pruned
     assert not (tmp_path / "out-job").exists()
 
 
+def cached_rows(dense, tmp_path):
+    """Return rows in TRL's format, and the options of an arm that distils from a cache of them."""
+    rows = Dataset.from_list(ROWS)
+    return rows, {
+        "method": "kd",
+        "teacher_cache": cache_teacher(str(dense), rows, tmp_path / "cache", args=ARGS).folder,
+    }
+
+
+def mixed_rows(dense, tmp_path):
+    """Return rows of two loss masks as tokens, and the options of an arm of SFT."""
+    args = {name: ARGS[name] for name in ARGS if name != "hidden_loss"}
+    parts = [prepare_source(Dataset.from_list(ROWS), args, tiny_tokenizer(), every) for every in (False, True)]
+    return concatenate_datasets(parts).shuffle(seed=0), {"method": "sft"}
+
+
 @pytest.mark.slow
-def test_two_processes_train_the_model_that_one_trains(dense, pruned, tmp_path):
-    """Accelerate starts two processes on CPUs, each with half the batch, that read one teacher cache."""
-    rows, launch = Dataset.from_list(ROWS), resolve_launch(str(config_file(tmp_path)))
-    cache = cache_teacher(str(dense), rows, tmp_path / "cache", args=ARGS).folder
+@pytest.mark.parametrize("make_rows", [cached_rows, mixed_rows])
+def test_two_processes_train_the_model_that_one_trains(dense, pruned, tmp_path, make_rows):
+    """Accelerate starts two processes on CPUs, each with half the batch, that read one file of rows."""
+    launch = resolve_launch(str(config_file(tmp_path)))
+    rows, options = make_rows(dense, tmp_path)
+    args = ARGS if options["method"] == "kd" else {name: ARGS[name] for name in ARGS if name != "hidden_loss"}
     single, distributed = (
-        ArmSettings(
-            pruned, tmp_path / name, ARGS | {"per_device_train_batch_size": size}, method="kd", teacher_cache=cache
-        )
+        ArmSettings(pruned, tmp_path / name, args | {"per_device_train_batch_size": size}, **options)
         for name, size in (("single", 4), ("distributed", 2))
     )
     expected = train_arm(single, rows, tmp_path / "expected")

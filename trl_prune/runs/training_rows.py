@@ -1,0 +1,128 @@
+"""The rows that an arm trains on: one source as it is or a part of it, or a mix of sources as tokens."""
+
+from dataclasses import dataclass
+
+from datasets import Dataset, concatenate_datasets
+
+from trl_prune.checkpoints import load_tokenizer
+from trl_prune.data.formats import FORMATS, format_of, is_conversational
+from trl_prune.data.mixing import MixSource, draw_mix
+from trl_prune.data.reading import read_dataset
+from trl_prune.errors import InputError
+from trl_prune.recipe import ArmSection
+from trl_prune.recipe.recover import SourceSection
+from trl_prune.runs.artifacts import config_hash
+from trl_prune.runs.context import Run
+from trl_prune.trainers.preparation import prepare_source
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """What an arm trains on.
+
+    Attributes:
+        rows: in one of TRL's formats; those of a mix as `input_ids` and `labels`.
+        count: the number of rows.
+        sources: of a mix, each source's label, rows and tokens as they are trained on, after truncation.
+    """
+
+    rows: Dataset
+    count: int
+    sources: list[dict] | None = None
+
+
+def training_rows(run: Run, arm: ArmSection, args: dict) -> TrainingRows:
+    """Return the rows that an arm trains on.
+
+    Args:
+        run: the run, whose rows are rewritten if the arm uses them.
+        arm: the arm.
+        args: the arguments of its training config (`runs.arms.training_args`).
+
+    Raises:
+        InputError: there are fewer rows than the arm asks for.
+    """
+    pools = [source_rows(run, source) for source in arm.sources]
+    if not arm.is_mix and arm.rows is None:
+        return TrainingRows(pools[0], len(pools[0]))
+    drawn = draw_mix(_mix_sources(run, arm, list(map(len, pools))), arm.rows, run.recipe.seed)
+    # In the dataset's order, as where all rows are trained on; the trainer shuffles.
+    parts = [pool.select(sorted(indices)) for pool, indices in zip(pools, drawn, strict=True)]
+    if not arm.is_mix:
+        return TrainingRows(parts[0], len(parts[0]))
+    return _mixed(run, arm, args, parts)
+
+
+def _mixed(run: Run, arm: ArmSection, args: dict, parts: list[Dataset]) -> TrainingRows:
+    tokenizer = load_tokenizer(run.dense_dir)  # not the run's own: preparing rows may change its special tokens
+    prepared = [
+        prepare_source(rows, args, tokenizer, every_token=source.source == "text")
+        for source, rows in zip(arm.sources, parts, strict=True)
+    ]
+    sources = [
+        {"source": source.label, "share": source.share, "rows": len(rows), "tokens": sum(map(len, rows["input_ids"]))}
+        for source, rows in zip(arm.sources, prepared, strict=True)
+    ]
+    # Neighbours are packed together, so the sources are interleaved.
+    rows = concatenate_datasets(prepared).shuffle(seed=run.recipe.seed)
+    return TrainingRows(rows, len(rows), sources)
+
+
+def source_rows(run: Run, source: SourceSection) -> Dataset:
+    """Return all rows of a source."""
+    if source.source == "rewritten":
+        return read_dataset(str(run.folder.output("rewrite", "rows")))
+    return planned_rows(run, source)
+
+
+def planned_rows(run: Run, source: SourceSection) -> Dataset:
+    """Return the rows that a source has, or that its rows are rewritten from."""
+    return run.dataset if source.dataset is None else run.rows(source.dataset)
+
+
+def _mix_sources(run: Run, arm: ArmSection, sizes: list[int]) -> list[MixSource]:
+    """Return the arm's sources for the draw; `rewritten` rows have the indices of the dataset's."""
+    return [
+        MixSource(source.label, source.share, source.dataset or run.recipe.dataset, size)
+        for source, size in zip(arm.sources, sizes, strict=True)
+    ]
+
+
+def rows_hash(run: Run, arm: ArmSection) -> str:
+    """Return the hash of the rows that an arm draws from."""
+    hashes = [_source_hash(run, source) for source in arm.sources]
+    return config_hash(hashes) if arm.is_mix else hashes[0]
+
+
+def _source_hash(run: Run, source: SourceSection) -> str:
+    if source.source == "rewritten":
+        return run.folder.result_hash("rewrite")
+    return run.fingerprint(source.dataset or run.recipe.dataset)
+
+
+def check_rows(run: Run, name: str, arm: ArmSection) -> None:
+    """Check that an arm has enough rows, in formats that it can train on.
+
+    Raises:
+        InputError: it has not.
+    """
+    for source in arm.sources:
+        _check_format(run, f"recover.{name}", arm, source)
+    if arm.is_mix or arm.rows is not None:
+        sizes = [len(planned_rows(run, source)) for source in arm.sources]
+        try:
+            draw_mix(_mix_sources(run, arm, sizes), arm.rows, run.recipe.seed)
+        except InputError as error:
+            raise InputError(f"recover.{name}.{error}") from error
+
+
+def _check_format(run: Run, key: str, arm: ArmSection, source: SourceSection) -> None:
+    rows, path = planned_rows(run, source), (source.dataset or run.recipe.dataset).path
+    if run.tokenizer.chat_template is None and is_conversational(rows):
+        raise InputError(f"dataset {path!r} has messages, and the model has no chat template for them")
+    is_text = format_of(rows.column_names, f"dataset {path!r}") == FORMATS[2]
+    if arm.is_mix and is_text and source.source != "text":
+        raise InputError(
+            f"{key}.data has the source {source.source!r} of dataset {path!r}, which is plain text without answers; "
+            "write `source: text`"
+        )
