@@ -8,6 +8,7 @@ from trl_prune.errors import InputError
 from trl_prune.pipeline import plan, run_recipe, stages_to_run
 from trl_prune.runs.arms import training_args
 from trl_prune.runs.context import Run
+from trl_prune.runs.training_rows import training_rows
 from trl_prune.stages import cache_teacher
 from trl_prune.trainers.preparation import prepare_rows
 
@@ -37,6 +38,21 @@ def test_arms_prepared_alike_share_rows_and_others_add_theirs(tmp_path):
     same, text = {"args": {"learning_rate": 1.0}}, {"data": "text"}
     run = Run(kd_recipe(tmp_path, {"kd": {}, "same": same, "text": text}))
     assert [arm.data for arm in cache_teacher.preparations(run).values()] == ["references", "text"]
+
+
+def test_arms_of_a_sweep_share_one_cache(tmp_path):
+    """The rows of the smaller arm are among those of the larger, and equal rows are stored once."""
+    values = {"sweep": {"rows": [4, 8]}}
+    run = run_recipe(kd_recipe(tmp_path, {"kd": values}), ["recover"])
+    assert list(run.recipe.recover) == ["kd-4", "kd-8"]
+    assert [arm.rows for arm in cache_teacher.preparations(run).values()] == [4, 8]
+    questions = [
+        {row["prompt"][0]["content"] for row in training_rows(run, arm, {}).rows}
+        for arm in run.recipe.recover.values()
+    ]
+    assert questions[0] < questions[1]
+    assert run.folder.require("cache_teacher").metrics["sequences"] == len(questions[1])
+    assert [run.folder.require("recover", name).metrics["rows"] for name in run.recipe.recover] == [4, 8]
 
 
 def test_the_stage_runs_only_if_an_arm_reads_the_cache(tmp_path, capsys):

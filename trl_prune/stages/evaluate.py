@@ -14,6 +14,7 @@ from trl_prune.evaluation.harness import evaluate_task
 from trl_prune.recipe import Recipe
 from trl_prune.reporting.console import show_recovery
 from trl_prune.reporting.plots.evaluation import RECOVERY, SIZE_AND_SPEED, TASK_SCORES
+from trl_prune.reporting.plots.sweep import SCORE_BY_ROWS
 from trl_prune.reporting.tables import OPEN_ANSWERS, RECOVERY_TABLE, SCORE_TABLE, SIZE_TABLE
 from trl_prune.runs.artifacts import StageOutput
 from trl_prune.runs.context import Run
@@ -102,6 +103,15 @@ STAGE = Stage(
     parts,
     needs,
     check=check,
-    panels=(RECOVERY_TABLE, RECOVERY, TASK_SCORES, SCORE_TABLE, SIZE_AND_SPEED, SIZE_TABLE, OPEN_ANSWERS),
+    panels=(
+        RECOVERY_TABLE,
+        RECOVERY,
+        SCORE_BY_ROWS,
+        TASK_SCORES,
+        SCORE_TABLE,
+        SIZE_AND_SPEED,
+        SIZE_TABLE,
+        OPEN_ANSWERS,
+    ),
     show=show_recovery,
 )
