@@ -31,7 +31,7 @@ def calibration_batches(
     encoded = tokenizer(texts, truncation=True, max_length=max_length, add_special_tokens=not templated)["input_ids"]
     usable = sorted((ids for ids in encoded if len(ids) >= MIN_TOKENS), key=len, reverse=True)
     if not usable:
-        raise InputError("no calibration row has a text of two tokens or more")
+        raise InputError("no row has a text of two tokens or more")
     return [pad(usable[start : start + batch_size], tokenizer) for start in range(0, len(usable), batch_size)]
 
 

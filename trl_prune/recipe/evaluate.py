@@ -2,6 +2,7 @@
 
 from typing import ClassVar, Literal
 
+from trl_prune.recipe.dataset import DatasetSection
 from trl_prune.recipe.section import Count, Section
 
 
@@ -9,9 +10,11 @@ class EvaluateSection(Section):
     """Evaluation with lm-eval."""
 
     other_names: ClassVar[dict[str, str]] = {
-        "chat_template": "apply_chat_template", "items": "limit", "num_samples": "limit", "samples": "limit",
-        "task": "tasks",
+        "chat_template": "apply_chat_template", "dataset": "held_out", "eval_dataset": "held_out",
+        "forgetting": "held_out", "items": "limit", "num_samples": "limit", "samples": "limit", "task": "tasks",
+        "validation": "held_out",
     }  # fmt: skip
+    optional: ClassVar[tuple[str, ...]] = ("held_out",)
 
     tasks: list[str] = ["recovery_probes"]
     """Tasks or groups: those shipped here, lm-eval's, or those in `include_path`."""
@@ -25,6 +28,8 @@ class EvaluateSection(Section):
     """Number of items of each task, drawn with the recipe's seed; all if left out."""
     batch_size: Count = 16
     """Requests per batch."""
+    held_out: DatasetSection | None = None
+    """Texts that no arm trains on, up to 1,024 tokens of each: on them models are compared with the dense one."""
     questions: list[str] = [
         "Why does ice float on water?",
         "Give me two tips for sleeping better.",

@@ -104,10 +104,15 @@ class Recipe(Section):
     @property
     def datasets(self) -> list[DatasetSection]:
         """Every dataset that the recipe names."""
-        search, arms = self.search, self.recover.values()
-        found = [self.dataset, self.score.dataset, search.dataset if search else None]
-        found += [source.dataset for arm in arms for source in arm.sources]
+        search = self.search.dataset if self.search else None
+        found = [*self.training_datasets, self.score.dataset, search, self.evaluate.held_out]
         return [section for section in dict.fromkeys(found) if section is not None]
+
+    @property
+    def training_datasets(self) -> list[DatasetSection]:
+        """The datasets that arms train on, the recipe's own first."""
+        found = [source.dataset for arm in self.recover.values() for source in arm.sources]
+        return [section for section in dict.fromkeys([self.dataset, *found]) if section is not None]
 
     @property
     def models(self) -> list[str]:

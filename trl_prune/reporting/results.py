@@ -6,6 +6,7 @@ from functools import cached_property
 from itertools import combinations
 
 from trl_prune.evaluation.efficiency import Size
+from trl_prune.evaluation.forgetting import Forgetting
 from trl_prune.evaluation.recovery import (
     Estimate,
     Recovery,
@@ -18,7 +19,7 @@ from trl_prune.evaluation.recovery import (
 from trl_prune.pruning.importance.layers import LayerScores
 from trl_prune.runs.artifacts import TIMING, Result
 from trl_prune.runs.context import Run
-from trl_prune.runs.evaluation import read_scores
+from trl_prune.runs.evaluation import HELD_OUT_TEXT, read_scores
 
 
 # Groups of tasks that the tables separate; groups without tasks are left out.
@@ -48,8 +49,14 @@ class RunResults:
         return {name: self._scores(name) for name in self.run.recipe.evaluated if self.folder.result("evaluate", name)}
 
     def _scores(self, model: str) -> dict[str, TaskScore]:
-        tasks = self.folder.require("evaluate", model).metrics
-        return read_scores(self.folder.stage_dir("evaluate", model), list(tasks))
+        tasks = [task for task in self.folder.require("evaluate", model).metrics if task != HELD_OUT_TEXT]
+        return read_scores(self.folder.stage_dir("evaluate", model), tasks)
+
+    @property
+    def forgetting(self) -> dict[str, Forgetting]:
+        """The comparisons with the dense model on held-out text, by model; empty without held-out text."""
+        metrics = {name: self.folder.require("evaluate", name).metrics.get(HELD_OUT_TEXT) for name in self.scores}
+        return {name: Forgetting(**values) for name, values in metrics.items() if values}
 
     @property
     def groups(self) -> dict[str, list[str]]:

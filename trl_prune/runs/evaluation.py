@@ -1,13 +1,22 @@
-"""How the recipe evaluates every model with lm-eval."""
+"""How the recipe evaluates every model, with lm-eval and on held-out texts."""
 
 import json
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from trl_prune.data.batches import calibration_batches
+from trl_prune.errors import InputError
+from trl_prune.evaluation.forgetting import Forgetting, measure_forgetting
 from trl_prune.evaluation.harness import EvaluationSettings, EvaluationTasks, evaluate_task
 from trl_prune.evaluation.recovery import TaskScore
 from trl_prune.runs.context import Run
+
+
+# The key of the comparison on held-out texts among a model's metrics, which have a key for each task.
+HELD_OUT_TEXT = "held-out text"
+# Tokens of a held-out text that are read, where the model's context is not shorter.
+MAX_TOKENS = 1024
 
 
 def evaluation_settings(run: Run) -> EvaluationSettings:
@@ -31,3 +40,29 @@ def scores_file(task: str) -> str:
 def read_scores(folder: Path, tasks: list[str]) -> dict[str, TaskScore]:
     """Return a model's scores by task, from the files that the evaluate stage wrote into its folder."""
     return {task: TaskScore(**json.loads((folder / scores_file(task)).read_text())["score"]) for task in tasks}
+
+
+def compare_with_dense(run: Run, name: str, model: PreTrainedModel) -> Forgetting:
+    """Compare a model of the recipe with the dense one on the held-out texts."""
+    section = run.recipe.evaluate
+    length = min(MAX_TOKENS, getattr(run.config.get_text_config(), "max_position_embeddings", None) or MAX_TOKENS)
+    batches = calibration_batches(run.rows(section.held_out), run.tokenizer, section.batch_size, length)
+    return measure_forgetting(model, model if name == "dense" else run.load("dense"), batches)
+
+
+def check_held_out(run: Run) -> None:
+    """Check that held-out texts can be read and are none of those that arms train on.
+
+    Raises:
+        InputError: they are, or cannot be read.
+    """
+    held_out = run.recipe.evaluate.held_out
+    if held_out is None:
+        return
+    for section in run.recipe.training_datasets:
+        if held_out.model_copy(update={"rows": None}) == section.model_copy(update={"rows": None}):
+            raise InputError(
+                f"evaluate.held_out is {held_out.path!r}, split {held_out.split!r}, which arms train on; name texts "
+                "that they do not"
+            )
+    run.rows(held_out)

@@ -1,5 +1,6 @@
 """evaluate: lm-eval's tasks on the dense, the pruned and the recovered models."""
 
+import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -15,14 +16,21 @@ from trl_prune.recipe import Recipe
 from trl_prune.reporting.console import show_recovery
 from trl_prune.reporting.plots.evaluation import RECOVERY, SIZE_AND_SPEED, TASK_SCORES
 from trl_prune.reporting.plots.sweep import SCORE_BY_ROWS
-from trl_prune.reporting.tables import OPEN_ANSWERS, RECOVERY_TABLE, SCORE_TABLE, SIZE_TABLE
+from trl_prune.reporting.tables import FORGETTING_TABLE, OPEN_ANSWERS, RECOVERY_TABLE, SCORE_TABLE, SIZE_TABLE
 from trl_prune.runs.artifacts import StageOutput
 from trl_prune.runs.context import Run
-from trl_prune.runs.evaluation import evaluation_settings, read_scores, scores_file
+from trl_prune.runs.evaluation import (
+    HELD_OUT_TEXT,
+    check_held_out,
+    compare_with_dense,
+    evaluation_settings,
+    read_scores,
+    scores_file,
+)
 from trl_prune.runs.stage import Stage
 
 
-ANSWERS = "answers.json"
+ANSWERS, FORGETTING = "answers.json", "forgetting.json"
 MAX_ANSWER_TOKENS = 64
 
 
@@ -43,7 +51,18 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:
         task: {"metric": score.metric, "mean": score.mean, "stderr": score.stderr} for task, score in scores.items()
     }
     outputs = {task: scores_file(task) for task in tasks.names} | {"answers": ANSWERS}
+    if run.recipe.evaluate.held_out is not None:
+        metrics[HELD_OUT_TEXT] = held_out_metrics(run, part, folder, model)
+        outputs["forgetting"] = FORGETTING
     return StageOutput(outputs, metrics, {"seconds": time.perf_counter() - start, "tokens_per_second": speed})
+
+
+def held_out_metrics(run: Run, part: str, folder: Path, model: PreTrainedModel) -> dict[str, float]:
+    """Return a model's comparison with the dense one, or as an interrupted attempt left it."""
+    path = folder / FORGETTING
+    if not path.is_file():
+        write_json(path, asdict(compare_with_dense(run, part, model)))
+    return json.loads(path.read_text())
 
 
 def answer_questions(run: Run, model: PreTrainedModel) -> dict[str, str]:
@@ -68,8 +87,11 @@ def needs(recipe: Recipe) -> list[str]:
 
 
 def inputs(run: Run, part: str) -> dict[str, str]:
-    """Return the fingerprints of the model and the tasks' items."""
-    return {"model": run.model_hash(part), "tasks": run.tasks_hash}
+    """Return the fingerprints of the model and the tasks' items, and where there are held-out texts, of both sides."""
+    hashes = {"model": run.model_hash(part), "tasks": run.tasks_hash}
+    if run.recipe.evaluate.held_out is None:
+        return hashes
+    return hashes | {"held_out": run.fingerprint(run.recipe.evaluate.held_out), "dense": run.dense_fingerprint}
 
 
 def settings(run: Run, part: str) -> dict:  # noqa: ARG001
@@ -86,12 +108,15 @@ def describe(run: Run, part: str) -> str:  # noqa: ARG001
     """Return the tasks and how they are evaluated."""
     section = run.recipe.evaluate
     items = f"{section.limit} items per task" if section.limit else "all items"
-    return f"{', '.join(section.tasks)}; {items}; chat template {'on' if run.apply_chat_template else 'off'}"
+    held_out = "" if section.held_out is None else f"; KL to the dense model on {section.held_out.path}"
+    template = "on" if run.apply_chat_template else "off"
+    return f"{', '.join(section.tasks)}; {items}; chat template {template}{held_out}"
 
 
 def check(run: Run) -> None:
-    """Check that every task exists and its data can be loaded."""
+    """Check that every task exists and its data can be loaded, and the held-out texts."""
     run.tasks  # noqa: B018
+    check_held_out(run)
 
 
 STAGE = Stage(
@@ -109,6 +134,7 @@ STAGE = Stage(
         SCORE_BY_ROWS,
         TASK_SCORES,
         SCORE_TABLE,
+        FORGETTING_TABLE,
         SIZE_AND_SPEED,
         SIZE_TABLE,
         OPEN_ANSWERS,
