@@ -1,0 +1,56 @@
+import pytest
+
+from trl_prune.data.rewriting.extractors.phrase import normalized_phrase, states_phrase
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("It is **PARIS**, of course", "Paris"),
+        ("The capital is  New\nYork.", "new york"),
+        ("It is not spam, it is ham", "ham"),
+        ("It's not ham but spam", "spam"),
+        ("spam or not spam? It's spam.", "spam"),
+        ("not only spam but worse", "spam"),
+        ("Not spam.", "not spam"),
+        ("This isn\N{RIGHT SINGLE QUOTATION MARK}t spam.", "not spam"),
+        ("It is non-spam", "not spam"),
+        ("No.", "no"),
+        ("Yes, no doubt.", "yes"),
+        ("There is no evidence, so the answer is yes", "yes"),
+        ("It is not true.", "false"),
+        ("'sci/tech'", "Sci/Tech"),
+    ],
+)
+def test_stated_phrases(text, expected):
+    assert states_phrase(text, expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("It is not spam, it is ham", "spam"),
+        ("not a spam", "spam"),
+        ("It isn't really spam", "spam"),
+        ("never spam", "spam"),
+        ("no longer spam", "spam"),
+        ("non-spam", "spam"),
+        ("not considered to be spam", "spam"),
+        ("It is spam. No, it is not spam.", "spam"),
+        ("spam", "not spam"),
+        ("the theory", "he"),
+        ("anything", ""),
+        ("", "spam"),
+        ("Yes, no doubt", "no"),
+        ("There is no evidence, so the answer is yes", "no"),
+        ("It is not true", "true"),
+        ("perhaps", "yes"),
+    ],
+)
+def test_denied_and_missing_phrases(text, expected):
+    assert not states_phrase(text, expected)
+
+
+def test_phrases_are_normalised():
+    assert normalized_phrase(' "New\n York."  ') == "new york"
+    assert normalized_phrase(" . ") is None
