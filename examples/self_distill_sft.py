@@ -17,7 +17,7 @@ def main(model: str, rows: str) -> None:
         args=SelfDistillSFTConfig("out", max_steps=10, report_to="none", rewrite_max_new_tokens=96),
         train_dataset=load_dataset("json", data_files=rows, split="train"),
     )
-    print("kept", trainer.acceptance["all"]["acceptance_rate"])
+    print("accepted", trainer.acceptance["by_type"]["all"]["acceptance_rate"])
     trainer.train()
     trainer.save_model("out/final")
 

@@ -31,7 +31,7 @@ SIZES = {
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
+    "max_position_embeddings": 1024,
 }
 # What a family needs besides the sizes; families under the names of their own keys.
 EXTRAS = {

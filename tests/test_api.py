@@ -6,6 +6,7 @@ import trl_prune
 from tests.conftest import ROWS
 from tests.recipes import recipe_values
 from trl_prune.checkpoints import read_provenance
+from trl_prune.data.rewriting.provenance import read_records
 from trl_prune.data.teacher_cache.codecs import TopK
 from trl_prune.errors import InputError
 from trl_prune.pruning.keep import kept_sizes
@@ -46,8 +47,14 @@ def test_invalid_arguments_of_prune_are_refused(dense, tmp_path, arguments, mess
 
 
 def test_rewrite_dataset(dense, tmp_path):
-    rewritten = trl_prune.rewrite_dataset(str(dense), Dataset.from_list(ROWS), tmp_path, max_new_tokens=4)
-    assert set(rewritten["provenance"]) <= {"rewritten", "reference"}
+    dataset = Dataset.from_list(ROWS)
+    result = trl_prune.rewrite_dataset(str(dense), dataset, tmp_path, max_new_tokens=4, answer_type="general")
+    assert result.rows.features == dataset.features
+    assert read_records(tmp_path / "provenance.jsonl") == result.records
+    with pytest.raises(
+        InputError, match="arguments: unknown key 'rewrite.max_tokens'; did you mean"
+    ):
+        trl_prune.rewrite_dataset(str(dense), dataset, tmp_path, max_tokens=4)
     with pytest.raises(InputError, match="plain text"):
         trl_prune.rewrite_dataset(str(dense), Dataset.from_list([{"text": "a b c"}]), tmp_path)
 
@@ -57,7 +64,8 @@ def test_a_model_changed_in_memory_writes_anew(dense, tmp_path):
     trl_prune.rewrite_dataset(model, rows, tmp_path, max_new_tokens=4)
     model.model.norm.weight.data.mul_(-1)
     trl_prune.rewrite_dataset(model, rows, tmp_path, max_new_tokens=4)
-    assert len(list(tmp_path.iterdir())) == 2
+    answers = [line for path in tmp_path.glob("*.jsonl") for line in path.read_text().splitlines() if '"key"' in line]
+    assert len(answers) == 2 * len(ROWS)
 
 
 def test_cache_teacher(dense, tmp_path):

@@ -112,7 +112,7 @@ CASES = {
     ),
     "unknown answer type": (
         lambda v, t: (t / "rows.jsonl").write_text(json.dumps({"prompt": "a", "completion": "b", "answer_type": "x"})),
-        "answer_type 'x' in the dataset is unknown",
+        "answer_type in the dataset is 'x', an unknown answer type",
     ),
     "hub model without network": (lambda v, t: v.update(model="someone/model"), "the hub cannot be reached"),
     "hub dataset without network": (

@@ -8,6 +8,7 @@ import yaml
 
 from tests.recipes import recipe_values
 from trl_prune.checkpoints import read_provenance
+from trl_prune.data.rewriting.provenance import read_records
 from trl_prune.errors import InputError
 from trl_prune.pipeline import run_recipe
 from trl_prune.pruning.families import LAYERS
@@ -38,8 +39,8 @@ def test_the_second_run_keeps_the_root_as_teacher(first, tmp_path):
     assert second.teacher_dir == first.dense_dir == first.teacher_dir
 
     own = run_recipe(parse_recipe(values_of(tmp_path, "own"), "test"), ["rewrite"])
-    rows = [run.folder.output("rewrite", "rows").read_text().splitlines() for run in (second, own)]
-    assert [json.loads(row)["rewrite"] for row in rows[0]] == [json.loads(row)["rewrite"] for row in rows[1]]
+    records = [read_records(run.folder.output("rewrite", "provenance")) for run in (second, own)]
+    assert records[0] == records[1]
 
 
 def test_a_missing_root_is_named(first, tmp_path):

@@ -278,7 +278,7 @@ def test_a_multi_stage_run_keeps_the_first_dense_model_as_root(tmp_path):
 
 KILL_AT = {
     "score": "score/pending.json",
-    "rewrite": "rewrite/batches/*/batch-000002.json",
+    "rewrite": "rewrite/answers/*.jsonl",
     "recover": "recover/sft/checkpoints/checkpoint-*/trainer_state.json",
     "lora": "recover/selfd/checkpoints/checkpoint-*",
     "evaluate": "evaluate/pruned/pending.json",

@@ -18,10 +18,12 @@ from trl_prune.checkpoints import (
 )
 from trl_prune.data.batches import calibration_batches, sample
 from trl_prune.data.formats import format_of
-from trl_prune.data.generation import Sampling
+from trl_prune.data.generation.engines import build_engine, check_engine
+from trl_prune.data.generation.generator import AnswerGenerator
 from trl_prune.data.reading import read_dataset
-from trl_prune.data.rewriting.rewrite import rewrite_rows
-from trl_prune.data.teacher import LazyTeacher
+from trl_prune.data.rewriting.provenance import RECORDS, write_records
+from trl_prune.data.rewriting.rewrite import RewrittenDataset, rewrite_rows
+from trl_prune.data.teacher import LazyTeacher, context_length
 from trl_prune.data.teacher_cache.cache import TeacherCache
 from trl_prune.data.teacher_cache.codecs import Codec, codec_from_settings
 from trl_prune.data.teacher_cache.encoding import CacheSpec
@@ -38,7 +40,8 @@ from trl_prune.pruning.repairs import applicable_repairs, build_repairs
 from trl_prune.pruning.repairs.calibration import Calibration
 from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 from trl_prune.pruning.surgery.cut import Cut
-from trl_prune.recipe import load_recipe, parse_recipe
+from trl_prune.recipe import load_recipe, parse_recipe, parse_rewrite
+from trl_prune.runs.rewriting import rewrite_settings
 from trl_prune.trainers.preparation import PREPARATION_ARGS, prepare_rows
 
 
@@ -158,21 +161,37 @@ def _choose_keep(
 
 
 def rewrite_dataset(
-    model: Model, dataset: Rows, cache_dir: str | Path, max_new_tokens: int = 256, batch_size: int = 32
-) -> Dataset:
+    model: Model, dataset: Rows, cache_dir: str | Path, seed: int = 0, **settings: object
+) -> RewrittenDataset:
     """Return the dataset with the model's own answers where they are accepted, and the references elsewhere.
 
     Args:
         model: the dense model, as a path, a hub id or loaded.
-        dataset: rows with prompt + completion or messages; `answer_type` and `answer` columns are used if present.
-        cache_dir: folder of the generated answers, from which an interrupted call is resumed.
-        max_new_tokens: maximum length of an answer.
-        batch_size: prompts generated together.
+        dataset: rows with prompt + completion or messages, or text with `response_template`; the columns
+            `answer_type`, `answer`, `tools`, `chat_template_kwargs` and `tests` are used.
+        cache_dir: folder of the generated answers, from which an interrupted call is resumed, and of
+            `provenance.jsonl`, what became of each answer.
+        seed: seed of answers that are sampled.
+        **settings: the keys of a recipe's `rewrite` section, such as `max_new_tokens`, `answer_type`, `engine`; and
+            `chat_template_kwargs`.
+
+    Returns:
+        `rows`, with the columns and in the format of the dataset, and `records`, one for each answer.
+
+    Raises:
+        InputError: one sentence that names the wrong row, value or argument.
     """
-    rows = _rows(dataset)
-    if format_of(rows.column_names) == "text":
-        raise InputError("plain text has no answers to rewrite; wanted: prompt + completion, or messages")
-    return rewrite_rows(rows, _teacher(model), Sampling(max_new_tokens, batch_size), Path(cache_dir))
+    rows, teacher, name = _rows(dataset), _teacher(model), None if isinstance(dataset, Dataset) else str(dataset)
+    variables = settings.pop("chat_template_kwargs", {})
+    section = parse_rewrite(settings, "rewrite_dataset's arguments")
+    if format_of(rows.column_names) == "text" and section.response_template is None:
+        raise InputError("plain text has no answers to rewrite; give `response_template`, or other rows")
+    check_engine(section.engine, section.engine_kwargs, "engine_kwargs")
+    engine = build_engine(section.engine, teacher, section.engine_kwargs)
+    generator = AnswerGenerator(engine, teacher.tokenizer, Path(cache_dir))
+    result = rewrite_rows(rows, generator, rewrite_settings(section, seed, teacher.max_model_len, name, variables))
+    write_records(result.records, Path(cache_dir) / RECORDS)
+    return result
 
 
 def cache_teacher(
@@ -240,7 +259,8 @@ def _model(model: Model) -> PreTrainedModel:
 def _teacher(model: Model) -> LazyTeacher:
     folder = _folder(model)
     name = weights_fingerprint(model) if isinstance(model, PreTrainedModel) else fingerprint(folder)
-    return LazyTeacher(lambda: _model(model), load_tokenizer(folder), name)
+    length = context_length(load_config(folder))
+    return LazyTeacher(lambda: _model(model), load_tokenizer(folder), name, length, folder)
 
 
 def _rows(dataset: Rows) -> Dataset:

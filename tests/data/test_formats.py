@@ -1,6 +1,6 @@
 import pytest
 
-from trl_prune.data.formats import format_of, prompt_and_answer, row_text, with_answer
+from trl_prune.data.formats import format_of, prompt_and_answer, row_text
 from trl_prune.errors import InputError
 
 
@@ -27,14 +27,6 @@ def test_every_format_splits_into_prompt_and_answer(row):
 )
 def test_rows_without_a_text_answer_are_not_split(row):
     assert prompt_and_answer(row) is None
-
-
-@pytest.mark.parametrize("row", [TEXT_ROW, CONVERSATIONAL_ROW, MESSAGES_ROW])
-def test_with_answer_changes_nothing_but_the_answer(row):
-    row = row | {"capability": "greeting"}
-    changed = with_answer(row, "Good day")
-    assert prompt_and_answer(changed) == (CONVERSATION[:1], "Good day")
-    assert with_answer(changed, "Hello") == row
 
 
 @pytest.mark.parametrize(

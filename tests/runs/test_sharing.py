@@ -44,8 +44,8 @@ def test_shares_in_any_order_write_what_one_process_writes(folder, monkeypatch):
     rewrite.write_share(run, folder / "one", single_process_share("rewrite", "batch"))
     for rank in (2, 0, 1):
         rewrite.write_share(run, folder / "three", ProcessShare(rank, 3))
-    assert len(files(folder / "one", "batch-*")) > 3
-    assert files(folder / "one", "batch-*") == files(folder / "three", "batch-*")
+    assert len(files(folder / "one" / rewrite.ANSWERS, "*")) > 3
+    assert files(folder / "one" / rewrite.ANSWERS, "*") == files(folder / "three" / rewrite.ANSWERS, "*")
     spec = cache_teacher.cache_spec
     monkeypatch.setattr(cache_teacher, "cache_spec", lambda run: replace(spec(run), shard_tokens=100))
     for name, shares in (("one", [ProcessShare()]), ("three", [ProcessShare(rank, 3) for rank in (2, 0, 1)])):

@@ -64,17 +64,6 @@ def is_conversational(rows: Dataset) -> bool:
     return "messages" in rows.column_names or not isinstance((rows[0].get("prompt") or rows[0].get("text")), str)
 
 
-def with_answer(row: Row, answer: str) -> dict:
-    """Return a copy of a row, in the same format, with its answer replaced."""
-    replaced = dict(row)
-    if row.get("completion") is not None:
-        is_text = isinstance(row["completion"], str)
-        replaced["completion"] = answer if is_text else [{"role": "assistant", "content": answer}]
-    else:
-        replaced["messages"] = [*row["messages"][:-1], {"role": "assistant", "content": answer}]
-    return replaced
-
-
 def row_text(row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
     """Return a row as the text a model is trained on; messages go through the chat template where there is one."""
     if row.get("text") is not None:

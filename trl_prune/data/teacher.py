@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -14,8 +15,17 @@ class LazyTeacher:
         load: returns the model, in eval mode.
         tokenizer: its tokenizer.
         fingerprint: changes when the model does.
+        max_model_len: the longest context in tokens; None for no limit.
+        folder: its checkpoint; None for a model that is in memory only.
     """
 
     load: Callable[[], PreTrainedModel]
     tokenizer: PreTrainedTokenizerBase
     fingerprint: str
+    max_model_len: int | None = None
+    folder: Path | None = None
+
+
+def context_length(config: PreTrainedConfig) -> int | None:
+    """Return the longest context of a model in tokens, or None if its config names none."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)

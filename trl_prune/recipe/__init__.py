@@ -1,10 +1,11 @@
 """The recipe: one YAML file, one frozen section per verb, each key documented once by the docstring under it."""
 
 from trl_prune.recipe.dataset import DatasetSection
-from trl_prune.recipe.loading import load_recipe, parse_recipe
+from trl_prune.recipe.loading import load_recipe, parse_recipe, parse_rewrite
 from trl_prune.recipe.prune import PruneSection, Target
 from trl_prune.recipe.recipe import Recipe
 from trl_prune.recipe.recover import ArmSection
+from trl_prune.recipe.rewrite import RewriteSection
 from trl_prune.recipe.search import SearchSection
 
 
@@ -13,8 +14,10 @@ __all__ = [
     "DatasetSection",
     "PruneSection",
     "Recipe",
+    "RewriteSection",
     "SearchSection",
     "Target",
     "load_recipe",
     "parse_recipe",
+    "parse_rewrite",
 ]

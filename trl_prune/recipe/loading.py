@@ -6,10 +6,12 @@ from pathlib import Path
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from trl_prune.errors import InputError, first_line
 from trl_prune.recipe.messages import error_sentence, line_of
 from trl_prune.recipe.recipe import Recipe
+from trl_prune.recipe.rewrite import RewriteSection
 
 
 COMMAND_LINE = "the command line"
@@ -98,9 +100,26 @@ def parse_recipe(values: dict, source: str, text: str = "", overrides: Sequence[
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        # An unknown key is reported before a missing one: it is usually the missing one misspelt.
-        first = min(error.errors(), key=lambda details: details["type"] != "extra_forbidden")
+        first = _first_error(error)
         raise InputError(f"{_place(first['loc'], source, text, overrides)}: {error_sentence(first)}") from error
+
+
+def parse_rewrite(values: dict, source: str) -> RewriteSection:
+    """Validate a `rewrite` section alone.
+
+    Raises:
+        InputError: one sentence about the first invalid key.
+    """
+    try:
+        return RewriteSection.model_validate(values)
+    except ValidationError as error:
+        first = _first_error(error)
+        raise InputError(f"{source}: {error_sentence(first | {'loc': ('rewrite', *first['loc'])})}") from error
+
+
+def _first_error(error: ValidationError) -> ErrorDetails:
+    """Return the error to report: an unknown key before a missing one, which is usually the missing one misspelt."""
+    return min(error.errors(), key=lambda details: details["type"] != "extra_forbidden")
 
 
 def _place(loc: tuple[str | int, ...], source: str, text: str, overrides: Sequence[str]) -> str:

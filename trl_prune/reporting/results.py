@@ -3,8 +3,11 @@
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, zip_longest
 
+from trl_prune.data.rewriting.acceptance import ACCEPTED
+from trl_prune.data.rewriting.provenance import AnswerRecord, read_records
+from trl_prune.data.rewriting.turns import USER, turns
 from trl_prune.evaluation.efficiency import Size
 from trl_prune.evaluation.forgetting import Forgetting
 from trl_prune.evaluation.recovery import (
@@ -151,28 +154,39 @@ class RunResults:
 
     @property
     def acceptance(self) -> dict[str, dict]:
-        """For each capability, the share of rewritten rows and the number of each verdict."""
+        """Acceptance by capability and by answer type, and the change of length (`acceptance_summary`)."""
         result = self.folder.result("rewrite")
         return result.metrics["acceptance"] if result else {}
 
     @property
-    def rewritten_rows(self) -> list[dict]:
-        """The rows of the rewritten dataset."""
+    def answer_records(self) -> list[AnswerRecord]:
+        """What became of each answer that the dense model was asked to rewrite."""
         if self.folder.result("rewrite") is None:
             return []
-        lines = self.folder.output("rewrite", "rows").read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines if line]
+        records = read_records(self.folder.output("rewrite", "provenance"))
+        return [record for record in records if record.rewrite is not None]
 
     @property
     def rewriting_examples(self) -> list[dict]:
-        """Rewritten rows to show, `{prompt, reference, answer, verdict}`: accepted ones first, then rejected ones."""
-        by_verdict: dict[str, list[dict]] = {}
-        for row in self.rewritten_rows:
-            by_verdict.setdefault(row["verdict"], []).append(row)
+        """Rewritten answers to show, `{prompt, reference, answer, reason}`: accepted ones first, then kept ones."""
+        by_reason: dict[str, list[AnswerRecord]] = {}
+        for record in self.answer_records:
+            by_reason.setdefault(record.reason, []).append(record)
         count = self.run.recipe.report.examples
-        accepted = by_verdict.pop("accepted", [])[: (count + 1) // 2]
-        rejected = [row for group in zip(*by_verdict.values(), strict=False) for row in group]
-        return [_example(row) for row in accepted + rejected[: count // 2]]
+        accepted = by_reason.pop(ACCEPTED, [])[: (count + 1) // 2]
+        rejected = [record for group in zip_longest(*by_reason.values()) for record in group if record]
+        return [self._example(record) for record in accepted + rejected[: count // 2]]
+
+    def _example(self, record: AnswerRecord) -> dict:
+        found = turns(self.run.dataset[record.row], self.run.recipe.rewrite.response_template)
+        turn = next(turn for turn in found if turn.index == record.turn)
+        question = next(message["content"] for message in reversed(turn.messages) if message["role"] == USER)
+        return {
+            "prompt": question,
+            "reference": record.reference,
+            "answer": record.rewrite,
+            "reason": record.reason,
+        }
 
     @property
     def answers(self) -> dict[str, dict[str, str]]:
@@ -191,13 +205,3 @@ class RunResults:
             name = " ".join(path.relative_to(self.folder.path).parts[:-1])
             seconds[name] = json.loads(path.read_text()).get("seconds", 0.0)
         return seconds
-
-
-def _example(row: dict) -> dict:
-    prompt = row.get("prompt") or row["messages"][:-1]
-    return {
-        "prompt": prompt if isinstance(prompt, str) else prompt[-1]["content"],
-        "reference": row["reference_answer"],
-        "answer": row["rewrite"],
-        "verdict": row["verdict"],
-    }

@@ -25,6 +25,7 @@ from trl_prune.data.batches import sample
 from trl_prune.data.formats import format_of
 from trl_prune.data.reading import dataset_commit, read_dataset
 from trl_prune.data.starter import starter_rows
+from trl_prune.data.teacher import LazyTeacher, context_length
 from trl_prune.errors import InputError
 from trl_prune.evaluation.efficiency import Size, faster_dtype, measure_size
 from trl_prune.evaluation.harness import EvaluationTasks, content_hash, load_tasks
@@ -101,6 +102,13 @@ class Run:
     def load_teacher(self) -> PreTrainedModel:
         """Return the teacher, in eval mode and the run's dtype."""
         return load_model(self.teacher_dir, self.dtype, self.device)
+
+    @cached_property
+    def teacher(self) -> LazyTeacher:
+        """The teacher, loaded when it is first used, with a tokenizer of its own: trainers change the run's."""
+        length = context_length(load_config(self.teacher_dir))
+        tokenizer = load_tokenizer(self.teacher_dir)
+        return LazyTeacher(self.load_teacher, tokenizer, self.teacher_fingerprint, length, self.teacher_dir)
 
     @cached_property
     def dense_fingerprint(self) -> str:

@@ -6,50 +6,55 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from trl_prune.checkpoints import atomic_file, load_config
-from trl_prune.data.generation import Sampling
-from trl_prune.data.rewriting.acceptance import acceptance_by_capability
-from trl_prune.data.rewriting.rewrite import check_answer_types, generate_answers, rewrite_rows, rewriting_requests
+from trl_prune.checkpoints import atomic_file
+from trl_prune.data.generation.engines import build_engine, check_engine
+from trl_prune.data.generation.generator import AnswerGenerator
+from trl_prune.data.rewriting.provenance import RECORDS, acceptance_summary, write_records
+from trl_prune.data.rewriting.rewrite import RewriteSettings, all_requests, generate_share, rewrite_rows
 from trl_prune.data.sharing import ProcessShare
-from trl_prune.data.teacher import LazyTeacher
 from trl_prune.errors import InputError
 from trl_prune.recipe import Recipe
 from trl_prune.reporting.plots.rewriting import ACCEPTANCE
 from trl_prune.reporting.tables import REWRITTEN_ANSWERS
+from trl_prune.runs import rewriting
 from trl_prune.runs.artifacts import StageOutput
 from trl_prune.runs.context import Run
 from trl_prune.runs.sharing import share_main, single_process_share, write_in_processes
 from trl_prune.runs.stage import Stage
 
 
-ROWS, BATCHES = "rows.jsonl", "batches"
+ROWS, ANSWERS = "rows.jsonl", "answers"
 
 
-def sampling(run: Run) -> Sampling:
-    """Return the recipe's generation settings."""
+def rewrite_settings(run: Run) -> RewriteSettings:
+    """Return the recipe's settings of rewriting."""
+    recipe = run.recipe
+    length, variables = run.teacher.max_model_len, recipe.chat_template_kwargs
+    return rewriting.rewrite_settings(recipe.rewrite, recipe.seed, length, recipe.dataset.path, variables)
+
+
+def answer_generator(run: Run, folder: Path, share: ProcessShare) -> AnswerGenerator:
+    """Return what generates one process's share of the answers, into the stage's folder."""
     section = run.recipe.rewrite
-    return Sampling(section.max_new_tokens, section.batch_size, section.temperature, run.recipe.seed)
-
-
-def teacher(run: Run) -> LazyTeacher:
-    """Return the model that writes the answers."""
-    return LazyTeacher(run.load_teacher, run.tokenizer, run.teacher_fingerprint)
+    engine = build_engine(section.engine, run.teacher, section.engine_kwargs)
+    return AnswerGenerator(engine, run.teacher.tokenizer, folder / ANSWERS, share)
 
 
 def write_share(run: Run, folder: Path, share: ProcessShare) -> None:
-    """Generate one process's share of the batches."""
-    generate_answers(rewriting_requests(run.dataset), teacher(run), sampling(run), folder / BATCHES, share)
+    """Generate one process's share of the answers."""
+    generate_share(run.dataset, answer_generator(run, folder, share), rewrite_settings(run))
 
 
 def execute(run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
-    """Rewrite the training rows, reusing the batches that an interrupted attempt wrote."""
+    """Rewrite the training rows, reusing every answer that an earlier or interrupted attempt stored."""
     start = time.perf_counter()
     write_in_processes(run, __name__, folder)
-    share = single_process_share("rewrite", "batch")
-    rows = rewrite_rows(run.dataset, teacher(run), sampling(run), folder / BATCHES, share)
-    _write_rows(rows, folder / ROWS)
-    metrics = {"acceptance": acceptance_by_capability(list(rows))}
-    return StageOutput({"rows": ROWS}, metrics, {"seconds": time.perf_counter() - start})
+    generator = answer_generator(run, folder, single_process_share("rewrite", "answer"))
+    result = rewrite_rows(run.dataset, generator, rewrite_settings(run))
+    _write_rows(result.rows, folder / ROWS)
+    write_records(result.records, folder / RECORDS)
+    metrics = {"acceptance": acceptance_summary(result.records, run.dataset)}
+    return StageOutput({"rows": ROWS, "provenance": RECORDS}, metrics, {"seconds": time.perf_counter() - start})
 
 
 def _write_rows(rows: Dataset, path: Path) -> None:
@@ -64,12 +69,16 @@ def inputs(run: Run, part: str) -> dict[str, str]:  # noqa: ARG001
 
 def settings(run: Run, part: str) -> dict:  # noqa: ARG001
     """Return the settings that determine the answers."""
-    return {"rewrite": run.recipe.rewrite.model_dump(mode="json"), "seed": run.recipe.seed, "dtype": run.dtype}
+    values = {"rewrite": run.recipe.rewrite.model_dump(mode="json"), "seed": run.recipe.seed, "dtype": run.dtype}
+    variables = run.recipe.chat_template_kwargs
+    return values | ({"chat_template_kwargs": variables} if variables else {})
 
 
 def describe(run: Run, part: str) -> str:  # noqa: ARG001
     """Return how many answers will be written."""
-    return f"{len(run.dataset)} answers of up to {run.recipe.rewrite.max_new_tokens} tokens by the dense model"
+    section = run.recipe.rewrite
+    where = "" if section.engine == "transformers" else f" with {section.engine}"
+    return f"answers to {len(run.dataset)} rows, up to {section.max_new_tokens} tokens each, by the dense model{where}"
 
 
 def is_configured(recipe: Recipe) -> bool:
@@ -78,16 +87,23 @@ def is_configured(recipe: Recipe) -> bool:
 
 
 def check(run: Run) -> None:
-    """Check that the recipe rewrites, and that the training rows have answers to rewrite."""
-    if run.recipe.rewrite is None:
+    """Check the section, the engine, and that the training rows have answers to rewrite."""
+    section = run.recipe.rewrite
+    if section is None:
         raise InputError("the recipe has no `rewrite` section")
-    if run.dataset_format == "text":
+    if run.dataset_format == "text" and section.response_template is None:
         raise InputError(
-            f"dataset {run.recipe.dataset.path!r} is plain text, without answers to rewrite; leave out `rewrite`, "
-            "or use rows with prompt + completion or messages"
+            f"dataset {run.recipe.dataset.path!r} is plain text, without answers to rewrite; set "
+            "`rewrite.response_template` to what stands before the answers, leave out `rewrite`, or use rows with "
+            "prompt + completion or messages"
         )
-    check_answer_types(run.dataset)
-    load_config(run.teacher_dir)
+    if run.dataset_format == "text" and section.train_prompts:
+        raise InputError(
+            "`rewrite.train_prompts` is for rows with prompt + completion or messages, not for plain text"
+        )
+    if not any(all_requests(run.dataset, rewrite_settings(run).asking)):
+        raise InputError(f"dataset {run.recipe.dataset.path!r} has no row with an answer to rewrite")
+    check_engine(section.engine, section.engine_kwargs, "rewrite.engine_kwargs")
 
 
 STAGE = Stage(

@@ -1,86 +1,71 @@
+"""Verdicts on rewritten answers; the parts are tested in their own modules."""
+
 import pytest
 
-from trl_prune.data.rewriting.acceptance import (
-    BANNED_PHRASES,
-    REFERENCE,
-    REWRITTEN,
-    acceptance_by_capability,
-    is_repetitive,
-    rejection_reason,
-    verdict_of,
-    with_chosen_answer,
-)
+from trl_prune.data.rewriting.acceptance import Accepting, judge
+from trl_prune.data.rewriting.requests import Asking, rewriting_request
+from trl_prune.data.rewriting.turns import turns
 
 
-OPEN = {"prompt": "Why is the sky blue?", "completion": "Air scatters blue light most.", "answer_type": "open"}
-NUMBER = {"prompt": "2 + 3?", "completion": "2 + 3 = 5. #### 5", "answer_type": "number"}
+MATH = {"prompt": "4 boxes of 3, how many?", "completion": "4 * 3 = 12 #### 12", "answer_type": "math"}
+SPAM = {"prompt": "Is it spam? 'Win now!!'", "completion": "spam", "answer_type": "phrase"}
+CODE = {
+    "prompt": "Double a number",
+    "completion": "def double(x):\n    return 2 * x",
+    "answer_type": "code",
+    "tests": "assert double(2) == 4",
+}
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", "empty"),
-        (" .,! ", "empty"),
-        ("### Response:\nBlue.", "echo"),
-        ("Below are an instruction that", "echo"),
-        ("Your turn! What do you think?", "banned_phrase"),
-        ("As the reference answer says, blue.", "banned_phrase"),
-        ("As an AI language model, I cannot", "refusal"),
-        ("the same six words every time " * 3, "repetition"),
-        ("Blue light scatters most.", None),
-    ],
-)
-def test_rejection_reasons(text, reason):
-    assert rejection_reason(text) == reason
-
-
-@pytest.mark.parametrize("phrase", BANNED_PHRASES)
-def test_phrases_are_banned_in_any_case(phrase):
-    assert rejection_reason(f"Well, {phrase.upper()} is fine") == "banned_phrase"
-
-
-def test_truncated_answers_are_rejected():
-    assert rejection_reason("A fine start", finished=False) == "truncated"
-
-
-def test_repetitive_texts_are_distinguished_from_long_ones():
-    assert is_repetitive("a b c d e f " * 3)
-    assert not is_repetitive(" ".join(str(number) for number in range(300)))
+def verdict(row, text, finished=True, **accepting):
+    return judge(rewriting_request(row, turns(row)[-1], Asking()), text, finished, Accepting(**accepting))
 
 
 @pytest.mark.parametrize(
-    ("row", "rewrite", "verdict"),
+    ("row", "text", "reason"),
     [
-        (NUMBER, "Two and three make 5.", "accepted"),
-        (NUMBER, "Two and three make 6.", "disagrees"),
-        (NUMBER | {"answer": "6"}, "Two and three make 6.", "accepted"),
-        (OPEN, "Because of scattering.", "accepted"),
-        (OPEN, "### Response: because", "echo"),
+        (MATH, "Four boxes hold 4 * 3 = 12 things. The answer is 12.", "accepted"),
+        (MATH, "Four boxes hold 12.0 things.", "accepted"),
+        (MATH, "4 * 3 = 13 things. The answer is 13.", "disagrees"),
+        (MATH, "4 * 3 = 13, minus 1. The answer is 12.", "wrong_step"),
+        (MATH, "Many things.", "no_answer"),
+        (MATH | {"answer": "13"}, "That is 13.", "accepted"),
+        (SPAM, "This is spam.", "accepted"),
+        (SPAM, "This is not spam.", "disagrees"),
+        (SPAM, "", "empty"),
+        (SPAM, "### Response: spam", "echo"),
+        (SPAM, "As the reference answer says, spam.", "banned_phrase"),
+        (SPAM, "I'm sorry, but I can't say whether it is spam.", "refusal"),
+        (CODE, "```python\ndef double(x):\n    return x + x\n```", "accepted"),
+        (CODE, "```python\ndef double(x) return x\n```", "disagrees"),
+        (CODE, "```python\ndef twice(x):\n    return x + x\n```", "disagrees"),
     ],
 )
-def test_verdicts(row, rewrite, verdict):
-    assert verdict_of(row, rewrite, finished=True) == verdict
+def test_verdicts(row, text, reason):
+    assert verdict(row, text).reason == reason
 
 
-def test_the_reference_is_kept_if_the_rewrite_is_rejected():
-    rejected = with_chosen_answer(NUMBER, "It is 6.", finished=True)
-    assert rejected["completion"] == NUMBER["completion"]
-    assert (rejected["provenance"], rejected["verdict"]) == (REFERENCE, "disagrees")
-    accepted = with_chosen_answer(NUMBER, " It is 5. ", finished=True)
-    assert accepted["completion"] == "It is 5."
-    assert (accepted["provenance"], accepted["verdict"]) == (REWRITTEN, "accepted")
-    assert accepted["reference_answer"] == NUMBER["completion"]
-    assert accepted["prompt"] == NUMBER["prompt"]  # the training prompt never contains the reference
-    assert with_chosen_answer({"text": "x"}, None, True)["verdict"] == "not_asked"
+def test_an_unfinished_answer_is_truncated():
+    assert verdict(MATH, "The answer is 12", finished=False).reason == "truncated"
 
 
-def test_acceptance_by_capability():
-    rows = [
-        with_chosen_answer(NUMBER | {"capability": "sums"}, "5", True),
-        with_chosen_answer(NUMBER | {"capability": "sums"}, "6", True),
-        with_chosen_answer(OPEN | {"capability": "why"}, "Scattering.", True),
-    ]
-    acceptance = acceptance_by_capability(rows)
-    assert acceptance["all"]["acceptance_rate"] == pytest.approx(2 / 3)
-    assert acceptance["sums"] == {"rows": 2, "acceptance_rate": 0.5, "verdicts": {"accepted": 1, "disagrees": 1}}
-    assert set(acceptance_by_capability([with_chosen_answer(NUMBER, "5", True)])) == {"all"}
+def test_a_general_answer_is_judged_by_its_wording_alone():
+    row = SPAM | {"answer_type": "general"}
+    assert verdict(row, "This is not spam.").accepted
+    assert not verdict(row, "My response: spam").accepted
+
+
+def test_thoughts_are_not_the_answer():
+    text = "<think>4 * 3 = 13? No, 4 * 3 = 12.</think>The answer is 12."
+    assert verdict(MATH, text).reason == "accepted"
+    assert verdict(MATH, text).answer == "The answer is 12."
+    assert verdict(MATH, text, thoughts="keep").answer == text
+    assert verdict(MATH, "<think>It is 12.</think>The answer is 13.").reason == "disagrees"
+    assert verdict(MATH, "<think>It is 12.").reason == "truncated"
+
+
+def test_code_is_run_only_if_the_user_says_so():
+    wrong = "```python\ndef double(x):\n    return x\n```"
+    assert verdict(CODE, wrong).accepted
+    assert verdict(CODE, wrong, run_tests=True).reason == "fails_tests"
+    assert verdict(CODE, CODE["completion"], run_tests=True).accepted

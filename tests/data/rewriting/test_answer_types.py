@@ -1,62 +1,132 @@
+"""The shipped types quote the method's prompts; a user's types are checked."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trl_prune.data.rewriting.acceptance import CHECKS
 from trl_prune.data.rewriting.answer_types import (
-    choice_letter,
-    contains_phrase,
-    last_boxed,
-    last_number,
-    same_boxed,
-    same_choice,
-    same_number,
+    NONE,
+    all_answer_types,
+    check_answer_type,
+    filled,
+    shipped_answer_types,
+    with_task,
 )
+from trl_prune.data.rewriting.extractors.registry import EXTRACTORS
+from trl_prune.errors import InputError
+
+
+USER = {"role": "user", "content": "2 + 3?"}
+
+
+def test_the_general_request_is_the_methods():
+    messages = shipped_answer_types()["general"].request([USER], "5")
+    assert messages == [
+        {
+            "role": "system",
+            "content": "Below are an instruction that describes a task along with a reference answer. Using the "
+            "reference answer as a guide, write your own response.",
+        },
+        {
+            "role": "user",
+            "content": "### Instruction:\n2 + 3?\n\n### Reference Answer:\n5\n\n### Response:\n",
+        },
+    ]
+
+
+def test_the_math_request_is_the_methods():
+    math = shipped_answer_types()["math"]
+    system, user = math.request([USER], "#### 5")
+    assert system["content"] == (
+        "You are an expert in math. Below are a math question and its reference answer. Refer to the reference answer "
+        "and write a response that appropriately answers the question."
+    )
+    assert user["content"] == "2 + 3?\n\n#### 5"
+    assert math.prefill == "Great! Let's think step by step. "
+    assert math.train.applied([USER])[0]["content"] == (
+        "You are an expert in math. Below is a math question. "
+        "Write a response that appropriately answers the question."
+    )
+    assert math.infer.applied([USER])[0]["content"].endswith(
+        "Your final answer should be an integer at the end of your response, formatted as: The answer is {answer}."
+    )
+
+
+def test_the_refer_request_differs_from_the_general_one_in_its_verb():
+    general, refer = (shipped_answer_types()[name] for name in ("general", "refer"))
+    verb = "Using the reference answer as a guide, write your own response."
+    assert refer.system == general.system.replace(verb, "Refer to the reference answer and write your own response.")
+    assert refer.user == general.user
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_answer_types() if name != NONE])
+def test_every_type_asks_with_the_reference_and_names_what_exists(name):
+    answer_type = shipped_answer_types()[name]
+    text = "".join(message["content"] for message in answer_type.request([USER], "the reference"))
+    assert "2 + 3?" in text
+    assert "the reference" in text
+    assert answer_type.extractor is None or answer_type.extractor in EXTRACTORS
+    assert set(answer_type.checks) <= set(CHECKS)
+    assert ("same_answer" in answer_type.checks) == (answer_type.extractor is not None)
+
+
+def test_training_prompts_never_show_the_reference():
+    for answer_type in shipped_answer_types().values():
+        for task in filter(None, (answer_type and answer_type.train, answer_type and answer_type.infer)):
+            assert "reference" not in "".join(message["content"] for message in task.applied([USER])).lower()
+
+
+@given(st.text(), st.text())
+def test_braces_of_the_texts_are_text(instruction, reference):
+    assert filled("{instruction}|{reference}", instruction=instruction, reference=reference) == (
+        f"{instruction}|{reference}"
+    )
+    assert filled('{"a": {instruction}}', instruction=instruction) == f'{{"a": {instruction}}}'
+
+
+def test_a_rows_own_system_prompt_follows_the_types():
+    messages = [{"role": "system", "content": "Be brief."}, USER]
+    changed = with_task(messages, "Rewrite.", str.upper)
+    assert changed[0] == {"role": "system", "content": "Rewrite.\n\nBe brief."}
+    assert with_task([USER], "", str) == [USER]
+
+
+def test_users_add_and_replace_types():
+    added = {
+        "poem": {"user": "{instruction} / {reference}", "checks": ["agreement"]},
+        "open": {"user": "{reference}{instruction}"},
+    }
+    types = all_answer_types(added, "rewrite.answer_types")
+    assert types["poem"].request([USER], "Roses") == [{"role": "user", "content": "2 + 3? / Roses"}]
+    assert types["open"].checks == ()
+    assert types["math"] == shipped_answer_types()["math"]
 
 
 @pytest.mark.parametrize(
-    ("text", "number"),
+    ("entry", "sentence"),
     [
-        ("The answer is 42.", 42),
-        ("first 5, then 10", 10),
-        ("costs $1,234.50 in all", 1234.5),
-        ("1,2", 2),  # two numbers, not 12
-        ("5 10", 10),
-        ("minus -7", -7),
-        ("3.50", 3.5),
-        ("none", None),
+        ({"user": "{instruction}"}, "rewrite.answer_types.mine.user lacks {reference}"),
+        ({"user": "no placeholder"}, "lacks {instruction} and {reference}"),
+        ({"user": "{instruction}{reference}", "extractor": "maths"}, "mine.extractor Input should be 'number'"),
+        ({"user": "{instruction}{reference}", "checks": ["same"]}, "given: 'same'"),
+        ({"user": "{instruction}{reference}", "systm": "x"}, "mine.systm Extra inputs"),
+        ({"system": "x"}, "mine.user Field required"),
+        ("x", "rewrite.answer_types.mine Input should be"),
+        (None, "rewrite.answer_types.mine Input should be"),
+        (
+            {"user": "{instruction}{reference}", "checks": ["same_answer"]},
+            "mine 'same_answer' and 'extractor' go together",
+        ),
     ],
 )
-def test_last_number(text, number):
-    assert last_number(text) == number
+def test_a_wrong_entry_is_named(entry, sentence):
+    with pytest.raises(InputError) as error:
+        all_answer_types({"mine": entry}, "rewrite.answer_types")
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
 
 
-@given(st.integers(-(10**9), 10**9))
-def test_numbers_agree_with_and_without_thousands_separators(number):
-    assert same_number(f"So we get {number:,}.", f"#### {number}")
-    assert not same_number(f"So we get {number + 1}.", f"#### {number}")
-
-
-def test_boxed_answers_balance_braces():
-    assert last_boxed(r"so \boxed{\frac{1}{2}} it is") == r"\frac{1}{2}"
-    assert last_boxed(r"\boxed{1} then \boxed{ 2 }") == "2"
-    assert last_boxed("nothing") is None
-    assert last_boxed(r"\boxed{open") is None
-    assert same_boxed(r"thus \boxed{ 12 }", r"\boxed{12}")
-    assert same_boxed(r"thus \boxed{12}", "12")
-    assert not same_boxed("12", r"\boxed{12}")
-
-
-def test_choice_letters():
-    assert choice_letter("The answer is (B) because") == "B"
-    assert choice_letter("C) green") == "C"
-    assert choice_letter("A") == "A"
-    assert choice_letter("A dog barked") is None
-    assert same_choice("I think the answer is D.", "D")
-    assert not same_choice("no letter", "D")
-
-
-def test_phrases_match_whole_words_in_any_case():
-    assert contains_phrase("It is PARIS, of course", "Paris")
-    assert contains_phrase("The capital is  New\nYork.", "new york")
-    assert not contains_phrase("the theory", "he")
-    assert not contains_phrase("anything", "")
+def test_an_unknown_type_is_named_with_the_likely_one():
+    with pytest.raises(InputError, match="rewrite.answer_type is 'maths'.*allowed: general.*did you mean 'math'"):
+        check_answer_type("maths", shipped_answer_types(), "rewrite.answer_type")

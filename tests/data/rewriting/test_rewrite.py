@@ -1,64 +1,206 @@
+"""Rewriting with an engine that says what the test wants, and with a tiny real model."""
+
+import threading
+from collections import Counter
+
 import pytest
 from datasets import Dataset
 
 from tests.conftest import tiny_model
-from trl_prune.data.generation import Sampling
-from trl_prune.data.rewriting.rewrite import rewrite_rows
+from trl_prune.data.generation.generator import AnswerGenerator
+from trl_prune.data.generation.sampling import Answer, Sampling
+from trl_prune.data.generation.transformers_engine import TransformersEngine
+from trl_prune.data.rewriting.requests import Asking
+from trl_prune.data.rewriting.rewrite import RewriteSettings, rewrite_rows
 from trl_prune.data.sharing import ProcessShare
 from trl_prune.data.teacher import LazyTeacher
 from trl_prune.errors import InputError
 
 
 SAMPLING = Sampling(max_new_tokens=8, batch_size=4)
+GENERAL = Asking("general")
+QUESTION, ANSWER = {"role": "user", "content": "2 + 3?"}, {"role": "assistant", "content": "It is 5."}
 
 
-def teacher(tokenizer, loads=None):
+@pytest.fixture
+def open_rows(rows):
+    """The rows without the columns that choose how answers are checked."""
+    return [{name: row[name] for name in ("prompt", "completion")} for row in rows]
+
+
+class Scripted:
+    """An engine whose answers a function of the prompt gives."""
+
+    fingerprint = "scripted"
+
+    def __init__(self, answer):
+        self.answer, self.prompts, self.closed = answer, [], False
+
+    def generate(self, prompts, sampling):  # noqa: ARG002
+        for index, prompt in enumerate(prompts):
+            self.prompts.append(prompt)
+            yield {index: Answer(self.answer(prompt), True)}
+
+    def close(self):
+        self.closed = True
+
+
+def rewrite(rows, engine, tokenizer, folder, **settings):
+    settings = {"sampling": SAMPLING, "asking": GENERAL} | settings
+    dataset = rows if isinstance(rows, Dataset) else Dataset.from_list(rows)
+    return rewrite_rows(dataset, AnswerGenerator(engine, tokenizer, folder), RewriteSettings(**settings))
+
+
+def tiny_engine(tokenizer, loads=None):
+    model = tiny_model("llama")  # seeds the global generator, so not in a thread
+
     def load():
         if loads is not None:
             loads.append(1)
-        return tiny_model("llama")
+        return model
 
-    return LazyTeacher(load, tokenizer, "tiny")
-
-
-def test_every_row_is_kept_with_its_provenance(rows, tokenizer, tmp_path):
-    rewritten = rewrite_rows(Dataset.from_list(rows), teacher(tokenizer), SAMPLING, tmp_path)
-    assert len(rewritten) == len(rows)
-    for before, after in zip(rows, rewritten, strict=True):
-        assert after["prompt"] == before["prompt"]
-        assert after["provenance"] in ("rewritten", "reference")
-        assert (after["completion"] == before["completion"]) or after["provenance"] == "rewritten"
-        assert (after["verdict"] == "accepted") == (after["provenance"] == "rewritten")
+    return TransformersEngine(LazyTeacher(load, tokenizer, "tiny"))
 
 
-def test_a_second_pass_reads_the_first_ones_answers_and_loads_no_model(rows, tokenizer, tmp_path):
+def test_columns_and_format_stay_and_every_answer_has_a_record(open_rows, tokenizer, tmp_path):
+    dataset = Dataset.from_list([row | {"id": index} for index, row in enumerate(open_rows)])
+    result = rewrite(dataset, Scripted(lambda _: " My own words. "), tokenizer, tmp_path)
+    assert result.rows.features == dataset.features
+    assert result.rows["prompt"] == dataset["prompt"]
+    assert result.rows["id"] == dataset["id"]
+    assert [row["completion"][0]["content"] for row in result.rows] == ["My own words."] * len(open_rows)
+    assert [(record.row, record.provenance, record.reason) for record in result.records] == [
+        (index, "rewritten", "accepted") for index in range(len(open_rows))
+    ]
+    assert [record.reference for record in result.records] == [row["completion"][0]["content"] for row in open_rows]
+
+
+def test_a_rejected_answer_leaves_its_row_as_it_was(open_rows, tokenizer, tmp_path):
+    dataset = Dataset.from_list(open_rows)
+    result = rewrite(dataset, Scripted(lambda _: "As the reference answer says"), tokenizer, tmp_path)
+    assert list(result.rows) == list(dataset)
+    assert Counter(record.reason for record in result.records) == {"banned_phrase": len(open_rows)}
+    assert result.records[0].rewrite == "As the reference answer says"
+
+
+def test_the_training_prompt_never_shows_the_reference(open_rows, tokenizer, tmp_path):
+    engine = Scripted(lambda _: "Mine.")
+    result = rewrite(open_rows, engine, tokenizer, tmp_path)
+    for prompt, row, new in zip(engine.prompts, open_rows, result.rows, strict=False):
+        assert "### Reference Answer:" in prompt.messages[-1]["content"]
+        assert new["prompt"] == row["prompt"]
+    assert engine.closed
+
+
+def test_each_answer_of_a_conversation_is_rewritten_after_the_chosen_ones(tokenizer, tmp_path):
+    rows = [
+        {"messages": [QUESTION, ANSWER, {"role": "user", "content": "And 1 more?"}, ANSWER]},
+        {"messages": [QUESTION, ANSWER]},
+    ]
+    engine = Scripted(lambda prompt: f"Answer {len(prompt.messages)}.")
+    result = rewrite(rows, engine, tokenizer, tmp_path)
+    assert [message["content"] for message in result.rows[0]["messages"]] == [
+        "2 + 3?", "Answer 2.", "And 1 more?", "Answer 4.",
+    ]  # fmt: skip
+    second = next(prompt for prompt in engine.prompts if len(prompt.messages) == 4)
+    assert second.messages[2]["content"] == "Answer 2."
+    assert [(record.row, record.turn) for record in result.records] == [(0, 1), (0, 3), (1, 1)]
+
+
+def test_of_several_samples_the_first_accepted_one_is_used(tokenizer, tmp_path):
+    rows = [{"prompt": "2 + 3?", "completion": "5"}, {"prompt": "2 + 2?", "completion": "4"}]
+    said = {0: "It is 5.", 1: "It is 6, or 4.", 2: "It is 7."}
+    engine = Scripted(lambda prompt: said[prompt.sample])
+    sampling = Sampling(8, 4, temperature=1.0)
+    result = rewrite(rows, engine, tokenizer, tmp_path, sampling=sampling, samples=3, asking=Asking("number"))
+    assert [record.sample for record in result.records] == [0, 1]
+    assert len(engine.prompts) == 3  # the first row is not asked again
+
+
+def test_text_with_a_response_template_is_rewritten(tokenizer, tmp_path):
+    rows = [{"text": "Q: 2 + 3?\nA: It is 5.\n"}, {"text": "no template"}]
+    result = rewrite(
+        rows, Scripted(lambda _: "Five."), tokenizer, tmp_path, asking=Asking("general", response_template="A:")
+    )
+    assert result.rows["text"] == ["Q: 2 + 3?\nA: Five.\n", "no template"]
+    assert [record.reason for record in result.records] == ["accepted", "no_answer_to_rewrite"]
+
+
+def test_rows_without_an_answer_are_kept_or_refused(tokenizer, tmp_path):
+    rows = [{"prompt": "2 + 3?", "completion": "5"}, {"prompt": "Say nothing", "completion": ""}]
+    engine = Scripted(lambda _: "Five.")
+    assert rewrite(rows, engine, tokenizer, tmp_path).rows["completion"] == ["Five.", ""]
+    with pytest.raises(InputError, match="required, but 1 of 2 rows.*row 1"):
+        rewrite(rows, engine, tokenizer, tmp_path, require=True)
+
+
+def test_a_prompt_beyond_the_context_keeps_its_reference(tokenizer, tmp_path):
+    rows = [{"prompt": "Hi", "completion": "Hello"}, {"prompt": "Hi " * 200, "completion": "Hello"}]
+    result = rewrite(rows, Scripted(lambda _: "Hey."), tokenizer, tmp_path, max_model_len=500)
+    assert [record.reason for record in result.records] == ["accepted", "too_long"]
+
+
+def test_answers_of_type_none_are_kept(tokenizer, tmp_path):
+    rows = [{"prompt": "Hi", "completion": "Hello", "answer_type": "none"}]
+    result = rewrite(rows, Scripted(lambda _: "Hey."), tokenizer, tmp_path)
+    assert (result.rows[0]["completion"], result.records[0].reason) == ("Hello", "kept")
+
+
+def test_training_prompts_become_the_types_own(tokenizer, tmp_path):
+    rows = [{"prompt": [QUESTION], "completion": [{"role": "assistant", "content": "5"}]}]
+    result = rewrite(
+        rows, Scripted(lambda _: "It is 5."), tokenizer, tmp_path, asking=Asking("math"), train_prompts=True
+    )
+    assert [message["role"] for message in result.rows[0]["prompt"]] == ["system", "user"]
+    assert result.rows[0]["prompt"][0]["content"].startswith("You are an expert in math. Below is a math question.")
+
+
+def test_a_second_pass_loads_no_model_and_a_changed_row_is_the_only_one_redone(open_rows, tokenizer, tmp_path):
     loads = []
-    first = rewrite_rows(Dataset.from_list(rows), teacher(tokenizer, loads), SAMPLING, tmp_path)
-    second = rewrite_rows(Dataset.from_list(rows), teacher(tokenizer, loads), SAMPLING, tmp_path)
-    assert list(first) == list(second)
+    first = rewrite(open_rows, tiny_engine(tokenizer, loads), tokenizer, tmp_path)
+    second = rewrite(open_rows, tiny_engine(tokenizer, loads), tokenizer, tmp_path)
+    assert list(first.rows) == list(second.rows)
+    assert first.records == second.records
     assert len(loads) == 1
+    engine = Scripted(lambda _: "New.")
+    engine.fingerprint = "tiny"
+    changed = [open_rows[0] | {"completion": [{"role": "assistant", "content": "Something else"}]}, *open_rows[1:]]
+    third = rewrite(changed, engine, tokenizer, tmp_path)
+    assert len(engine.prompts) == 1
+    assert third.records[1:] == first.records[1:]
 
 
-def test_two_processes_give_the_same_rows_as_one(rows, tokenizer, tmp_path):
-    single = rewrite_rows(Dataset.from_list(rows), teacher(tokenizer), SAMPLING, tmp_path / "one")
+def test_two_processes_give_the_same_rows_as_one(open_rows, tokenizer, tmp_path):
+    single = rewrite(open_rows, tiny_engine(tokenizer), tokenizer, tmp_path / "one")
+    engines, results = [tiny_engine(tokenizer), tiny_engine(tokenizer)], {}
 
-    def run_second_process():  # while the first one waits
-        share = ProcessShare(1, 2, wait_for_everyone=lambda: None)
-        rewrite_rows(Dataset.from_list(rows), teacher(tokenizer), SAMPLING, tmp_path / "two", share)
+    def process(index):
+        generator = AnswerGenerator(engines[index], tokenizer, tmp_path / "two", ProcessShare(index, 2))
+        results[index] = rewrite_rows(
+            Dataset.from_list(open_rows), generator, RewriteSettings(SAMPLING, asking=GENERAL)
+        )
 
-    share = ProcessShare(0, 2, wait_for_everyone=run_second_process)
-    shared = rewrite_rows(Dataset.from_list(rows), teacher(tokenizer), SAMPLING, tmp_path / "two", share)
-    assert list(single) == list(shared)
+    threads = [threading.Thread(target=process, args=(index,)) for index in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(results[0].rows) == list(results[1].rows) == list(single.rows)
+    assert results[0].records == results[1].records == single.records
 
 
-def test_rows_without_an_answer_are_unchanged(rows, tokenizer, tmp_path):
-    mixed = [rows[0], rows[1] | {"completion": [{"role": "assistant", "content": ""}]}]
-    rewritten = rewrite_rows(Dataset.from_list(mixed), teacher(tokenizer), SAMPLING, tmp_path)
-    assert rewritten[1]["verdict"] == "not_asked"
-    assert rewritten[1]["completion"] == mixed[1]["completion"]
+def test_a_type_that_finds_no_answer_in_most_references_is_refused_at_once(tokenizer, tmp_path):
+    rows = [{"prompt": "Why?", "completion": f"Because of {word}."} for word in ("rain", "sun", "wind 3")]
+    engine = Scripted(lambda _: "x")
+    with pytest.raises(InputError, match="'math' finds no answer in 2 of 3 references.*'Because of rain.'"):
+        rewrite(rows, engine, tokenizer, tmp_path, asking=Asking("math"))
+    assert not engine.prompts
 
 
-def test_an_unknown_answer_type_is_named(rows, tokenizer, tmp_path):
-    invalid = [rows[0] | {"answer_type": "nummer"}]
-    with pytest.raises(InputError, match="'nummer'.*allowed: open, phrase"):
-        rewrite_rows(Dataset.from_list(invalid), teacher(tokenizer), SAMPLING, tmp_path)
+def test_a_row_that_the_chat_template_refuses_is_named(tokenizer, tmp_path, monkeypatch):
+    refusal = "{% if 'x' in message.content %}{{ raise_exception('no x') }}{% endif %}"
+    template = "{% for message in messages %}" + refusal + "{% endfor %}"
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    rows = [{"prompt": "a", "completion": "b"}, {"prompt": "six", "completion": "b"}]
+    with pytest.raises(InputError, match=r"row 1 of the dataset: .*no x"):
+        rewrite(rows, Scripted(lambda _: "y"), tokenizer, tmp_path)

@@ -1,25 +1,30 @@
 """Oracles: SFTTrainer where rewriting is off, and one process for the rewriting and training of two."""
 
+import functools
 import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from datasets import Dataset, IterableDataset
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, TrainingArguments
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from tests.conftest import ROWS, save_tiny
 from tests.trainers.configs import config as cpu_config
-from trl_prune import SelfDistillSFTConfig, SelfDistillSFTTrainer
+from trl_prune import SelfDistillSFTConfig, SelfDistillSFTTrainer, rewrite_dataset
 from trl_prune.checkpoints import PROVENANCE, dense_root, read_provenance
+from trl_prune.data.rewriting.acceptance import Verdict
+from trl_prune.data.rewriting.provenance import RECORDS, read_records
 from trl_prune.losses.positions import MASKED
 from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 from trl_prune.pruning.surgery.cut import LAYERS
+from trl_prune.trainers.self_distill import trainer as trainer_module
 
 
 TEXT = [{"text": f"The number {number} comes before {number + 1}."} for number in range(12)]
@@ -61,7 +66,7 @@ def test_without_rewriting_it_trains_as_sft(rows, pruned, tmp_path):
 def test_the_dense_root_rewrites_and_the_student_is_trained(rows, pruned, tmp_path):
     trainer = SelfDistillSFTTrainer(str(pruned), config(tmp_path), train_dataset=Dataset.from_list(rows))
     before = {name: weight.clone() for name, weight in trainer.model.named_parameters()}
-    assert trainer.acceptance["all"]["rows"] == len(rows)
+    assert trainer.acceptance["by_type"]["all"]["answers"] == len(rows)
     losses(trainer)
     assert any(not torch.equal(before[name], weight) for name, weight in trainer.model.named_parameters())
 
@@ -77,13 +82,12 @@ def test_the_loss_is_on_the_answer_only(pruned, tmp_path):
 
 
 def test_accepted_rewrites_are_trained_on(pruned, tmp_path, monkeypatch):
-    monkeypatch.setattr("trl_prune.data.rewriting.acceptance.verdict_of", lambda *_: "accepted")
+    accept = "trl_prune.data.rewriting.rewrite.judge"
+    monkeypatch.setattr(accept, lambda request, text, *_: Verdict("accepted", text.strip()))
     trainer = SelfDistillSFTTrainer(str(pruned), config(tmp_path), train_dataset=Dataset.from_list(ROWS))
-    assert trainer.acceptance["all"]["acceptance_rate"] == 1
-    stored = next((tmp_path / "out" / "rewrites").glob("*/batch-*.json"))
-    answers = json.loads(stored.read_text())
-    text = trainer.processing_class.decode(learned_tokens(trainer.train_dataset[0]))
-    assert answers["0"]["text"].strip() in text
+    assert trainer.acceptance["by_type"]["all"]["acceptance_rate"] == 1
+    first = read_records(tmp_path / "out" / "rewrites" / RECORDS)[0]
+    assert first.rewrite in trainer.processing_class.decode(learned_tokens(trainer.train_dataset[0]))
 
 
 def test_positional_arguments_are_those_of_sft(pruned, dense, tmp_path):
@@ -121,19 +125,82 @@ def test_data_that_cannot_be_rewritten_is_trained_on_as_it_is_or_refused(data, r
         SelfDistillSFTTrainer(str(pruned), config(tmp_path, rewrite="require"), train_dataset=data)
 
 
-def test_a_rewritten_dataset_is_not_rewritten_again(pruned, tmp_path):
-    columns = {"provenance": "reference", "verdict": "empty", "reference_answer": "x", "rewrite": ""}
-    data = Dataset.from_list([row | columns for row in ROWS])
+@pytest.mark.parametrize("in_memory", [False, True], ids=["by name", "in memory"])
+def test_a_student_of_no_other_model_is_its_own_teacher(in_memory, dense, tmp_path):
+    data = Dataset.from_list(ROWS)
+    model = AutoModelForCausalLM.from_pretrained(dense) if in_memory else str(dense)
+    trainer = SelfDistillSFTTrainer(model, config(tmp_path), train_dataset=data)
+    own = rewrite_dataset(str(dense), data, tmp_path / "own", max_new_tokens=6)
+    records = read_records(tmp_path / "out" / "rewrites" / RECORDS)
+    assert [record.rewrite for record in records] == [record.rewrite for record in own.records]
+    assert losses(trainer)
+    assert trainer.model.training
+
+
+def test_a_teacher_given_by_name_is_freed_before_the_student_is_loaded(pruned, dense, tmp_path, monkeypatch):
+    loaded, alive = [], []
+    load = trainer_module._load_teacher
+
+    def load_teacher(*args):
+        model = load(*args)
+        loaded.append(weakref.ref(model))
+        return model
+
+    @functools.wraps(SFTTrainer.__init__)
+    def sft_init(self, *args, **kwargs):
+        alive.extend(reference() is not None for reference in loaded)
+        return sft_trainer_init(self, *args, **kwargs)
+
+    sft_trainer_init = SFTTrainer.__init__
+    monkeypatch.setattr(trainer_module, "_load_teacher", load_teacher)
+    monkeypatch.setattr(SFTTrainer, "__init__", sft_init)
+    data = Dataset.from_list(ROWS)
+    SelfDistillSFTTrainer(str(pruned), config(tmp_path), train_dataset=data, teacher_model=str(dense))
+    assert alive == [False]
+
+
+def test_rows_without_an_answer_are_trained_on_with_one_warning_or_refused(pruned, tmp_path, caplog):
+    tool_call = {"role": "assistant", "content": "", "tool_calls": None}
+    data = Dataset.from_list([*MESSAGES, {"messages": [MESSAGES[0]["messages"][0], tool_call]}])
+    SelfDistillSFTTrainer(str(pruned), config(tmp_path), train_dataset=data)
+    warnings = [record for record in caplog.records if "no_answer_to_rewrite 1" in record.getMessage()]
+    assert len(warnings) == 1
+    with pytest.raises(ValueError, match=f"rewriting is required, but 1 of {len(data)} rows"):
+        SelfDistillSFTTrainer(str(pruned), config(tmp_path, rewrite="require"), train_dataset=data)
+
+
+def test_a_teacher_with_another_tokenizer_writes_text(pruned, tmp_path):
+    teacher = save_tiny(tmp_path / "teacher")
+    tokenizer = AutoTokenizer.from_pretrained(teacher)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(teacher)
+    (teacher / "chat_template.jinja").unlink(missing_ok=True)
     trainer = SelfDistillSFTTrainer(
-        str(pruned), config(tmp_path), train_dataset=data, teacher_model="nowhere/to-be-found"
+        str(pruned), config(tmp_path), train_dataset=Dataset.from_list(ROWS), teacher_model=str(teacher)
     )
-    assert not (tmp_path / "out" / "rewrites").exists()
     assert losses(trainer)
 
 
-def test_no_teacher_and_no_provenance_is_an_error(dense, tmp_path):
-    with pytest.raises(ValueError, match="`teacher_model` is not given.*give `teacher_model`, or set `rewrite=False`"):
-        SelfDistillSFTTrainer(str(dense), config(tmp_path), train_dataset=Dataset.from_list(ROWS))
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"rewrite_engine": "vlm"}, "engine 'vlm' is unknown; allowed: transformers, vllm, server"),
+        ({"rewrite_engine": "server"}, "url must be given"),
+        ({"rewrite_engine_kwargs": {"continous": True}}, "did you mean 'continuous'"),
+        ({"rewrite_thoughts": "drop"}, "`rewrite_thoughts` is 'drop'"),
+        ({"rewrite_samples": 2}, "at `rewrite_temperature=0` all are the same"),
+    ],
+)
+def test_invalid_arguments_are_refused_when_they_are_given(changes, sentence, tmp_path):
+    with pytest.raises(ValueError, match=sentence):
+        config(tmp_path, **changes)
+
+
+def test_text_is_rewritten_after_its_response_template(pruned, tmp_path):
+    rows = [{"text": f"Question: {number}?\nAnswer: {number + 1}"} for number in range(4)]
+    changes = {"rewrite_response_template": "Answer:", "rewrite": "require"}
+    trainer = SelfDistillSFTTrainer(str(pruned), config(tmp_path, **changes), train_dataset=Dataset.from_list(rows))
+    assert trainer.acceptance["by_type"]["all"]["answers"] == 4
 
 
 def test_an_invalid_rewrite_value_is_refused(tmp_path):

@@ -1,113 +1,107 @@
-"""Which rewritten answers are accepted, and the dataset columns that record it."""
+"""Which rewritten answers are accepted (conditional selection, 2410.09982)."""
 
-import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from trl_prune.data.formats import Row, prompt_and_answer, with_answer
-from trl_prune.data.rewriting.answer_types import ANSWER_TYPES, answer_type_of
-
-
-# Values of the `provenance` column.
-REWRITTEN, REFERENCE = "rewritten", "reference"
-
-
-# The columns that rewriting adds to a dataset.
-PROVENANCE_COLUMN, VERDICT_COLUMN = "provenance", "verdict"
+from trl_prune.data.rewriting.agreement import answers_agree
+from trl_prune.data.rewriting.arithmetic import wrong_equation
+from trl_prune.data.rewriting.extractors.code_tests import run_tests
+from trl_prune.data.rewriting.extractors.registry import EXTRACTORS
+from trl_prune.data.rewriting.requests import RewritingRequest
+from trl_prune.data.rewriting.text_faults import text_fault
+from trl_prune.data.rewriting.thoughts import answer_after_thoughts
 
 
-ORIGINAL_COLUMN, REWRITE_COLUMN = "reference_answer", "rewrite"
+# The verdict on an accepted answer; every other one is why the reference is kept.
+ACCEPTED = "accepted"
+KEEP_THOUGHTS, CUT_THOUGHTS = "keep", "cut"
+# Limits of a row's tests.
+TEST_SECONDS, TEST_BYTES = 10, 2**30
 
 
-BANNED_PHRASES = ("reference answer", "your response", "my response", "your own response", "now it's your turn")
+@dataclass(frozen=True)
+class Accepting:
+    """How rewritten answers are accepted.
+
+    Attributes:
+        thoughts: whether a reasoning model's thoughts are `cut` from a rewritten answer or `keep` stands for them to
+            be trained on; they are never read as the answer.
+        run_tests: whether rewritten code is run with its row's tests.
+    """
+
+    thoughts: str = CUT_THOUGHTS
+    run_tests: bool = False
 
 
-BANNED_STARTS = ("your turn",)
+@dataclass(frozen=True)
+class Verdict:
+    """The judgement of one rewritten answer.
+
+    Attributes:
+        reason: `accepted`, or why the reference is kept.
+        answer: the text to train on if accepted.
+    """
+
+    reason: str
+    answer: str
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the rewritten answer is used."""
+        return self.reason == ACCEPTED
 
 
-PROMPT_HEADINGS = ("### instruction", "### response", "### reference", "below are an instruction")
-
-
-REFUSAL_STARTS = ("i'm sorry, but", "i am sorry, but", "as an ai", "i cannot help", "i can't help", "i'm unable to")
-
-
-# A text is repetitive if some run of NGRAM_WORDS words occurs NGRAM_COUNT times.
-NGRAM_WORDS, NGRAM_COUNT = 6, 3
-
-
-def rejection_reason(text: str, finished: bool = True) -> str | None:
-    """Return why a rewritten answer is rejected whatever its reference, as a verdict value, or None.
+def judge(request: RewritingRequest, text: str, finished: bool, accepting: Accepting) -> Verdict:
+    """Return the verdict on a rewritten text.
 
     Args:
-        text: the rewritten answer.
-        finished: whether generation ended with an end-of-sequence token.
+        request: what was asked for.
+        text: the prefill and what the model wrote after it.
+        finished: whether generation ended by itself, rather than at `max_new_tokens`.
+        accepting: how to judge.
     """
-    lower = text.lower().strip()
-    checks = {
-        "empty": not re.search(r"\w", lower),
-        "echo": any(heading in lower for heading in PROMPT_HEADINGS),
-        "banned_phrase": lower.startswith(BANNED_STARTS) or any(phrase in lower for phrase in BANNED_PHRASES),
-        "refusal": lower.startswith(REFUSAL_STARTS),
-        "repetition": is_repetitive(lower),
-        "truncated": not finished,
-    }
-    return next((reason for reason, applies in checks.items() if applies), None)
+    answer = answer_after_thoughts(text)
+    if answer is None:
+        return Verdict("truncated", "")
+    fault = text_fault(answer, finished, request.instruction)
+    if fault is None:
+        fault = next(
+            filter(None, (CHECKS[name](request, answer, accepting) for name in request.answer_type.checks)), None
+        )
+    kept = text if accepting.thoughts == KEEP_THOUGHTS else answer
+    return Verdict(fault or ACCEPTED, kept.strip())
 
 
-def is_repetitive(text: str) -> bool:
-    """Return whether some run of words occurs repeatedly."""
-    words = text.split()
-    ngrams = Counter(tuple(words[start : start + NGRAM_WORDS]) for start in range(len(words) - NGRAM_WORDS + 1))
-    return bool(ngrams) and max(ngrams.values()) >= NGRAM_COUNT
+# Returns why an answer is rejected, or None.
+Check = Callable[[RewritingRequest, str, Accepting], str | None]
 
 
-def verdict_of(row: Row, rewrite: str, finished: bool) -> str:
-    """Return `accepted`, or why the reference answer is kept."""
-    reason = rejection_reason(rewrite, finished)
-    if reason is not None:
-        return reason
-    agrees = ANSWER_TYPES[answer_type_of(row)].agrees
-    if agrees is None:
-        return "accepted"
-    reference = prompt_and_answer(row)[1]
-    return "accepted" if agrees(rewrite, str(row.get("answer") or reference)) else "disagrees"
+def _same_answer(request: RewritingRequest, answer: str, _: Accepting) -> str | None:
+    extractor = EXTRACTORS[request.answer_type.extractor]
+    if extractor.agree(answer, request.expected):
+        return None
+    return "no_answer" if extractor.extract(answer) is None else "disagrees"
 
 
-def is_rewritten(columns: Sequence[str]) -> bool:
-    """Return whether a dataset with these columns was rewritten already."""
-    return {PROVENANCE_COLUMN, VERDICT_COLUMN, ORIGINAL_COLUMN, REWRITE_COLUMN} <= set(columns)
+def _right_steps(_: RewritingRequest, answer: str, __: Accepting) -> str | None:
+    return "wrong_step" if wrong_equation(answer) else None
 
 
-def with_chosen_answer(row: Row, rewrite: str | None, finished: bool) -> dict:
-    """Return a row with the rewritten answer if it is accepted, else the reference, and the columns that record it.
-
-    Args:
-        row: the original row.
-        rewrite: the rewritten answer; None if no rewriting was requested.
-        finished: whether generation ended with an end-of-sequence token.
-    """
-    verdict = "not_asked" if rewrite is None else verdict_of(row, rewrite, finished)
-    split = prompt_and_answer(row)
-    accepted = verdict == "accepted"
-    chosen = with_answer(row, rewrite.strip()) if accepted else dict(row)
-    return chosen | {
-        PROVENANCE_COLUMN: REWRITTEN if accepted else REFERENCE,
-        VERDICT_COLUMN: verdict,
-        ORIGINAL_COLUMN: split[1] if split else None,
-        REWRITE_COLUMN: rewrite,
-    }
+def _agreement(request: RewritingRequest, answer: str, _: Accepting) -> str | None:
+    return None if answers_agree(request.instruction, request.turn.answer, answer) else "contradicts"
 
 
-def acceptance_by_capability(rows: Sequence[Row]) -> dict[str, dict]:
-    """Return the number of rows, the acceptance rate and the count of each verdict, per capability and for `all`."""
-    groups: dict[str, list[Row]] = {"all": list(rows)}
-    for row in rows:
-        groups.setdefault(str(row.get("capability") or "unnamed"), []).append(row)
-    if set(groups) == {"all", "unnamed"}:
-        del groups["unnamed"]
-    return {capability: _acceptance(members) for capability, members in groups.items()}
+def _tests(request: RewritingRequest, answer: str, accepting: Accepting) -> str | None:
+    if not accepting.run_tests or not request.tests:
+        return None
+    code = EXTRACTORS["code"].extract(answer)
+    passed = run_tests(str(code), request.tests, request.entry_point, TEST_SECONDS, TEST_BYTES)
+    return None if passed else "fails_tests"
 
 
-def _acceptance(rows: Sequence[Row]) -> dict:
-    verdicts = Counter(str(row[VERDICT_COLUMN]) for row in rows)
-    return {"rows": len(rows), "acceptance_rate": verdicts["accepted"] / max(len(rows), 1), "verdicts": dict(verdicts)}
+CHECKS: dict[str, Check] = {
+    "same_answer": _same_answer,
+    "right_steps": _right_steps,
+    "agreement": _agreement,
+    "tests": _tests,
+}

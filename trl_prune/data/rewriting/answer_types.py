@@ -1,121 +1,159 @@
-"""The answer types of self-data distillation: each has a rewriting prompt and a check of the final answer."""
+"""The answer types of self-data distillation: how an answer is asked for, and what a rewritten one must pass.
+
+The types are data, `answer_types.yaml`; users add their own.
+"""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Annotated, Literal
 
-from trl_prune.data.formats import Row
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
-
-# Prompts and banned phrases are those of self-distillation fine-tuning (arXiv 2402.13669, sail-sg/sdft), on which
-# 2410.09982 builds.
-GENERAL_SYSTEM = (
-    "Below are an instruction that describes a task along with a reference answer. Using the reference answer as a "
-    "guide, write your own response."
-)
+from trl_prune.data.formats import Message
+from trl_prune.errors import InputError, closest
 
 
-GENERAL_USER = "### Instruction:\n{instruction}\n\n### Reference Answer:\n{reference}\n\n### Response:\n"
+# Rows of this type keep their reference.
+NONE = "none"
+# The type is chosen by the dataset's name, else by the reference answer (`inference.py`).
+AUTO = "auto"
+INSTRUCTION, REFERENCE = "{instruction}", "{reference}"
 
 
-MATH_SYSTEM = (
-    "You are an expert in math. Below are a math question and its reference answer. Refer to the reference answer and "
-    "write a response that appropriately answers the question."
-)
+def _with_placeholders(*placeholders: str) -> AfterValidator:
+    def check(text: str) -> str:
+        missing = [placeholder for placeholder in placeholders if placeholder not in text]
+        if missing:
+            raise ValueError(f"lacks {' and '.join(missing)}")
+        return text
+
+    return AfterValidator(check)
 
 
-MATH_USER = "{instruction}\n\n{reference}"
+class TaskPrompt(BaseModel):
+    """The prompt of a task without a reference answer.
+
+    Attributes:
+        system: the system prompt, empty for none.
+        user: the template of the user message.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    system: str = ""
+    user: Annotated[str, _with_placeholders(INSTRUCTION)] = INSTRUCTION
+
+    def applied(self, messages: list[Message]) -> list[Message]:
+        """Return a prompt's messages with this system prompt first and its last user message in the template."""
+        return with_task(messages, self.system, lambda instruction: filled(self.user, instruction=instruction))
 
 
-MATH_PREFILL = "Great! Let's think step by step. "
-
-
-NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
-
-
-@dataclass(frozen=True)
-class AnswerType:
+class AnswerType(BaseModel):
     """How one type of answer is requested and checked.
 
     Attributes:
         system: the system prompt of the rewriting request.
-        user: the template of the user message, with `{instruction}` and `{reference}`.
+        user: the template of the user message.
         prefill: the start of the assistant message, which the model continues; part of the answer.
-        agrees: returns whether a rewritten text and a reference have the same final answer; None if not checked.
+        train: the task's prompt for training, used if the user wants it.
+        infer: the task's prompt for asking the trained model.
+        extractor: which of `EXTRACTORS` finds the final answer.
+        checks: which of `CHECKS` a rewrite must pass.
+        datasets: names of datasets whose rows have this type.
     """
 
-    system: str = GENERAL_SYSTEM
-    user: str = GENERAL_USER
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    system: str = ""
+    user: Annotated[str, _with_placeholders(INSTRUCTION, REFERENCE)]
     prefill: str = ""
-    agrees: Callable[[str, str], bool] | None = None
+    train: TaskPrompt | None = None
+    infer: TaskPrompt | None = None
+    extractor: Literal["number", "math", "boxed", "choice", "phrase", "code", "json", "function_call"] | None = None
+    checks: tuple[Literal["same_answer", "right_steps", "agreement", "tests"], ...] = ()
+    datasets: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_extractor(self) -> "AnswerType":
+        if ("same_answer" in self.checks) != (self.extractor is not None):
+            raise ValueError("'same_answer' and 'extractor' go together")
+        return self
+
+    def request(self, messages: list[Message], reference: str) -> list[Message]:
+        """Return a prompt's messages as the request to rewrite the answer to it."""
+        return with_task(
+            messages, self.system, lambda instruction: filled(self.user, instruction=instruction, reference=reference)
+        )
 
 
-def last_number(text: str) -> float | None:
-    """Return the last number of a text, or None."""
-    numbers = NUMBER.findall(text)
-    return float(numbers[-1].replace(",", "")) if numbers else None
+def with_task(messages: list[Message], system: str, user: Callable[[str], str]) -> list[Message]:
+    """Return messages with a system prompt before their own one, and their last user message changed."""
+    own_system = [message["content"] for message in messages if message["role"] == "system"]
+    dialogue = [message for message in messages if message["role"] != "system"]
+    last = max(index for index, message in enumerate(dialogue) if message["role"] == "user")
+    dialogue[last] = dialogue[last] | {"content": user(dialogue[last]["content"])}
+    joined = "\n\n".join(filter(None, [system, *own_system]))
+    return [{"role": "system", "content": joined}, *dialogue] if joined else dialogue
 
 
-def same_number(rewrite: str, reference: str) -> bool:
-    """Return whether the last numbers of both texts are equal."""
-    number = last_number(reference)
-    return number is not None and last_number(rewrite) == number
+def filled(template: str, **texts: str) -> str:
+    """Return a template with its placeholders replaced; braces in the texts are text."""
+    return re.sub(r"\{(\w+)\}", lambda match: texts.get(match[1], match[0]), template)
 
 
-def last_boxed(text: str) -> str | None:
-    r"""Return the content of the last `\boxed{...}` with balanced braces, without whitespace, or None."""
-    start = text.rfind(r"\boxed{")
-    if start < 0:
-        return None
-    depth, content = 1, ""
-    for character in text[start + len(r"\boxed{") :]:
-        depth += {"{": 1, "}": -1}.get(character, 0)
-        if depth == 0:
-            return re.sub(r"\s", "", content)
-        content += character
-    return None
+@cache
+def shipped_answer_types() -> dict[str, AnswerType | None]:
+    """Return the shipped answer types by name; `none` has no request."""
+    text = (files("trl_prune.data.rewriting") / "answer_types.yaml").read_text(encoding="utf-8")
+    return parse_answer_types(yaml.safe_load(text), "answer_types.yaml")
 
 
-def same_boxed(rewrite: str, reference: str) -> bool:
-    r"""Return whether a text's boxed answer is the reference's, which may be boxed or bare."""
-    answer = last_boxed(rewrite)
-    return answer is not None and answer == (last_boxed(reference) or re.sub(r"\s", "", reference))
+def parse_answer_types(entries: Mapping[str, object], source: str) -> dict[str, AnswerType | None]:
+    """Return answer types by name.
+
+    Raises:
+        InputError: an entry has an unknown key or value, or a template lacks a placeholder.
+    """
+    types: dict[str, AnswerType | None] = {}
+    for name, entry in entries.items():
+        try:
+            types[name] = None if entry is None and name == NONE else AnswerType.model_validate(entry)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join([source, str(name), *map(str, first["loc"])])
+            message = first["msg"].removeprefix("Value error, ")
+            raise InputError(f"{key} {message}" + _given(first["input"])) from error
+    return types
 
 
-def choice_letter(text: str) -> str | None:
-    """Return the letter of a multiple-choice answer: the last one after "answer is" or "answer:", or a leading one."""
-    stated = re.findall(r"answer(?: is|:)?\s*\(?([A-J])\b", text)
-    leading = re.match(r"\s*\(?([A-J])(?:[).:]|\s*$)", text)
-    if stated:
-        return stated[-1]
-    return leading.group(1) if leading else None
+def _given(value: object) -> str:
+    return f" (given: {value!r})" if isinstance(value, str | int | float) else ""
 
 
-def same_choice(rewrite: str, reference: str) -> bool:
-    """Return whether both texts choose the same letter."""
-    letter = choice_letter(reference)
-    return letter is not None and choice_letter(rewrite) == letter
+def all_answer_types(added: Mapping[str, object], source: str) -> dict[str, AnswerType | None]:
+    """Return the shipped answer types and the user's, which may replace shipped ones.
+
+    Args:
+        added: entries in the form of `answer_types.yaml`.
+        source: the key they come from, for errors.
+
+    Raises:
+        InputError: an added entry is invalid.
+    """
+    return shipped_answer_types() | parse_answer_types(added, source)
 
 
-def contains_phrase(rewrite: str, reference: str) -> bool:
-    """Return whether a text contains the reference as whole words, ignoring case, spacing and final punctuation."""
-    phrase = _normalized(reference)
-    return bool(phrase) and re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", _normalized(rewrite)) is not None
+def check_answer_type(name: str, known: Collection[str], source: str) -> None:
+    """Check the name of an answer type.
 
-
-def _normalized(text: str) -> str:
-    return " ".join(text.lower().split()).rstrip(".!")
-
-
-ANSWER_TYPES: dict[str, AnswerType] = {
-    "open": AnswerType(),
-    "phrase": AnswerType(agrees=contains_phrase),
-    "choice": AnswerType(agrees=same_choice),
-    "number": AnswerType(MATH_SYSTEM, MATH_USER, MATH_PREFILL, same_number),
-    "boxed": AnswerType(MATH_SYSTEM, MATH_USER, MATH_PREFILL, same_boxed),
-}
-
-
-def answer_type_of(row: Row) -> str:
-    """Return a row's `answer_type`, by default `open`."""
-    return str(row.get("answer_type") or "open")
+    Raises:
+        InputError: it is unknown.
+    """
+    if name in known:
+        return
+    likely = closest(name, known)
+    hint = f"; did you mean {likely!r}?" if likely else ""
+    raise InputError(f"{source} is {name!r}, an unknown answer type; allowed: {', '.join(known)}{hint}")

@@ -1,9 +1,32 @@
-"""The messages that ask the dense model to rewrite a row's answer."""
+"""The messages that ask the dense model to rewrite an answer."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from trl_prune.data.formats import Message, Row, prompt_and_answer
-from trl_prune.data.rewriting.answer_types import ANSWER_TYPES, answer_type_of
+from trl_prune.data.formats import Message, Row
+from trl_prune.data.rewriting.answer_types import AUTO, AnswerType, check_answer_type, shipped_answer_types
+from trl_prune.data.rewriting.inference import type_of_answer, type_of_dataset
+from trl_prune.data.rewriting.turns import USER, Turn
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How answers are asked for.
+
+    Attributes:
+        answer_type: the type of rows whose `answer_type` column names none; `auto` chooses one for each answer.
+        answer_types: the types by name.
+        dataset_name: the dataset's hub id or path, by which `auto` may choose.
+        response_template: what stands between prompt and answer in rows of text.
+        chat_template_kwargs: variables of the chat template; a row's own column goes first.
+    """
+
+    answer_type: str = AUTO
+    answer_types: Mapping[str, AnswerType | None] = field(default_factory=shipped_answer_types)
+    dataset_name: str | None = None
+    response_template: str | None = None
+    chat_template_kwargs: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -11,25 +34,84 @@ class RewritingRequest:
     """The request to rewrite one answer.
 
     Attributes:
-        messages: the prompt for the dense model, which contains the reference answer.
-        prefill: the start of the rewritten answer.
+        turn: the answer to rewrite.
+        type_name: its answer type.
+        chosen_by: what chose the type: `column`, `setting`, `dataset` or `reference`.
+        answer_type: the type; None if the answer is kept as it is.
+        expected: what the final answer is checked against.
+        instruction: the last message of the user's before the answer.
+        tools: the row's tools.
+        chat_template_kwargs: variables of the chat template.
+        tests: the row's tests, for code.
+        entry_point: the name that the tests call.
     """
 
-    messages: list[Message]
-    prefill: str
+    turn: Turn
+    type_name: str
+    chosen_by: str
+    answer_type: AnswerType | None
+    expected: str
+    instruction: str
+    tools: list | None = None
+    chat_template_kwargs: Mapping[str, object] = field(default_factory=dict)
+    tests: str | None = None
+    entry_point: str | None = None
+
+    @property
+    def messages(self) -> list[Message]:
+        """The prompt for the dense model, which contains the reference answer."""
+        return self.answer_type.request(self.turn.messages, self.turn.answer.strip())
 
 
-def rewriting_request(row: Row) -> RewritingRequest | None:
-    """Return a row's rewriting request, or None if the row has no answer to rewrite."""
-    split = prompt_and_answer(row)
-    if split is None or not split[1].strip():
-        return None
-    messages, reference = split
-    answer_type = ANSWER_TYPES[answer_type_of(row)]
-    row_system = [message["content"] for message in messages if message["role"] == "system"]
-    dialogue = [message for message in messages if message["role"] != "system"]
-    if not dialogue or dialogue[-1]["role"] != "user":
-        return None
-    system = {"role": "system", "content": "\n\n".join([answer_type.system, *row_system])}
-    user_prompt = answer_type.user.format(instruction=dialogue[-1]["content"], reference=reference)
-    return RewritingRequest([system, *dialogue[:-1], {"role": "user", "content": user_prompt}], answer_type.prefill)
+def rewriting_request(row: Row, turn: Turn, asking: Asking) -> RewritingRequest:
+    """Return the request to rewrite one of a row's answers.
+
+    Raises:
+        InputError: the row's answer type is unknown.
+    """
+    instruction = next(message["content"] for message in reversed(turn.messages) if message["role"] == USER)
+    name, chosen_by = _answer_type(row, turn, instruction, asking)
+    stated = row.get("answer") if turn.is_last else None
+    return RewritingRequest(
+        turn,
+        name,
+        chosen_by,
+        asking.answer_types[name],
+        str(stated) if stated not in (None, "") else turn.answer,
+        instruction,
+        _tools(row),
+        dict(asking.chat_template_kwargs) | _without_nulls(row.get("chat_template_kwargs") or {}),
+        _tests(row),
+        row.get("entry_point") or None,
+    )
+
+
+def _tools(row: Row) -> list | None:
+    """Return a row's tools; TRL takes a list or its JSON."""
+    tools = row.get("tools")
+    return (json.loads(tools) if isinstance(tools, str) else tools) or None
+
+
+def _tests(row: Row) -> str | None:
+    """Return a row's tests: one program, or a list of assertions."""
+    tests = row.get("tests") or row.get("test")
+    return "\n".join(tests) if isinstance(tests, list) else tests or None
+
+
+def _without_nulls(values: Mapping[str, object]) -> dict[str, object]:
+    """Return the given values: a table of rows has every row's keys in each row."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _answer_type(row: Row, turn: Turn, instruction: str, asking: Asking) -> tuple[str, str]:
+    """Return the type's name and what chose it."""
+    column = row.get("answer_type")
+    if column:
+        check_answer_type(str(column), asking.answer_types, "answer_type in the dataset")
+        return str(column), "column"
+    if asking.answer_type != AUTO:
+        return asking.answer_type, "setting"
+    by_dataset = type_of_dataset(asking.dataset_name, asking.answer_types)
+    if by_dataset:
+        return by_dataset, "dataset"
+    return type_of_answer(instruction, turn.answer), "reference"

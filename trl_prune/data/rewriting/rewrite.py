@@ -1,109 +1,249 @@
-"""Rewrite a dataset: generate the dense model's answers and keep, per row, the rewritten or the reference answer."""
+"""Rewrite a dataset: generate the dense model's answers and keep, for each, the rewritten or the reference answer."""
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
-import torch
 from datasets import Dataset
 
 from trl_prune.data.formats import Row
-from trl_prune.data.generation import (
-    Answer,
-    Sampling,
-    generate_batch,
-    generate_missing_batches,
-    generation_key,
-    plan_batches,
-    prompt_ids,
-    read_answers,
-)
-from trl_prune.data.rewriting.acceptance import with_chosen_answer
-from trl_prune.data.rewriting.answer_types import ANSWER_TYPES, answer_type_of
-from trl_prune.data.rewriting.requests import RewritingRequest, rewriting_request
-from trl_prune.data.sharing import SINGLE_PROCESS, ProcessShare
-from trl_prune.data.teacher import LazyTeacher
+from trl_prune.data.generation.generator import AnswerGenerator
+from trl_prune.data.generation.prompts import Prompt, prompt_ids
+from trl_prune.data.generation.sampling import Answer, Sampling
+from trl_prune.data.rewriting.acceptance import Accepting, judge
+from trl_prune.data.rewriting.extractors.registry import EXTRACTORS
+from trl_prune.data.rewriting.provenance import KEPT, NO_ANSWER, REFERENCE, REWRITTEN, TOO_LONG, AnswerRecord
+from trl_prune.data.rewriting.requests import Asking, RewritingRequest, rewriting_request
+from trl_prune.data.rewriting.turns import turns, with_answer, with_prompt
 from trl_prune.errors import InputError
 
 
-def check_answer_types(rows: Iterable[Row]) -> None:
-    """Check the rows' answer types.
+# An answer type whose extractor finds no answer in more than this share of the references is a mistake.
+UNFOUND_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class RewriteSettings:
+    """How a dataset is rewritten.
+
+    Attributes:
+        sampling: the generation settings.
+        samples: how many answers are generated at most for each; the first accepted one is used.
+        asking: how answers are asked for.
+        accepting: how they are accepted.
+        max_model_len: the dense model's longest context in tokens; None for no limit.
+        train_prompts: whether the training prompts become those of the answer types that have one.
+        require: whether every row must have an answer to rewrite.
+    """
+
+    sampling: Sampling = field(default_factory=Sampling)
+    samples: int = 1
+    asking: Asking = field(default_factory=Asking)
+    accepting: Accepting = field(default_factory=Accepting)
+    max_model_len: int | None = None
+    train_prompts: bool = False
+    require: bool = False
+
+
+@dataclass(frozen=True)
+class RewrittenDataset:
+    """A rewritten dataset.
+
+    Attributes:
+        rows: the rows, with the columns and in the format of the original ones.
+        records: what became of each answer.
+    """
+
+    rows: Dataset
+    records: list[AnswerRecord]
+
+
+def all_requests(rows: Sequence[Row], asking: Asking) -> list[list[RewritingRequest]]:
+    """Return each row's rewriting requests.
 
     Raises:
-        InputError: one is unknown.
+        InputError: a row has an unknown answer type, or a type's extractor finds nothing in most references.
     """
-    for row in rows:
-        answer_type = answer_type_of(row)
-        if answer_type not in ANSWER_TYPES:
+    template = asking.response_template
+    requests = [[rewriting_request(row, turn, asking) for turn in turns(row, template)] for row in rows]
+    _check_extractors(request for row_requests in requests for request in row_requests)
+    return requests
+
+
+def _check_extractors(requests: Iterable[RewritingRequest]) -> None:
+    counts, unfound, examples = Counter(), Counter(), {}
+    for request in requests:
+        extractor = request.answer_type.extractor if request.answer_type else None
+        if extractor is None or request.chosen_by == "reference":  # its extractor chose the type
+            continue
+        counts[request.type_name] += 1
+        if EXTRACTORS[extractor].extract(request.expected) is None:
+            unfound[request.type_name] += 1
+            examples.setdefault(request.type_name, request.expected)
+    for name, count in unfound.items():
+        if count > UNFOUND_SHARE * counts[name]:
             raise InputError(
-                f"answer_type {answer_type!r} in the dataset is unknown; allowed: {', '.join(ANSWER_TYPES)}"
+                f"answer type {name!r} finds no answer in {count} of {counts[name]} references, for example in "
+                f"{examples[name][:80]!r}; name another type in the `answer_type` column or setting, or add one to "
+                "`answer_types`"
             )
 
 
-def rewrite_rows(
-    dataset: Dataset,
-    teacher: LazyTeacher,
-    sampling: Sampling,
-    cache_dir: Path,
-    share: ProcessShare = SINGLE_PROCESS,
-) -> Dataset:
-    """Return the dataset with the dense model's answer in each row where it is accepted, else the reference answer.
+def rewrite_rows(dataset: Dataset, generator: AnswerGenerator, settings: RewriteSettings) -> RewrittenDataset:
+    """Return the dataset with the dense model's answers where they are accepted, else the references.
+
+    The answers of a conversation are rewritten in order, each after the answers that were chosen before it.
 
     Args:
-        dataset: rows in `prompt` + `completion` or `messages` format; the columns `answer_type` and `answer` are used.
-        teacher: the dense model.
-        sampling: the generation settings.
-        cache_dir: generated batches are stored in a subfolder named by a hash of everything that determines them.
-        share: the batches that this process generates; all processes must share one cache folder.
+        dataset: rows in one of TRL's formats; the columns `answer_type`, `answer`, `tools`, `chat_template_kwargs` and
+            `tests` are used.
+        generator: generates the answers.
+        settings: how to ask for answers and accept them.
 
     Raises:
-        InputError: a row has an unknown answer type.
+        InputError: a row has an unknown answer type, a type's extractor finds nothing in most references, or the chat
+            template rejects a row.
     """
-    check_answer_types(dataset)
-    requests = rewriting_requests(dataset)
-    folder = generate_answers(requests, teacher, sampling, cache_dir, share)
-    share.wait_for_everyone()
-    answers = dict(zip(requests, read_answers(folder, len(requests)), strict=True))
-    return Dataset.from_list(
-        [_rewritten_row(row, requests.get(index), answers.get(index)) for index, row in enumerate(dataset)]
+    rows, records = _rewrite(dataset, generator, settings)
+    if settings.train_prompts:
+        rows = [_with_train_prompt(row, settings.asking) for row in rows]
+    records.sort(key=lambda record: (record.row, record.turn or 0))
+    return RewrittenDataset(Dataset.from_list(rows, features=dataset.features), records)
+
+
+def generate_share(dataset: Dataset, generator: AnswerGenerator, settings: RewriteSettings) -> None:
+    """Generate one process's share of the answers as `rewrite_rows` does; the end does not wait for the others."""
+    _rewrite(dataset, generator, settings, collect=False)
+
+
+def _rewrite(
+    dataset: Dataset, generator: AnswerGenerator, settings: RewriteSettings, collect: bool = True
+) -> tuple[list[dict], list[AnswerRecord]]:
+    """Return the rewritten rows and the records; both are incomplete if they are not to be collected."""
+    rows = [dict(row) for row in dataset.with_format(None)]
+    requests = all_requests(rows, settings.asking)
+    records = [AnswerRecord(row, None, REFERENCE, NO_ANSWER) for row, found in enumerate(requests) if not found]
+    if settings.require and records:
+        raise InputError(
+            f"rewriting is required, but {len(records)} of {len(rows)} rows have no answer to rewrite, the first of "
+            f"them row {records[0].row}"
+        )
+    positions = max(map(len, requests), default=0)
+    try:
+        for position in range(positions):
+            indices = [index for index, found in enumerate(requests) if position < len(found)]
+            rewriter = _Rewriter(generator, settings, collect or position < positions - 1)
+            records += rewriter.rewrite(rows, indices, position)
+    finally:
+        generator.engine.close()
+    return rows, records
+
+
+def _with_train_prompt(row: Row, asking: Asking) -> Row:
+    """Return a row with the training prompt of its last answer's type, if the type has one."""
+    found = turns(row)
+    answer_type = rewriting_request(row, found[-1], asking).answer_type if found else None
+    return with_prompt(row, answer_type.train.applied) if answer_type and answer_type.train else row
+
+
+@dataclass(frozen=True)
+class _Rewriter:
+    """Rewrites one answer of each row.
+
+    Attributes:
+        generator: generates the answers.
+        settings: how to ask for answers and accept them.
+        collect: whether the last samples are awaited and judged, or only generated.
+    """
+
+    generator: AnswerGenerator
+    settings: RewriteSettings
+    collect: bool
+
+    def rewrite(self, rows: list[dict], indices: Sequence[int], position: int) -> list[AnswerRecord]:
+        """Replace one answer of each named row in place, and return the records.
+
+        Args:
+            rows: all rows; the answers before this one may have been replaced.
+            indices: the rows with an answer at this position.
+            position: which answer of a row, counted from 0.
+        """
+        asking = self.settings.asking
+        requests = {}
+        for index in indices:
+            turn = turns(rows[index], asking.response_template)[position]
+            requests[index] = rewriting_request(rows[index], turn, asking)
+        records = self.answer(requests)
+        for record in records:
+            if record.provenance == REWRITTEN:
+                row = rows[record.row]
+                rows[record.row] = with_answer(row, record.turn, record.rewrite, asking.response_template)
+        return records
+
+    def answer(self, requests: dict[int, RewritingRequest]) -> list[AnswerRecord]:
+        """Return the records of one answer of each row, given the requests by row index."""
+        asked = {index: request for index, request in requests.items() if request.answer_type is not None}
+        prompts = self.prompts(asked)
+        pending = {index: prompt for index, prompt in prompts.items() if self.fits(prompt)}
+        records = {
+            index: _record(index, request, TOO_LONG if index in prompts else KEPT)
+            for index, request in requests.items()
+            if index not in pending
+        }
+        for sample in range(self.settings.samples):
+            pending = {index: replace(prompt, sample=sample) for index, prompt in pending.items()}
+            if not self.collect and sample == self.settings.samples - 1:
+                self.generator.generate(list(pending.values()), self.settings.sampling)
+                break
+            answers = self.generator.answers(list(pending.values()), self.settings.sampling)
+            for (index, prompt), answer in zip(pending.items(), answers, strict=True):
+                records[index] = self.judged(index, requests[index], prompt, answer)
+            pending = {index: prompt for index, prompt in pending.items() if records[index].provenance == REFERENCE}
+        return list(records.values())
+
+    def prompts(self, requests: dict[int, RewritingRequest]) -> dict[int, Prompt]:
+        """Return the prompts of requests by row index."""
+        references = [request.turn.answer for request in requests.values()]
+        lengths = map(len, self.generator.tokenizer(references)["input_ids"]) if references else ()
+        return {
+            index: self.prompt(index, request, length)
+            for (index, request), length in zip(requests.items(), lengths, strict=True)
+        }
+
+    def prompt(self, row: int, request: RewritingRequest, reference_tokens: int) -> Prompt:
+        """Return a request as a prompt for the engine."""
+        messages, prefill = request.messages, request.answer_type.prefill
+        variables = dict(request.chat_template_kwargs)
+        try:
+            ids = prompt_ids(self.generator.tokenizer, messages, prefill, request.tools, variables)
+        except InputError as error:
+            raise InputError(f"row {row} of the dataset: {error}") from error
+        return Prompt(ids, messages, prefill, request.tools, variables, reference_tokens)
+
+    def fits(self, prompt: Prompt) -> bool:
+        """Return whether the longest answer fits into the dense model's context."""
+        limit = self.settings.max_model_len
+        return limit is None or len(prompt.ids) + self.settings.sampling.max_new_tokens <= limit
+
+    def judged(self, row: int, request: RewritingRequest, prompt: Prompt, answer: Answer) -> AnswerRecord:
+        """Return the record of a generated answer."""
+        verdict = judge(request, prompt.prefill + answer.text, answer.finished, self.settings.accepting)
+        return replace(
+            _record(row, request, verdict.reason),
+            provenance=REWRITTEN if verdict.accepted else REFERENCE,
+            sample=prompt.sample if verdict.accepted else None,
+            hash=self.generator.key(prompt, self.settings.sampling),
+            rewrite=verdict.answer,
+        )
+
+
+def _record(row: int, request: RewritingRequest, reason: str) -> AnswerRecord:
+    return AnswerRecord(
+        row,
+        request.turn.index,
+        REFERENCE,
+        reason,
+        request.type_name,
+        request.chosen_by,
+        reference=request.turn.answer,
     )
-
-
-def rewriting_requests(dataset: Dataset) -> dict[int, RewritingRequest]:
-    """Return the rewriting requests by row index; rows without an answer to rewrite have none."""
-    requests = ((index, rewriting_request(row)) for index, row in enumerate(dataset))
-    return {index: request for index, request in requests if request is not None}
-
-
-def generate_answers(
-    requests: dict[int, RewritingRequest],
-    teacher: LazyTeacher,
-    sampling: Sampling,
-    cache_dir: Path,
-    share: ProcessShare,
-) -> Path:
-    """Generate the missing batches of one process's share, and return the folder that all processes write to."""
-    prompts = [prompt_ids(teacher.tokenizer, request.messages, request.prefill) for request in requests.values()]
-    folder = cache_dir / generation_key(prompts, sampling, teacher.fingerprint)
-    batches = list(enumerate(plan_batches(prompts, sampling.batch_size)))[share.process_index :: share.num_processes]
-    for _ in generate_missing_batches(prompts, share.progress(batches), folder, _BatchGenerator(teacher, sampling)):
-        pass
-    return folder
-
-
-def _rewritten_row(row: Row, request: RewritingRequest | None, answer: Answer | None) -> dict:
-    if answer is None:
-        return with_chosen_answer(row, None, True)
-    return with_chosen_answer(row, request.prefill + answer.text, answer.finished)
-
-
-class _BatchGenerator:
-    """Generates batches of answers; loads the model at the first call."""
-
-    def __init__(self, teacher: LazyTeacher, sampling: Sampling):
-        self.teacher, self.sampling, self.model = teacher, sampling, None
-
-    def __call__(self, prompts: list[list[int]], batch_index: int) -> list[Answer]:
-        if self.model is None:
-            self.model = self.teacher.load()
-        torch.manual_seed(self.sampling.seed + batch_index)
-        return generate_batch(self.model, self.teacher.tokenizer, prompts, self.sampling)

@@ -10,12 +10,13 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
-from trl_prune.checkpoints import fingerprint, load_tokenizer, locate, weights_fingerprint
-from trl_prune.data.generation import Sampling
-from trl_prune.data.rewriting.acceptance import acceptance_by_capability, is_rewritten
+from trl_prune.checkpoints import fingerprint, load_config, load_tokenizer, locate, weights_fingerprint
+from trl_prune.data.generation.engines import build_engine
+from trl_prune.data.generation.generator import AnswerGenerator
+from trl_prune.data.rewriting.provenance import RECORDS, UNASKED, acceptance_summary, write_records
 from trl_prune.data.rewriting.rewrite import rewrite_rows
 from trl_prune.data.sharing import ProcessShare
-from trl_prune.data.teacher import LazyTeacher
+from trl_prune.data.teacher import LazyTeacher, context_length
 from trl_prune.trainers.preparation import messages_to_prompt_completion
 from trl_prune.trainers.self_distill.answer_positions import skip_masked_positions
 from trl_prune.trainers.self_distill.config import SelfDistillSFTConfig
@@ -39,7 +40,8 @@ class SelfDistillSFTTrainer(SFTTrainer):
 
     Args:
         teacher_model (`str` or [`~transformers.PreTrainedModel`], *optional*):
-            The dense model. Defaults to the `dense` root in the student's `trl_prune.json`.
+            The dense model, which is freed before a student given by name is loaded. Defaults to the `dense` root in
+            the student's `trl_prune.json`, or without one to the student itself before training.
 
     Example:
     ```python
@@ -75,9 +77,8 @@ class SelfDistillSFTTrainer(SFTTrainer):
         named = named_arguments(remaining_args, kwargs)
         self.student_origin = StudentOrigin.of(model)
         if _is_rewritable(train_dataset, args, named.get("formatting_func") is not None):
-            if not is_rewritten(train_dataset.column_names):
-                teacher = lazy_teacher(teacher_model, self.student_origin, named.get("processing_class"), args)
-                train_dataset = self._rewrite(train_dataset, teacher, args)
+            teacher = lazy_teacher(teacher_model, model, self.student_origin, named.get("processing_class"), args)
+            train_dataset = self._rewrite(train_dataset, teacher, args)
             train_dataset = messages_to_prompt_completion(train_dataset, args)
             named["eval_dataset"] = _convert_eval_dataset(named.get("eval_dataset"), args)
         super().__init__(model, args, data_collator, train_dataset, **named)
@@ -87,12 +88,16 @@ class SelfDistillSFTTrainer(SFTTrainer):
         state = args.distributed_state
         progress = _progress_bar(state.is_main_process)
         share = ProcessShare(state.process_index, state.num_processes, state.wait_for_everyone, progress)
-        sampling = Sampling(args.rewrite_max_new_tokens, args.rewrite_batch_size, args.rewrite_temperature, args.seed)
         cache_dir = Path(args.rewrite_cache_dir or Path(args.output_dir) / "rewrites")
-        rows = rewrite_rows(dataset, teacher, sampling, cache_dir, share)
-        self.acceptance = acceptance_by_capability(list(rows))
-        logger.info("rewritten: %.0f %% of %d rows", 100 * self.acceptance["all"]["acceptance_rate"], len(rows))
-        return rows
+        engine = build_engine(args.rewrite_engine, teacher, args.rewrite_engine_kwargs or {})
+        generator = AnswerGenerator(engine, teacher.tokenizer, cache_dir, share)
+        result = rewrite_rows(dataset, generator, args.rewrite_settings(teacher.max_model_len))
+        if state.is_main_process:
+            cache_dir.mkdir(parents=True, exist_ok=True)
+            write_records(result.records, cache_dir / RECORDS)
+        self.acceptance = acceptance_summary(result.records, dataset)
+        _log_acceptance(self.acceptance)
+        return result.rows
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save as SFTTrainer does, with a copy of the student's provenance."""
@@ -101,10 +106,26 @@ class SelfDistillSFTTrainer(SFTTrainer):
             self.student_origin.copy_provenance(Path(output_dir or self.args.output_dir))
 
 
+def _log_acceptance(acceptance: dict) -> None:
+    everything, types = acceptance["by_type"]["all"], acceptance["by_type"]
+    counts = ", ".join(f"{name} {group['answers']}" for name, group in types.items() if name != "all")
+    logger.info(
+        "rewritten: %.0f %% of %d answers (%s; types chosen by %s)",
+        100 * everything["acceptance_rate"],
+        everything["answers"],
+        counts,
+        ", ".join(acceptance["types_chosen_by"]),
+    )
+    unasked = {name: everything["reasons"][name] for name in UNASKED if name in everything["reasons"]}
+    if unasked:
+        reasons = ", ".join(f"{name} {count}" for name, count in unasked.items())
+        logger.warning("Some answers cannot be rewritten and are trained on as they are: %s", reasons)
+
+
 def _is_rewritable(dataset: Dataset | IterableDataset | None, args: SelfDistillSFTConfig, formatted: bool) -> bool:
     if args.rewrite is False or dataset is None:
         return False
-    reason = _why_not_rewritable(dataset, formatted)
+    reason = _why_not_rewritable(dataset, args, formatted)
     if reason is None:
         return True
     if args.rewrite == "require":
@@ -113,7 +134,7 @@ def _is_rewritable(dataset: Dataset | IterableDataset | None, args: SelfDistillS
     return False
 
 
-def _why_not_rewritable(dataset: Dataset | IterableDataset, formatted: bool) -> str | None:
+def _why_not_rewritable(dataset: Dataset | IterableDataset, args: SelfDistillSFTConfig, formatted: bool) -> str | None:
     if not isinstance(dataset, Dataset):
         return f"the dataset is a {type(dataset).__name__}; a `Dataset` can be rewritten, a stream cannot"
     if formatted:
@@ -123,9 +144,13 @@ def _why_not_rewritable(dataset: Dataset | IterableDataset, formatted: bool) -> 
         return "the dataset is tokenised already"
     if {"image", "images"} & set(columns):
         return "the dataset has images"
-    if not ({"prompt", "completion"} <= set(columns) or "messages" in columns):
-        return f"its columns are {', '.join(columns)}; wanted: prompt + completion, or messages"
-    return None
+    wanted = [{"prompt", "completion"}, {"messages"}, *([{"text"}] if args.rewrite_response_template else [])]
+    if any(names <= set(columns) for names in wanted):
+        return None
+    return (
+        f"its columns are {', '.join(columns)}; wanted: prompt + completion, messages, or text and "
+        "`rewrite_response_template`"
+    )
 
 
 def _convert_eval_dataset(eval_dataset: object, args: SelfDistillSFTConfig) -> object:
@@ -140,32 +165,40 @@ def _progress_bar(shown: bool) -> Callable[[list], Iterable]:
 
 def lazy_teacher(
     teacher: str | PreTrainedModel | None,
+    model: str | PreTrainedModel,
     student: StudentOrigin,
     processing_class: PreTrainedTokenizerBase | None,
     args: SelfDistillSFTConfig,
 ) -> LazyTeacher:
-    """Return the given teacher, else the student's dense root, as one that is loaded when it is first used.
+    """Return the teacher as one that is loaded when it is first used.
+
+    Left out, it is the student's dense root, or the student itself as it is before training (arXiv 2402.13669) if it
+    descends from no other model.
 
     Args:
         teacher: a model, or its folder or hub id.
+        model: the student, likewise.
         student: the origin of the student.
         processing_class: the tokenizer of a teacher given as a model; its checkpoint's where None.
         args: for `teacher_model_init_kwargs` and the device.
-
-    Raises:
-        ValueError: no teacher is given and the student has no provenance.
     """
-    if isinstance(teacher, PreTrainedModel):
-        tokenizer = processing_class or load_tokenizer(locate(config_model_id(teacher.config)))
-        return LazyTeacher(lambda: teacher.eval(), tokenizer, weights_fingerprint(teacher))
     init_kwargs = {"dtype": "auto"} | (args.teacher_model_init_kwargs or {})
+    if teacher is None and student.provenance is None:
+        teacher = model
+    if teacher is not None and not isinstance(teacher, str):
+        tokenizer = processing_class or load_tokenizer(locate(config_model_id(teacher.config)))
+        length = context_length(teacher.config)
+        return LazyTeacher(lambda: teacher.eval(), tokenizer, weights_fingerprint(teacher), length)
     if teacher is None:
         folder = student.dense_folder("set `rewrite=False`")
     else:
         folder = locate(teacher, init_kwargs.pop("revision", None))
-    teacher_fingerprint = f"{fingerprint(folder)} {init_kwargs}"
     return LazyTeacher(
-        lambda: _load_teacher(folder, init_kwargs, args.device), load_tokenizer(folder), teacher_fingerprint
+        lambda: _load_teacher(folder, init_kwargs, args.device),
+        load_tokenizer(folder),
+        f"{fingerprint(folder)} {init_kwargs}",
+        context_length(load_config(folder)),
+        folder,
     )
 
 

@@ -10,8 +10,8 @@ from trl_prune.data.rewriting.extractors.number import Number, numbers_of
 BOX = re.compile(r"\\f?boxed\s*\{")
 
 
-# GSM8K's final answer: a number, or anything in the last line; other such lines are headings.
-HASHES = re.compile(r"^\s*####\s*(?:([-+$€£]?\s?[\d.,/]+%?)|(.+?))\s*$", re.MULTILINE)
+# GSM8K's final answer: a number, wherever it stands, or anything in the last line; other such lines are headings.
+HASHES = re.compile(r"(?:####\s*([-+$€£]?\s?[\d.,/]+%?)|^\s*####\s*(.+?))\s*$", re.MULTILINE)
 
 
 STATED = re.compile(r"\banswer\b(?:\s+is|\s*:|\s+should be|\s+equals|\s*=)\s*:?\s*", re.IGNORECASE)

@@ -1,0 +1,154 @@
+"""Does self-data distillation recover more than fine-tuning on the references, above all on what was not trained?
+
+    python benchmarks/self_distillation.py --data DATA --output OUT [--model MODEL --layers 20] [--seeds 0 1]
+    trl-prune run OUT/recipe.yaml
+    python benchmarks/self_distillation.py --output OUT --table
+
+The first command writes rows, tasks and a recipe; the second runs it, resumes it, and may be split into the verbs
+(`trl-prune recover`, `trl-prune evaluate`). The arms differ in their answers (references or rewritten), their weights
+(LoRA as in 2402.13669, or all) and their seed, and train on the same number of tokens. The table gives scores, chance
+corrected recovery and the paired difference of rewritten and reference answers, for tasks with and without training
+rows and for the shipped probes.
+
+DATA holds JSON Lines: {"question", "choices", "answer": index}; for gsm8k {"question", "answer"}; for
+roleplay_instructions {"instruction", "input", "output"}.
+"""
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+import yaml
+from recovery import HELD_OUT, TRAINED, read_rows, training_row, write_tasks
+
+from trl_prune.evaluation.recovery import TaskScore, paired_difference, recovery
+from trl_prune.recipe import load_recipe
+from trl_prune.reporting.results import RunResults
+from trl_prune.runs.context import Run
+
+
+ROWS = {"gsm8k": 300, "arc_easy": 150, "arc_challenge": 150, "openbookqa": 300, "roleplay_instructions": 300}
+GENERATED_ITEMS = 100  # of gsm8k, whose answers are generated
+PAPER_LORA = {"r": 8, "lora_alpha": 16}
+
+
+def write_training_rows(data: Path, path: Path) -> None:
+    """Write the training rows."""
+    rows = []
+    for name, count in ROWS.items():
+        for item in random.Random(0).sample(read_rows(data / "train" / f"{name}.jsonl"), count):
+            rows.append(roleplay_row(item) if "instruction" in item else training_row(name, item))
+    random.Random(0).shuffle(rows)
+    path.write_text("\n".join(map(json.dumps, rows)))
+
+
+def roleplay_row(item: dict) -> dict:
+    """Return an instruction as a conversational row with an open answer."""
+    prompt = "\n\n".join(filter(None, [item["instruction"], item["input"]]))
+    return {
+        "prompt": [{"role": "user", "content": prompt}],
+        "completion": [{"role": "assistant", "content": item["output"]}],
+        "answer_type": "open",
+        "answer": None,
+        "capability": "roleplay",
+    }
+
+
+def shorten(path: Path) -> None:
+    """Keep a task's first items only."""
+    path.write_text("\n".join(path.read_text().split("\n")[:GENERATED_ITEMS]))
+
+
+def recipe(model: str, output: Path, layers: int, tokens: int, seeds: list[int]) -> dict:
+    """Return the recipe."""
+    args = {
+        "per_device_train_batch_size": 8,
+        "learning_rate": 1e-4,
+        "warmup_steps": 0.1,
+        "max_length": None,
+        "padding_free": True,
+        "gradient_checkpointing": False,
+    }
+    arms = {}
+    for seed in seeds:
+        for weights, peft in (("lora", PAPER_LORA), ("full", None)):
+            for name, source in (("sft", "references"), ("selfd", "rewritten")):
+                arm = {"data": source, "tokens": tokens, "args": args | {"seed": seed}, "peft": peft}
+                arms[f"{name}_{weights}_{seed}"] = arm
+    return {
+        "model": model,
+        "dataset": {"path": str(output / "rows.jsonl")},
+        "output": str(output / "run"),
+        "score": {"samples": 128},
+        "prune": {"target": {"layers": layers}, "repairs": {}},
+        "rewrite": {"max_new_tokens": 192, "batch_size": 64},
+        "recover": arms,
+        "evaluate": {
+            "tasks": [f"recovery_{name}" for name in TRAINED + HELD_OUT] + ["recovery_probes"],
+            "include_path": [str(output / "tasks")],
+            "questions": [],
+            "batch_size": 64,
+            "limit": 200,
+        },
+    }
+
+
+def print_table(output: Path) -> None:
+    """Print the finished models' scores and the paired differences."""
+    scores = RunResults(Run(load_recipe(output / "recipe.yaml", []))).scores
+    groups = {
+        "with training rows": [f"recovery_{name}" for name in TRAINED],
+        "without training rows": [f"recovery_{name}" for name in HELD_OUT],
+        "probes": [task for task in scores["dense"] if task.removeprefix("recovery_") not in TRAINED + HELD_OUT],
+    }
+    print("| model | " + " | ".join(groups) + " |\n|---|" + "---|" * len(groups))
+    for name in scores:
+        print(f"| {name} | " + " | ".join(score_cell(scores, name, tasks) for tasks in groups.values()) + " |")
+    print("\n| rewritten - references | " + " | ".join(groups) + " |\n|---|" + "---|" * len(groups))
+    for name in scores:
+        other = name.replace("selfd", "sft")
+        if name != other and other in scores:
+            pairs = [[only(scores[model], tasks) for model in (name, other)] for tasks in groups.values()]
+            differences = [paired_difference(*pair) for pair in pairs]
+            cells = [f"{100 * item.value:+.1f} ± {100 * item.stderr:.1f}" for item in differences]
+            print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def only(scores: dict[str, TaskScore], tasks: list[str]) -> dict[str, TaskScore]:
+    """Return the scores on these tasks."""
+    return {task: scores[task] for task in tasks}
+
+
+def score_cell(scores: dict, model: str, tasks: list[str]) -> str:
+    """Return a mean score with its standard error, and in brackets the chance-corrected recovery, all in percent."""
+    result = recovery(*(only(scores[name], tasks) for name in (model, "dense", "pruned")))
+    corrected = f" ({100 * result.corrected.value:.0f})" if result.corrected else ""
+    return f"{100 * result.score.value:.1f} ± {100 * result.score.stderr:.1f}{corrected}"
+
+
+def main() -> None:
+    """Write the recipe, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--model", default="quickstart")
+    parser.add_argument("--layers", type=int, default=24)
+    parser.add_argument("--tokens", type=int, default=100_000)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    output = options.output.resolve()
+    if options.table:
+        print_table(output)
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    write_training_rows(options.data, output / "rows.jsonl")
+    write_tasks(options.data, output / "tasks")
+    shorten(output / "tasks" / "gsm8k.jsonl")
+    values = recipe(options.model, output, options.layers, options.tokens, options.seeds)
+    (output / "recipe.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+if __name__ == "__main__":
+    main()
