@@ -3,10 +3,18 @@
 import json
 
 import pytest
+import torch
 
-from tests.conftest import tiny_model
+from tests.conftest import tiny_model, tiny_tokenizer
 from trl_prune.errors import InputError
-from trl_prune.evaluation.harness import EvaluationSettings, evaluate_task, load_tasks, shipped_tasks_dir
+from trl_prune.evaluation.harness import (
+    EvaluationSettings,
+    evaluate_task,
+    load_tasks,
+    shipped_tasks_dir,
+    tasks_by_likelihood,
+    think_end_token,
+)
 
 
 CHOICE = """\
@@ -111,3 +119,42 @@ def test_shipped_tasks_are_loaded_without_lm_evals_index():
 def test_unknown_tasks_are_named_with_the_closest_match():
     with pytest.raises(InputError, match="'recovery_probs'.*did you mean 'recovery_probes'"):
         load_tasks(["recovery_probs"], [])
+
+
+def test_variables_of_the_chat_template_reach_the_prompts(tasks_dir):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template += "{{ mood }}"
+    settings = {"limit": 2, "apply_chat_template": True}
+    prompts = {}
+    for mood in ("calm", "wild"):
+        _, items = evaluate(tasks_dir, tokenizer, "tiny_generated", chat_template_kwargs={"mood": mood}, **settings)
+        prompts[mood] = [item["question"] for item in items]
+    assert all(prompt.endswith("assistant\ncalm") for prompt in prompts["calm"])
+    assert [prompt.replace("calm", "wild") for prompt in prompts["calm"]] == prompts["wild"]
+
+
+@pytest.mark.parametrize("has_id", [True, False])
+def test_thoughts_are_cut_from_generated_answers(tasks_dir, monkeypatch, has_id):
+    from lm_eval.models.huggingface import HFLM
+
+    tokenizer = tiny_tokenizer()
+    if has_id:
+        tokenizer.add_special_tokens({"extra_special_tokens": ["</think>"]})
+    written = tokenizer("a thought</think>\n\nyes\nno")["input_ids"]
+
+    def generate(self, context, **_):
+        return torch.cat([context, torch.tensor([written] * len(context))], 1)
+
+    monkeypatch.setattr(HFLM, "_model_generate", generate)
+    assert think_end_token(tokenizer) is None, "the template does not know the tag"
+    tokenizer.chat_template += "{# </think> #}"
+    end = think_end_token(tokenizer)
+    assert end == (tokenizer.convert_tokens_to_ids("</think>") if has_id else "</think>")
+    for token, answer in ((end, "yes"), (None, "a thought" if has_id else "a thought</think>")):
+        _, items = evaluate(tasks_dir, tokenizer, "tiny_generated", limit=2, think_end_token=token)
+        assert [item["answer"] for item in items] == [answer] * 2
+
+
+def test_tasks_that_generate_are_told_from_those_that_score_given_answers(tasks_dir):
+    tasks = load_tasks(["tiny_group", "tiny_generated"], [tasks_dir])
+    assert tasks_by_likelihood(tasks) == ["tiny_choice", "tiny_with_metadata"]

@@ -12,6 +12,7 @@ from trl_prune.trainers.preparation import (
     preparation_args,
     prepare_rows,
     prepare_source,
+    with_chat_template_kwargs,
     without_masks,
 )
 
@@ -130,3 +131,46 @@ def test_wrapped_packing_keeps_every_token_of_a_mix(dense, tmp_path):
     trainer = build_trainer(ArmSettings(dense, tmp_path / "arm", args), mix)
     flat = [[token for row in rows["input_ids"] for token in row] for rows in (mix, trainer.train_dataset)]
     assert flat[0] == flat[1]
+
+
+def thinking_tokenizer():
+    """Return a tokenizer whose template asks for thoughts unless told otherwise, as Qwen3's."""
+    tokenizer = tiny_tokenizer()
+    thoughts = (
+        "{%- if enable_thinking is defined and not enable_thinking %}{{- '<think>\n\n</think>\n\n' }}{%- endif %}"
+    )
+    tokenizer.chat_template = tokenizer.chat_template.replace("{% generation %}", thoughts + "{% generation %}")
+    end = "assistant\n' }}{%- endif %}"
+    tokenizer.chat_template = tokenizer.chat_template.replace(end, f"assistant\n' }}}}{thoughts}{{%- endif %}}")
+    return tokenizer
+
+
+@pytest.mark.parametrize("rows", [ROWS, MESSAGES])
+@pytest.mark.parametrize("every_token", [False, True])
+def test_variables_of_the_chat_template_reach_the_tokens(rows, every_token):
+    tokenizer, kwargs = thinking_tokenizer(), {"enable_thinking": False}
+    plain = Dataset.from_list(rows)
+    for data, options in ((plain, {}), (with_chat_template_kwargs(plain, kwargs), kwargs)):
+        prepared = prepare_source(data, ARGS | {"max_length": None}, tokenizer, every_token)
+        for row, (ids, labels) in zip(ROWS, sequences_in_order(prepared), strict=True):
+            text = tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False, **options)
+            assert tokenizer.decode(ids) == text
+            assert ("</think>" in text) == bool(options)
+            learned = tokenizer.decode([label for label in labels if label != MASKED])
+            assert learned == (text if every_token else row["completion"][0]["content"] + "<|im_end|>\n")
+
+
+def sequences_in_order(rows):
+    return [(row["input_ids"], row["labels"]) for row in rows]
+
+
+def test_rows_keep_their_own_variables_and_text_has_none():
+    kwargs = {"enable_thinking": False}
+    own = Dataset.from_list([row | {"chat_template_kwargs": {"enable_thinking": True}} for row in MESSAGES])
+    assert with_chat_template_kwargs(own, kwargs) is own
+    text, plain = Dataset.from_list(TEXT), Dataset.from_list(MESSAGES)
+    assert with_chat_template_kwargs(text, kwargs) is text
+    assert with_chat_template_kwargs(plain, {}) is plain
+    selected = with_chat_template_kwargs(plain.select([2, 1]), kwargs)
+    assert selected["chat_template_kwargs"] == [kwargs, kwargs]
+    assert selected["messages"] == [MESSAGES[2]["messages"], MESSAGES[1]["messages"]]

@@ -6,7 +6,7 @@ import logging
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 METRICS = ("acc_norm", "acc", "exact_match")
 # Of a task with several filters of one answer, the strictest counts (as on the OpenLLM leaderboard v1).
 FILTERS = ("strict-match", "none")
+# The tag of Qwen3, DeepSeek-R1 and others.
+THINK_END = "</think>"
 # How much of each prompt's end is kept for reports; few-shot prompts of large tasks would fill the disk.
 QUESTION_CHARACTERS = 400
 
@@ -58,12 +60,17 @@ class EvaluationSettings:
         apply_chat_template: whether prompts go through the tokenizer's chat template.
         limit: how many items of each subtask are drawn, with the seed; None for all.
         seed: of that draw.
+        chat_template_kwargs: variables of the chat template.
+        think_end_token: id or text that ends a reasoning model's thoughts, which are cut from generated answers; None
+            cuts nothing.
     """
 
     batch_size: int = 16
     apply_chat_template: bool = False
     limit: int | None = None
     seed: int = 0
+    chat_template_kwargs: dict[str, object] = field(default_factory=dict)
+    think_end_token: int | str | None = None
 
 
 def shipped_tasks_dir() -> Path:
@@ -89,6 +96,26 @@ def load_tasks(names: list[str], include_path: list[str]) -> EvaluationTasks:
         for task in tasks.values():
             main_metric(task)
     return EvaluationTasks(task_manager, subtasks)
+
+
+def tasks_by_likelihood(tasks: EvaluationTasks) -> list[str]:
+    """Return the names of the tasks that score given answers by their likelihood instead of generating."""
+    return [
+        name
+        for subtasks in tasks.subtasks.values()
+        for name, task in subtasks.items()
+        if task.config.output_type != "generate_until"
+    ]
+
+
+def think_end_token(tokenizer: PreTrainedTokenizerBase) -> int | str | None:
+    """Return what ends the thoughts of a tokenizer's model: the closing tag's id, or its text where it has no id.
+
+    A model whose chat template does not know the tag has no thoughts.
+    """
+    if THINK_END not in str(tokenizer.chat_template or ""):
+        return None
+    return tokenizer.get_vocab().get(THINK_END, THINK_END)
 
 
 def _silence_lm_eval() -> None:
@@ -155,7 +182,14 @@ def evaluate_task(
 
     _silence_lm_eval()
     subtasks = tasks.subtasks[name]
-    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=settings.batch_size, device=str(model.device))
+    lm = HFLM(
+        pretrained=model,
+        tokenizer=tokenizer,
+        batch_size=settings.batch_size,
+        device=str(model.device),
+        chat_template_args=settings.chat_template_kwargs,
+        think_end_token=settings.think_end_token,
+    )
     with _without_environment_info():
         results = lm_eval.simple_evaluate(
             model=lm,

@@ -102,6 +102,11 @@ class Recipe(Section):
         return self
 
     @property
+    def template_settings(self) -> dict[str, object]:
+        """The setting of a stage that renders conversations; absent where the recipe sets nothing."""
+        return {"chat_template_kwargs": self.chat_template_kwargs} if self.chat_template_kwargs else {}
+
+    @property
     def datasets(self) -> list[DatasetSection]:
         """Every dataset that the recipe names."""
         search = self.search.dataset if self.search else None

@@ -8,21 +8,42 @@ from transformers import PreTrainedModel
 from trl_prune.data.batches import calibration_batches
 from trl_prune.errors import InputError
 from trl_prune.evaluation.forgetting import Forgetting, measure_forgetting
-from trl_prune.evaluation.harness import EvaluationSettings, EvaluationTasks, evaluate_task
+from trl_prune.evaluation.harness import (
+    EvaluationSettings,
+    EvaluationTasks,
+    evaluate_task,
+    tasks_by_likelihood,
+    think_end_token,
+)
 from trl_prune.evaluation.recovery import TaskScore
 from trl_prune.runs.context import Run
 
 
 # The key of the comparison on held-out texts among a model's metrics, which have a key for each task.
 HELD_OUT_TEXT = "held-out text"
+# The settings of the chat template.
+TEMPLATE_KEYS = ("chat_template_kwargs", "think_end_token")
 # Tokens of a held-out text that are read, where the model's context is not shorter.
 MAX_TOKENS = 1024
 
 
 def evaluation_settings(run: Run) -> EvaluationSettings:
     """Return the settings that all models are evaluated with."""
-    section = run.recipe.evaluate
-    return EvaluationSettings(section.batch_size, run.apply_chat_template, section.limit, run.recipe.seed)
+    section, with_template = run.recipe.evaluate, run.apply_chat_template
+    return EvaluationSettings(
+        section.batch_size,
+        with_template,
+        section.limit,
+        run.recipe.seed,
+        chat_template_kwargs=run.recipe.chat_template_kwargs if with_template else {},
+        think_end_token=think_end_token(run.tokenizer) if with_template else None,
+    )
+
+
+def evaluation_values(run: Run) -> dict:
+    """Return these settings for a stage's hash, without what is unset, so that results of older versions match."""
+    values = vars(evaluation_settings(run))
+    return {name: value for name, value in values.items() if value or name not in TEMPLATE_KEYS}
 
 
 def mean_score(run: Run, model: PreTrainedModel, tasks: EvaluationTasks) -> float:
@@ -48,6 +69,21 @@ def compare_with_dense(run: Run, name: str, model: PreTrainedModel) -> Forgettin
     length = min(MAX_TOKENS, getattr(run.config.get_text_config(), "max_position_embeddings", None) or MAX_TOKENS)
     batches = calibration_batches(run.rows(section.held_out), run.tokenizer, section.batch_size, length)
     return measure_forgetting(model, model if name == "dense" else run.load("dense"), batches)
+
+
+def check_thinking(run: Run) -> None:
+    """Check that models that think before an answer are not asked for the likelihood of answers without thoughts.
+
+    Raises:
+        InputError: they are.
+    """
+    thinks = run.recipe.chat_template_kwargs.get("enable_thinking") and run.apply_chat_template
+    by_likelihood = tasks_by_likelihood(run.tasks) if thinks else []
+    if by_likelihood:
+        raise InputError(
+            f"chat_template_kwargs.enable_thinking is true, and the task {by_likelihood[0]!r} scores given answers, "
+            "which no thoughts precede; name tasks that generate, or set evaluate.apply_chat_template to false"
+        )
 
 
 def check_held_out(run: Run) -> None:

@@ -13,7 +13,7 @@ from trl_prune.recipe import ArmSection
 from trl_prune.recipe.recover import SourceSection
 from trl_prune.runs.artifacts import config_hash
 from trl_prune.runs.context import Run
-from trl_prune.trainers.preparation import prepare_source
+from trl_prune.trainers.preparation import prepare_source, with_chat_template_kwargs
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ def training_rows(run: Run, arm: ArmSection, args: dict) -> TrainingRows:
     Raises:
         InputError: there are fewer rows than the arm asks for.
     """
-    pools = [source_rows(run, source) for source in arm.sources]
+    template_kwargs = run.recipe.chat_template_kwargs
+    pools = [with_chat_template_kwargs(source_rows(run, source), template_kwargs) for source in arm.sources]
     if not arm.is_mix and arm.rows is None:
         return TrainingRows(pools[0], len(pools[0]))
     drawn = draw_mix(_mix_sources(run, arm, list(map(len, pools))), arm.rows, run.recipe.seed)

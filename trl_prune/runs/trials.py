@@ -23,6 +23,7 @@ from trl_prune.runs.context import Run
 from trl_prune.runs.evaluation import mean_score
 from trl_prune.runs.repairs import FITS, fitted_repairs
 from trl_prune.runs.search_space import candidate_keep
+from trl_prune.trainers.preparation import with_chat_template_kwargs
 
 
 MODEL = "model"
@@ -86,7 +87,8 @@ class Trials:
         args = {"seed": self.run.recipe.seed + rung - 1, "warmup_steps": WARMUP} | section.train.args
         arm = section.train.model_copy(update={"tokens": tokens, "args": args})
         settings = arm_settings(self.run, arm, student, self.scratch / name / f"rung-{rung}")
-        train(self.run, settings, self.rows[1], target)
+        rows = with_chat_template_kwargs(self.rows[1], self.run.recipe.chat_template_kwargs)
+        train(self.run, settings, rows, target)
         shutil.rmtree(student)
         return target
 

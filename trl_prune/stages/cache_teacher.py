@@ -100,7 +100,8 @@ def inputs(run: Run, part: str) -> dict[str, str]:  # noqa: ARG001
 
 def settings(run: Run, part: str) -> dict:  # noqa: ARG001
     """Return the settings that determine the cache."""
-    return {"codec": codec_settings(codec(run)), "rows": sorted(preparations(run)), "dtype": run.dtype}
+    values = {"codec": codec_settings(codec(run)), "rows": sorted(preparations(run)), "dtype": run.dtype}
+    return values | run.recipe.template_settings
 
 
 def describe(run: Run, part: str) -> str:  # noqa: ARG001

@@ -22,6 +22,7 @@ from trl_prune.runs.context import Run
 from trl_prune.runs.evaluation import (
     HELD_OUT_TEXT,
     check_held_out,
+    check_thinking,
     compare_with_dense,
     evaluation_settings,
     read_scores,
@@ -67,8 +68,9 @@ def held_out_metrics(run: Run, part: str, folder: Path, model: PreTrainedModel) 
 
 def answer_questions(run: Run, model: PreTrainedModel) -> dict[str, str]:
     """Return a model's answers to the recipe's open questions."""
-    questions = run.recipe.evaluate.questions
-    prompts = [prompt_ids(run.tokenizer, [{"role": "user", "content": question}]) for question in questions]
+    questions, kwargs = run.recipe.evaluate.questions, run.recipe.chat_template_kwargs
+    messages = [[{"role": "user", "content": question}] for question in questions]
+    prompts = [prompt_ids(run.tokenizer, conversation, chat_template_kwargs=kwargs) for conversation in messages]
     if not prompts:
         return {}
     answers = generate_batch(model, run.tokenizer, prompts, Sampling(max_new_tokens=MAX_ANSWER_TOKENS))
@@ -95,13 +97,15 @@ def inputs(run: Run, part: str) -> dict[str, str]:
 
 
 def settings(run: Run, part: str) -> dict:  # noqa: ARG001
-    """Return the settings that determine the scores."""
-    return {
+    """Return the settings that determine the scores and answers."""
+    values = {
         "evaluate": run.recipe.evaluate.model_dump(mode="json", exclude={"models"}),
         "apply_chat_template": run.apply_chat_template,
         "seed": run.recipe.seed,
         "dtype": run.dtype,
     }
+    think_end = evaluation_settings(run).think_end_token
+    return values | run.recipe.template_settings | ({} if think_end is None else {"think_end_token": think_end})
 
 
 def describe(run: Run, part: str) -> str:  # noqa: ARG001
@@ -116,6 +120,7 @@ def describe(run: Run, part: str) -> str:  # noqa: ARG001
 def check(run: Run) -> None:
     """Check that every task exists and its data can be loaded, and the held-out texts."""
     run.tasks  # noqa: B018
+    check_thinking(run)
     check_held_out(run)
 
 

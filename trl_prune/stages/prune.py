@@ -22,7 +22,7 @@ from trl_prune.reporting.plots.scores import draw_scores
 from trl_prune.runs.artifacts import StageOutput
 from trl_prune.runs.context import Run
 from trl_prune.runs.effects import effect_tasks
-from trl_prune.runs.evaluation import evaluation_settings
+from trl_prune.runs.evaluation import evaluation_values
 from trl_prune.runs.pruning_plan import chosen_keep, planned_keep, recipe_ranking, recipe_sizes, sizes_per_round
 from trl_prune.runs.repairs import FITS, fitted_repairs, omitted_repairs, recipe_repairs
 from trl_prune.runs.scoring import calibration_inputs
@@ -120,7 +120,7 @@ def settings(run: Run, part: str) -> dict:  # noqa: ARG001
     if _reads_texts(run):
         values |= {"score": run.recipe.score.model_dump(mode="json"), "dtype": run.dtype}
     if run.recipe.prune.by.startswith("task:"):
-        values["evaluate"] = vars(evaluation_settings(run))
+        values["evaluate"] = evaluation_values(run)
     return values
 
 

@@ -118,6 +118,7 @@ def inputs(run: Run, part: str) -> dict[str, str]:
 def settings(run: Run, part: str) -> dict:
     """Return the settings that determine the recovered model, the number of processes among them."""
     values = {"arm": run.recipe.recover[part].model_dump(mode="json"), "seed": run.recipe.seed, "dtype": run.dtype}
+    values |= run.recipe.template_settings
     # Batch sizes are per process, so the number of processes changes the steps.
     return values if run.launch is None else values | {"processes": run.launch.processes}
 

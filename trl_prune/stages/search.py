@@ -20,7 +20,7 @@ from trl_prune.reporting.plots.search import PARETO, RANK_STABILITY, draw_search
 from trl_prune.runs.arms import check_training
 from trl_prune.runs.artifacts import StageOutput
 from trl_prune.runs.context import Run, dataset_fingerprint
-from trl_prune.runs.evaluation import evaluation_settings
+from trl_prune.runs.evaluation import evaluation_values
 from trl_prune.runs.ledger import Ledger
 from trl_prune.runs.search_space import (
     candidate_keep,
@@ -106,7 +106,8 @@ def settings(run: Run, part: str) -> dict:  # noqa: ARG001
     values["ranking"] = asdict(candidate_ranking(run))
     values["repairs"] = run.recipe.prune.model_dump(mode="json")["repairs"]
     if run.recipe.search.score != "loss":
-        values["evaluate"] = vars(evaluation_settings(run))
+        values["evaluate"] = evaluation_values(run)
+    values |= run.recipe.template_settings
     return values if run.launch is None else values | {"processes": run.launch.processes}
 
 

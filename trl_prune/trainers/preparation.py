@@ -7,7 +7,7 @@ from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
-from trl_prune.data.formats import prompt_and_answer
+from trl_prune.data.formats import is_conversational, prompt_and_answer
 from trl_prune.trainers.sft_arguments import use_one_device
 
 
@@ -35,6 +35,8 @@ PREPARATION_ARGS = (
 # Rows of several sources are packed and shuffled together, after each source is prepared.
 UNPACKED_ARGS = {"packing": False, "padding_free": False, "shuffle_dataset": False}
 EVERY_TOKEN_ARGS = {"completion_only_loss": False, "assistant_only_loss": False}
+# TRL renders a row's conversation with these keyword arguments.
+TEMPLATE_COLUMN = "chat_template_kwargs"
 # The columns of a prepared row that the trainer's collator reads.
 PREPARED_COLUMNS = ("input_ids", "labels", "seq_lengths")
 
@@ -56,6 +58,16 @@ def messages_to_prompt_completion(dataset: Dataset, args: SFTConfig) -> Dataset:
         return {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
 
     return dataset.map(split, remove_columns=["messages"])
+
+
+def with_chat_template_kwargs(rows: Dataset, kwargs: dict[str, object]) -> Dataset:
+    """Return conversational rows with variables of the chat template, in the column where TRL looks for them.
+
+    Rows that have the column keep it, and text has no template.
+    """
+    if not kwargs or TEMPLATE_COLUMN in rows.column_names or not is_conversational(rows):
+        return rows
+    return rows.add_column(TEMPLATE_COLUMN, [kwargs] * len(rows))
 
 
 def preparation_args(args: dict) -> dict:

@@ -1,0 +1,61 @@
+"""How recipes evaluate: what reaches lm-eval, and what a stage's hash contains."""
+
+import pytest
+
+from tests.recipes import recipe_values
+from trl_prune.errors import InputError
+from trl_prune.recipe import parse_recipe
+from trl_prune.runs.context import Run
+from trl_prune.runs.evaluation import check_thinking, evaluation_settings, evaluation_values
+from trl_prune.stages import evaluate, recover
+
+
+def run_with(folder, thinks=False, **changes):
+    values = recipe_values(folder)
+    values["evaluate"] |= changes.pop("evaluate", {})
+    run = Run(parse_recipe(values | changes, "test"))
+    if thinks:
+        run.tokenizer.chat_template += "{# </think> #}"
+    return run
+
+
+def test_settings_of_the_template_apply_where_it_does(tmp_path):
+    kwargs = {"enable_thinking": False}
+    settings = evaluation_settings(run_with(tmp_path, thinks=True, chat_template_kwargs=kwargs))
+    assert (settings.chat_template_kwargs, settings.think_end_token) == (kwargs, "</think>")
+    without = run_with(tmp_path, thinks=True, chat_template_kwargs=kwargs, evaluate={"apply_chat_template": False})
+    settings = evaluation_settings(without)
+    assert (settings.chat_template_kwargs, settings.think_end_token) == ({}, None)
+
+
+def test_hashes_of_recipes_without_the_key_are_those_of_older_versions(tmp_path):
+    run = run_with(tmp_path)
+    assert list(evaluation_values(run)) == ["batch_size", "apply_chat_template", "limit", "seed"]
+    assert list(evaluate.settings(run, "dense")) == ["evaluate", "apply_chat_template", "seed", "dtype"]
+    assert list(recover.settings(run, "sft")) == ["arm", "seed", "dtype"]
+
+
+def test_the_key_changes_the_stages_that_render_conversations(tmp_path):
+    plain, changed = run_with(tmp_path), run_with(tmp_path, chat_template_kwargs={"enable_thinking": False})
+    for stage, part in ((recover, "sft"), (evaluate, "dense")):
+        assert stage.settings(changed, part) == stage.settings(plain, part) | changed.recipe.template_settings
+    thinks = run_with(tmp_path, thinks=True)
+    assert evaluate.settings(thinks, "dense")["think_end_token"] == "</think>"
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "applied", "refused"),
+    [
+        ({"enable_thinking": True}, True, True),
+        ({"enable_thinking": True}, False, False),
+        ({"enable_thinking": False}, True, False),
+        ({}, True, False),
+    ],
+)
+def test_answers_without_thoughts_are_not_scored_for_a_model_that_thinks_first(tmp_path, kwargs, applied, refused):
+    run = run_with(tmp_path, chat_template_kwargs=kwargs, evaluate={"apply_chat_template": applied})
+    if not refused:
+        check_thinking(run)
+        return
+    with pytest.raises(InputError, match="enable_thinking is true, and the task 'tiny_choice' scores given answers"):
+        check_thinking(run)
