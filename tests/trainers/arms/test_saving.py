@@ -6,6 +6,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.conftest import ROWS
 from tests.trainers.arms.test_training import arm_settings
+from trl_prune.trainers.arms import training
 from trl_prune.trainers.arms.saving import last_complete_checkpoint, save_recovered, unquantised
 from trl_prune.trainers.arms.training import build_trainer
 
@@ -21,6 +22,32 @@ def test_lora_is_merged(pruned, tmp_path):
     with torch.inference_mode():
         torch.testing.assert_close(merged(tokens).logits, logits, atol=1e-4, rtol=1e-4)
     assert not any("lora" in name for name in merged.state_dict())
+
+
+def test_an_arm_with_lora_ends_as_base_plus_the_products_of_its_adapters(pruned, tmp_path, monkeypatch):
+    """`W + alpha / r * B @ A` (2106.09685, section 4.1), and every weight without an adapter as it was."""
+    trained = {}
+
+    def recorded(model, student, target):
+        trained.update({name: weight.detach().clone() for name, weight in model.state_dict().items()})
+        save_recovered(model, student, target)
+
+    monkeypatch.setattr(training, "save_recovered", recorded)
+    peft = {"r": 2, "lora_alpha": 6, "target_modules": ["q_proj", "down_proj"]}
+    training.train_arm(arm_settings(pruned, tmp_path, peft=peft), Dataset.from_list(ROWS), tmp_path / "model")
+    base, merged = (
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict()
+        for folder in (pruned, tmp_path / "model")
+    )
+    assert base.keys() == merged.keys()
+    adapted = 0
+    for name, weight in base.items():
+        module = f"base_model.model.{name.removesuffix('.weight')}"
+        b, a = (trained.get(f"{module}.lora_{letter}.default.weight") for letter in "BA")
+        expected = weight if a is None else weight + 6 / 2 * b @ a
+        torch.testing.assert_close(merged[name], expected, atol=1e-6, rtol=1e-5)
+        adapted += a is not None and not torch.equal(weight, merged[name])
+    assert adapted == 2 * 2, "two modules in each of two blocks"
 
 
 def test_an_adapter_on_quantised_weights_is_merged_into_the_unquantised_ones(pruned, tmp_path):
