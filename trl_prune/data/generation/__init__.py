@@ -1,24 +1,8 @@
 """Answers of the dense model to many prompts: durable, resumable, by one of several engines."""
 
-from trl_prune.data.generation.batch_files import (
-    Answer,
-    Sampling,
-    generate_batch,
-    generate_missing_batches,
-    generation_key,
-    plan_batches,
-    prompt_ids,
-    read_answers,
-)
+from trl_prune.data.generation.prompts import prompt_ids
+from trl_prune.data.generation.sampling import Sampling
+from trl_prune.data.generation.transformers_engine import generate_batch
 
 
-__all__ = [
-    "Answer",
-    "Sampling",
-    "generate_batch",
-    "generate_missing_batches",
-    "generation_key",
-    "plan_batches",
-    "prompt_ids",
-    "read_answers",
-]
+__all__ = ["Sampling", "generate_batch", "prompt_ids"]

@@ -1,6 +1,6 @@
 """What generates answers: the interface of the engines."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from trl_prune.data.generation.prompts import Prompt
@@ -26,3 +26,15 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free the model's memory; a later call of `generate` loads it again."""
+
+
+def in_groups(answers: Iterable[tuple[int, Answer]], size: int) -> Iterator[dict[int, Answer]]:
+    """Yield answers that arrive one by one in groups of `size`, the last of which may be smaller."""
+    group: dict[int, Answer] = {}
+    for index, answer in answers:
+        group[index] = answer
+        if len(group) == size:
+            yield group
+            group = {}
+    if group:
+        yield group

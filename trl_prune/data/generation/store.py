@@ -15,17 +15,21 @@ def answer_key(prompt: Prompt, sampling: Sampling, fingerprint: str) -> str:
 
     Batch size and expected length do not; seed and sample only at a temperature above 0.
     """
-    chance = [sampling.seed, prompt.sample] if sampling.temperature > 0 else []
     determined_by = [
         prompt.ids,
-        prompt.tools,
-        prompt.chat_template_kwargs,
+        prompt.tools or None,
+        prompt.chat_template_kwargs or None,
         fingerprint,
         sampling.max_new_tokens,
         float(sampling.temperature),
-        chance,
+        [sampling.seed, prompt.sample] if sampling.temperature > 0 else None,
     ]
     return hashlib.sha256(json.dumps(determined_by, sort_keys=True).encode()).hexdigest()
+
+
+def answer_seed(prompt: Prompt, sampling: Sampling, fingerprint: str) -> int:
+    """Return the seed of one answer, below 2^31: its own, so that it does not depend on what else is generated."""
+    return int(answer_key(prompt, sampling, fingerprint)[:8], 16) >> 1
 
 
 class AnswerStore:
@@ -39,14 +43,19 @@ class AnswerStore:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self._answers: dict[str, Answer] = {}
+        self._files_read: set[str] = set()
 
     def read(self, keys: Collection[str]) -> dict[str, Answer]:
-        """Return the stored answers of these keys; lines and files of other content are skipped."""
-        wanted = frozenset(keys)
-        found: dict[str, Answer] = {}
+        """Return the stored answers of these keys; lines and files of other content are skipped.
+
+        A file is read once: it is complete when it appears, and never changes.
+        """
         for path in sorted(self.folder.glob("*.jsonl")):
-            found |= {key: answer for key, answer in _answers(path) if key in wanted}
-        return found
+            if path.name not in self._files_read:
+                self._answers.update(_read_file(path))
+                self._files_read.add(path.name)
+        return {key: self._answers[key] for key in keys if key in self._answers}
 
     def write(self, answers: dict[str, Answer]) -> None:
         """Store a group of answers durably."""
@@ -56,7 +65,7 @@ class AnswerStore:
         write_text(self.folder / f"{name}.jsonl", "\n".join(lines) + "\n")
 
 
-def _answers(path: Path) -> Iterator[tuple[str, Answer]]:
+def _read_file(path: Path) -> Iterator[tuple[str, Answer]]:
     try:
         lines = path.read_bytes().splitlines()
     except OSError:  # a folder, or a file that another process removed
