@@ -1,0 +1,136 @@
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trl_prune.data.rewriting.agreement import CHECKS, answers_agree, deciding_check, offered_options
+
+
+SPAM = "Is this message spam or legitimate? You won a car!"
+SKY = "Air scatters blue light much more strongly than red light, so blue light reaches our eyes from everywhere."
+OVEN_FIRE = (
+    "Turn off the heat and cover the pan with a lid. Never pour water on it, because the burning oil would splatter."
+)
+ORDER = "Sort these animals from smallest to largest: elephant, sheep, mouse"
+MEMBERS = "What is this text about: sports, cooking or travel? The goalkeeper saved it."
+
+
+@pytest.mark.parametrize(
+    ("instruction", "reference", "rewrite", "check"),
+    [
+        (SPAM, "spam", "This is not spam.", "option"),
+        (SPAM, "not spam", "This is spam.", "option"),
+        (SPAM, "spam", "It is legitimate, not spam.", "option"),
+        (SPAM, "This looks like spam, because nobody gives a car away.", "This isn't spam.", "option"),
+        (SPAM, "spam", "I cannot tell.", "fact"),
+        (MEMBERS, "It belongs to sports, because it describes a goalkeeper.", "I would say travel.", "option"),
+        (MEMBERS, "sports", "It may be sports or travel.", "option"),
+        ("Is it a fruit?", "Yes.", "No, it is a vegetable.", "verdict"),
+        ("Is it a fruit?", "No", "That is true.", "verdict"),
+        ("Is it a fruit?", "Yes, it grows from a flower and holds seeds.", "No. It holds no seeds.", "verdict"),
+        ("How much is it?", "The answer is 72.", "She sold 48 and 24, so the answer is 71.", "answer's number"),
+        ("How much is it?", "48 + 24 = 72\n#### 72", "All in all she sold 62.", "answer's number"),
+        ("When was it?", "1969", "It happened in 1968.", "answer's number"),
+        (
+            "When did they land?",
+            "They landed in 1969 and stayed for many hours on the surface.",
+            "They landed there in 1968.",
+            "number",
+        ),
+        ("Who won?", "Felix Dubois", "Felix Usman won the final.", "fact"),
+        ("Who won?", "The final was won by Felix Dubois in sets.", "The final was won by Felix Usman.", "name"),
+        (ORDER, "mouse, sheep, elephant", "sheep, mouse, elephant", "order"),
+        (
+            "Correct it.",
+            'It should read: "He has gone home." The verb needs a participle here.',
+            "He have gone home.",
+            "quote",
+        ),
+        ("What about an oil fire?", OVEN_FIRE, "Pour water on it at once, so that the burning oil cools.", "denial"),
+        ("Why is the sky blue?", SKY, "Whiskers help a cat to feel objects in the dark.", "words"),
+    ],
+)
+def test_contradictions_are_found(instruction, reference, rewrite, check):
+    assert deciding_check(instruction, reference, rewrite) == (check, False)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "reference", "rewrite"),
+    [
+        (SPAM, "spam", "I think this is spam rather than legitimate."),
+        (SPAM, "legitimate", "This is not spam."),
+        (SPAM, "spam", "This message is spam: nobody gives a car away."),
+        (MEMBERS, "It belongs to sports, because it describes a goalkeeper.", "It is sports, not travel."),
+        ("Is it a fruit?", "Yes.", "That is true."),
+        ("Is it a fruit?", "no", "It isn't true."),
+        ("Is it a fruit?", "Yes, it grows from a flower and holds seeds.", "It holds seeds, so it is one."),
+        ("How much is it?", "The answer is 1,072.", "First 48, then 1024, so she sold 1072."),
+        ("When was it?", "1969", "It was in 1969, and 600 million people watched."),
+        ("When was it?", "In two weeks", "It was in 2 weeks, I think."),
+        ("Who won?", "Felix Dubois", "The final was won by Felix Dubois."),
+        (ORDER, "mouse, sheep, elephant", "The order is mouse, sheep and elephant."),
+        (
+            "Correct it.",
+            'It should read: "He has gone home." The verb needs a participle here.',
+            'You should write "He has gone home".',
+        ),
+        (
+            "What about an oil fire?",
+            OVEN_FIRE,
+            "Switch the stove off and put a lid on; water would make the oil splash.",
+        ),
+        ("What about an oil fire?", OVEN_FIRE, "Turn off the heat, cover the pan, and do not pour water on it."),
+        ("Why is the sky blue?", SKY, "Blue light is scattered by the air far more than red."),
+        (
+            "Why is the sky blue?",
+            SKY,
+            "Because of Rayleigh scattering: blue light is spread in all directions by air.",
+        ),
+        ("List steps.", "1. Dig. 2. Plant. 3. Water the tree well.", "Dig first. Then plant the tree and water it."),
+        (
+            "为什么天空是蓝色的",
+            "空气散射蓝光比红光强得多 所以蓝光从四面八方到达我们的眼睛。",
+            "蓝光被空气散射得更多 从各个方向进入眼睛。",
+        ),
+        (
+            "Warum?",
+            "Die Luft streut blaues Licht viel stärker als rotes Licht.",
+            "Blaues Licht wird von der Luft mehr gestreut.",
+        ),
+    ],
+)
+def test_honest_answers_agree(instruction, reference, rewrite):
+    assert deciding_check(instruction, reference, rewrite)[1]
+
+
+@given(st.text(), st.text())
+def test_every_answer_agrees_with_itself_unless_it_contradicts_itself(instruction, answer):
+    check, agree = deciding_check(instruction, answer, answer)
+    assert agree or check == "denial" or not re.search(r"\w", answer)
+
+
+@given(st.text(), st.text(), st.text())
+def test_any_texts_can_be_compared(instruction, reference, rewrite):
+    check, agree = deciding_check(instruction, reference, rewrite)
+    assert agree is answers_agree(instruction, reference, rewrite)
+    assert check in {*CHECKS, None}
+
+
+@pytest.mark.parametrize(
+    ("instruction", "options"),
+    [
+        (SPAM, [["spam"], ["legit"]]),
+        ("Is it a complaint, a request or praise?", [["compl"], ["reque"], ["prais"]]),
+        (
+            "Choose one: a marble slab, carrot cake batter or a stone.",
+            [["marbl", "slab"], ["carro", "cake", "batte"], ["stone"]],
+        ),
+        ("Classify the sentiment (positive, negative, neutral): Fine.", [["posit"], ["negat"], ["neutr"]]),
+        ("Why is the sky blue?", []),
+    ],
+)
+def test_options_are_read_from_the_instruction(instruction, options):
+    found = offered_options(instruction)
+    assert all(option in found for option in options)
+    assert bool(found) == bool(options)

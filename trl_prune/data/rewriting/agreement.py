@@ -1,0 +1,259 @@
+"""Whether a rewritten open answer contradicts its reference, by the facts that both texts state.
+
+No model is asked. A rewrite contradicts the reference if it gives the opposite verdict, lacks a fact of the reference
+and states another of its kind (an option that the instruction offers, a number, a name), denies what the reference
+affirms, or has too few words in common with it. What it adds or leaves out does not matter otherwise, unless the
+reference is short: then all of it is the fact. `benchmarks/acceptance.py` compares this rule with those that ask the
+dense model.
+"""
+
+import re
+from collections.abc import Callable
+
+
+# A reference with at most this many words that carry meaning is one fact.
+SHORT_WORDS = 4
+# Share of the shorter text's words that the other must contain.
+SHARED_WORDS = 0.15
+# A negator denies this many words that carry meaning, up to the end of its clause.
+DENIED_WORDS = 3
+# Two mentions of a word are about the same if of the words up to NEAR_WORDS before and after it SAME_NEAR are equal.
+NEAR_WORDS, SAME_NEAR = 3, 2
+# Words are compared by this many letters, so that inflected forms are equal.
+STEM_LETTERS = 5
+# Fewer words in quotation marks are a term.
+QUOTED_WORDS = 3
+
+# A run of letters and digits, or one sign of a script without spaces.
+WORD = re.compile(r"[぀-ヿ㐀-鿿]|[^\W぀-ヿ㐀-鿿]+(?:[.:]\d+|'\w+)*")
+SENTENCE_END = re.compile(r"[.;:!?](?=\s|$)|\n")
+CLAUSE_END = re.compile(r", |,? \b(?:but|so|because|since|and|which|that)\b")
+NEGATOR = re.compile(r"\b(?:not(?! only)|no|never|neither|nor|cannot|without|rather than|instead of|\w+n't)\b")
+YES = re.compile(
+    r"\W*(?:yes|indeed|true|correct|right)(?:[.,;:!]|$)|.*(?:\bis|'s) (?:true|correct|right)\b|.*\banswer is yes\b"
+    r"|i think so"
+)
+NO = re.compile(
+    r"\W*(?:no|false|incorrect|wrong)(?:[.,;:!]|$)|.*(?:\bis not|\bisn't|'s not) (?:true|correct|right)\b"
+    r"|.*(?:\bis|'s) (?:false|incorrect|wrong)\b|.*\banswer is no\b|i don't think so"
+)
+OPTIONS = re.compile(r"(?:[\w'-]+, )*[\w'-]+,? or (?:as |is )?[\w'-]+|(?:[\w'-]+, )+[\w'-]+,? and [\w'-]+")
+LISTED_OPTIONS = re.compile(r"(?<=[:(] )(?:[^,.:()\n]+, )+[^,.:()\n]+|(?<=\()(?:[^,.:()\n]+, )+[^,.:()\n]+")
+OPTION_END = re.compile(r", (?:or |and )?|,? (?:or|and) (?:as |is )?")
+LIST = re.compile(r"(?:[^,.:;\n]+, )+[^,.:;\n]+")
+DIGITS = re.compile(r"\d+(?:\.\d+)?")
+STATED_NUMBER = re.compile(r"(?:answer is|answer:|####)[^\d.]*(\d+(?:\.\d+)?)")
+NUMBER = re.compile(r"\b\d+(?:\.\d+)?(?:st|nd|rd|th)?\b")
+ENUMERATION = re.compile(r"(?:^|(?<=\s))\(?\d+[.)](?=\s)")
+NAME = re.compile(r"(?<=[\w,] )[A-Z]\w{2,}")
+ANSWER_QUOTE = re.compile(r'(?:^|: ?)"([^"]+)"')
+NUMERALS = {
+    "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
+    "ten": "10", "eleven": "11", "twelve": "12",
+}  # fmt: skip
+_ENGLISH = (
+    "a about all also an and answer any are as at be because been but by can could do does each for from had has "
+    "have he her his how i if in into is it its may me might my no not of on one or other our out over she should "
+    "so some such than that the their them then there these they this those to too up us was we were what when "
+    "where which while who why will with would you your "
+)
+FUNCTION_WORDS = frozenset(_ENGLISH.split())
+
+
+# Each function returns whether the answers agree, or None if that remains open.
+Check = Callable[[str, str, str], bool | None]
+
+
+def answers_agree(instruction: str, reference: str, rewrite: str) -> bool:
+    """Return whether a rewritten answer states nothing that contradicts the reference.
+
+    Args:
+        instruction: the user's message; the options that it offers are known from it.
+        reference: the right answer.
+        rewrite: the answer to judge.
+    """
+    return deciding_check(instruction, reference, rewrite)[1]
+
+
+def deciding_check(instruction: str, reference: str, rewrite: str) -> tuple[str | None, bool]:
+    """Return the name of the check that decides whether two answers agree, None if none does, and whether they do."""
+    texts = [_plain(text) for text in (instruction, reference, rewrite)]
+    for name, check in CHECKS.items():
+        agree = check(*texts)
+        if agree is not None:
+            return name, agree
+    return None, True
+
+
+def _plain(text: str) -> str:
+    """Return a text with typewriter quotes, digits for numerals, and neither thousands separators nor markup."""
+    text = re.sub("[\u2018\u2019]", "'", re.sub("[\u201c\u201d]", '"', text))
+    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", re.sub(r"[*_`]", "", text))
+    return re.sub(r"\b[a-zA-Z]+\b", lambda word: NUMERALS.get(word[0].lower(), word[0]), text)
+
+
+def _words(text: str) -> list[str]:
+    """Return the stems of the words that carry meaning, in order."""
+    return [_stem(word) for word in WORD.findall(text) if word.lower() not in FUNCTION_WORDS]
+
+
+def _stem(word: str) -> str:
+    word = word.lower().removesuffix("'s")
+    return word if word[0].isdigit() else word.removesuffix("s")[:STEM_LETTERS]
+
+
+def _contains(words: list[str], phrase: list[str]) -> bool:
+    return any(words[start : start + len(phrase)] == phrase for start in range(len(words) - len(phrase) + 1))
+
+
+def _is_short(reference: str) -> bool:
+    return len(_words(reference)) <= SHORT_WORDS
+
+
+def _mentions(text: str) -> dict[str, list[tuple[bool, set[str]]]]:
+    """Return for each stem its mentions: whether it is denied, and the stems near it."""
+    mentions: dict[str, list[tuple[bool, set[str]]]] = {}
+    for sentence in SENTENCE_END.split(text.lower()):
+        marked = [mark for clause in CLAUSE_END.split(sentence) for mark in _marked(clause)]
+        for place, (stem, denied) in enumerate(marked):
+            near = {other for other, _ in marked[max(place - NEAR_WORDS, 0) : place + NEAR_WORDS + 1]}
+            mentions.setdefault(stem, []).append((denied, near - {stem}))
+    return mentions
+
+
+def _marked(clause: str) -> list[tuple[str, bool]]:
+    """Return the stems of a clause and whether each is denied."""
+    affirmed, *negated = NEGATOR.split(clause)
+    marked = [(stem, False) for stem in _words(affirmed)]
+    return marked + [(stem, place < DENIED_WORDS) for part in negated for place, stem in enumerate(_words(part))]
+
+
+def _same_verdict(_: str, reference: str, rewrite: str) -> bool | None:
+    wanted, given = _verdict(reference), _verdict(rewrite)
+    if wanted is None or (given is None and not _is_short(reference)):
+        return None
+    return None if wanted == given and not _is_short(reference) else wanted == given
+
+
+def _verdict(text: str) -> bool | None:
+    """Return whether a text begins with yes or something like it, False for no, None for neither."""
+    start = re.split(r"(?<=[.!?,;:])\s", text.lower().strip())[0]
+    if NO.match(start):
+        return False
+    return True if YES.match(start) else None
+
+
+def _same_option(instruction: str, reference: str, rewrite: str) -> bool | None:
+    options = offered_options(instruction)
+    wanted = _stated(reference, options)
+    if len(wanted) != 1:
+        return None
+    given = _stated(rewrite, options)
+    if wanted[0] not in given and (given or _contains(_words(rewrite), wanted[0])):
+        return False
+    return given == wanted if given and _is_short(reference) else None
+
+
+def offered_options(instruction: str) -> list[list[str]]:
+    """Return the stems of each option that an instruction offers to choose from; none if it offers none."""
+    text = re.sub(r"\b(?:an?|the) ", "", instruction.lower())
+    found = [*OPTIONS.findall(text), *LISTED_OPTIONS.findall(text)]
+    options = dict.fromkeys(tuple(_words(option)) for listed in found for option in OPTION_END.split(listed))
+    return [list(option) for option in options if option]
+
+
+def _stated(text: str, options: list[list[str]]) -> list[list[str]]:
+    """Return the options that a text affirms; of two, it affirms one by denying the other."""
+    words, mentions = _words(text), _mentions(text)
+    mentioned = [option for option in options if _contains(words, option)]
+    denied = [option for option in mentioned if any(all(no for no, _ in mentions[stem]) for stem in option)]
+    if len(options) == 2 and len(mentioned) == len(denied) == 1:
+        return [option for option in options if option not in denied]
+    return [option for option in mentioned if option not in denied]
+
+
+def _same_order(instruction: str, reference: str, rewrite: str) -> bool | None:
+    """Compare the order of a list's items if all of them are the instruction's."""
+    items = [_words(item) for item in max(map(OPTION_END.split, LIST.findall(reference)), key=len, default=[])]
+    if len(items) < 3 or not all(item and _contains(_words(instruction), item) for item in items):
+        return None
+    words = " ".join(_words(rewrite))
+    places = [words.find(" ".join(item)) for item in items]
+    return None if -1 not in places and places == sorted(places) else False
+
+
+def _same_fact(instruction: str, reference: str, rewrite: str) -> bool | None:
+    """Look for the words that a short reference adds to the instruction, or for all in order if it adds none."""
+    if not _is_short(reference):
+        return None
+    phrase, words = _words(reference), _words(rewrite)
+    fact = [stem for stem in phrase if stem not in _words(instruction)]
+    if not phrase or not (set(fact) <= set(words) if fact else _contains(words, phrase)):
+        return False if phrase else None
+    wanted, given = _mentions(reference), _mentions(rewrite)
+    return all({no for no, _ in wanted[stem]} & {no for no, _ in given[stem]} for stem in fact or phrase)
+
+
+def _same_number(_: str, reference: str, rewrite: str) -> bool | None:
+    """Compare the number that the reference states as its answer with the one of the rewrite, or its last numbers."""
+    wanted = STATED_NUMBER.findall(reference.lower())
+    if not wanted and len(_words(reference)) == 1:
+        wanted = DIGITS.findall(reference)
+    if not wanted:
+        return None
+    sentences = [DIGITS.findall(sentence) for sentence in SENTENCE_END.split(rewrite)]
+    last = next(filter(None, reversed(sentences)), [])
+    given = STATED_NUMBER.findall(rewrite.lower())[-1:] or last
+    return float(wanted[-1]) in map(float, given)
+
+
+def _same_quote(instruction: str, reference: str, rewrite: str) -> bool | None:
+    """Compare the text that the reference quotes as its answer, after a colon; the instruction's text is none."""
+    quotes = [WORD.findall(quote.lower()) for quote in ANSWER_QUOTE.findall(reference)]
+    known, words = WORD.findall(instruction.lower()), WORD.findall(rewrite.lower())
+    answers = [quote for quote in quotes if len(quote) >= QUOTED_WORDS and not _contains(known, quote)]
+    return _contains(words, answers[0]) if len(answers) == 1 else None
+
+
+def _no_other(pattern: re.Pattern[str]) -> Check:
+    """Return a check that a text states no other fact in place of one of the reference's."""
+
+    def no_other(instruction: str, reference: str, rewrite: str) -> bool | None:
+        missing = _facts(pattern, reference) - set(_words(rewrite))
+        other = _facts(pattern, rewrite) - {*_words(reference), *_words(instruction)}
+        return False if missing and other else None
+
+    return no_other
+
+
+def _facts(pattern: re.Pattern[str], text: str) -> set[str]:
+    return {_stem(match) for match in pattern.findall(ENUMERATION.sub(" ", text))}
+
+
+def _no_denial(_: str, reference: str, rewrite: str) -> bool | None:
+    wanted, given = _mentions(reference), _mentions(rewrite)
+    for stem in wanted.keys() & given.keys():
+        for denied, near in given[stem]:
+            alike = [no for no, around in wanted[stem] if len(near & around) >= min(SAME_NEAR, len(near))]
+            if alike and denied not in alike:
+                return False
+    return None
+
+
+def _enough_words(_: str, reference: str, rewrite: str) -> bool | None:
+    wanted, given = set(_words(reference)), set(_words(rewrite))
+    return None if len(wanted & given) >= SHARED_WORDS * min(len(wanted), len(given)) else False
+
+
+CHECKS: dict[str, Check] = {
+    "verdict": _same_verdict,
+    "option": _same_option,
+    "order": _same_order,
+    "answer's number": _same_number,
+    "fact": _same_fact,
+    "quote": _same_quote,
+    "number": _no_other(NUMBER),
+    "name": _no_other(NAME),
+    "denial": _no_denial,
+    "words": _enough_words,
+}
