@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from trl_prune.data.batches import pad
 from trl_prune.data.generation.sampling import Answer
@@ -65,7 +65,7 @@ def decode(
             checkpoint's generation config are not applied.
     """
     batch = {name: tensor.to(model.device) for name, tensor in pad(prompts, tokenizer, side="left").items()}
-    ids, mask, eos_ids = batch["input_ids"], batch["attention_mask"], eos_token_ids(model, tokenizer)
+    ids, mask, eos_ids = batch["input_ids"], batch["attention_mask"], end_ids(model.generation_config, tokenizer)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     cache, cache_name = DynamicCache(config=model.config), _cache_argument(model)
     rows, generated = list(range(len(prompts))), [[] for _ in prompts]
@@ -86,9 +86,9 @@ def decode(
     return generated
 
 
-def eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Return the ids that end an answer: those of the model's generation config and the tokenizer's."""
-    configured = model.generation_config.eos_token_id
+def end_ids(config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Return the ids that end an answer: those of the generation config and the tokenizer's."""
+    configured = config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     return {int(index) for index in [*ids, tokenizer.eos_token_id] if index is not None}
 

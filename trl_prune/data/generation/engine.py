@@ -1,5 +1,7 @@
 """What generates answers: the interface of the engines."""
 
+import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -28,13 +30,24 @@ class Engine(Protocol):
         """Free the model's memory; a later call of `generate` loads it again."""
 
 
-def in_groups(answers: Iterable[tuple[int, Answer]], size: int) -> Iterator[dict[int, Answer]]:
-    """Yield answers that arrive one by one in groups of `size`, the last of which may be smaller."""
+def in_groups(
+    answers: Iterable[tuple[int, Answer]], size: int, seconds: float = math.inf
+) -> Iterator[dict[int, Answer]]:
+    """Yield answers that arrive one by one in groups: of `size`, of some seconds, at the end of what is left.
+
+    If the source fails, the answers that it gave are yielded before the error is raised.
+    """
     group: dict[int, Answer] = {}
-    for index, answer in answers:
-        group[index] = answer
-        if len(group) == size:
+    start = time.monotonic()
+    try:
+        for index, answer in answers:
+            group[index] = answer
+            if len(group) == size or time.monotonic() - start > seconds:
+                yield group
+                group, start = {}, time.monotonic()
+    except Exception as error:
+        if group:
             yield group
-            group = {}
+        raise error
     if group:
         yield group

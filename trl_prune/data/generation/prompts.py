@@ -50,22 +50,44 @@ def prompt_ids(
     if tokenizer.chat_template is None:
         text = "\n\n".join(message["content"] for message in messages) + "\n"
         return tokenizer(text + prefill)["input_ids"]
-    options = {"tools": tools, "tokenize": False, "add_generation_prompt": True} | (chat_template_kwargs or {})
-    text = _render(tokenizer, messages, options)
+    accepted = accepted_messages(tokenizer, messages, tools, chat_template_kwargs)
+    text = _render(tokenizer, accepted, tools, chat_template_kwargs)
     return tokenizer(text + prefill, add_special_tokens=False)["input_ids"]
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], options: dict) -> str:
+def accepted_messages(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: list[Message],
+    tools: list | None = None,
+    chat_template_kwargs: dict | None = None,
+) -> list[Message]:
+    """Return the messages as the chat template accepts them: as they are, or with the system prompt in the user's.
+
+    Without a chat template they are as they are.
+
+    Raises:
+        InputError: it accepts neither.
+    """
+    if tokenizer.chat_template is None:
+        return messages
     try:
-        return tokenizer.apply_chat_template(messages, **options)
+        _render(tokenizer, messages, tools, chat_template_kwargs)
+        return messages
     except TemplateError as error:
         folded = fold_system_into_user(messages)
         if folded != messages:
-            return _render(tokenizer, folded, options)
+            return accepted_messages(tokenizer, folded, tools, chat_template_kwargs)
+        roles = ", ".join(message["role"] for message in messages)
         raise InputError(
-            f"the tokenizer's chat template rejects a conversation of the roles "
-            f"{', '.join(message['role'] for message in messages)}: {first_line(error)}"
+            f"the tokenizer's chat template rejects a conversation of the roles {roles}: {first_line(error)}"
         ) from error
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: list | None, variables: dict | None
+) -> str:
+    options = {"tools": tools, "tokenize": False, "add_generation_prompt": True} | (variables or {})
+    return tokenizer.apply_chat_template(messages, **options)
 
 
 def fold_system_into_user(messages: list[Message]) -> list[Message]:

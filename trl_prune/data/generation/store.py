@@ -73,6 +73,6 @@ def _read_file(path: Path) -> Iterator[tuple[str, Answer]]:
     for line in lines:
         try:
             fields = json.loads(line)
-            yield fields["key"], Answer(str(fields["text"]), bool(fields["finished"]))
+            yield str(fields["key"]), Answer(str(fields["text"]), bool(fields["finished"]))
         except (ValueError, KeyError, TypeError):  # torn or foreign
             continue

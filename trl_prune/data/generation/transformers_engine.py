@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trl_prune.data.generation.continuous import continuous_batching_config, generate_continuously
-from trl_prune.data.generation.decoding import ChooseToken, SeededSampling, answer_of, decode, eos_token_ids, greedy
+from trl_prune.data.generation.decoding import ChooseToken, SeededSampling, answer_of, decode, end_ids, greedy
 from trl_prune.data.generation.engine import in_groups
 from trl_prune.data.generation.prompts import Prompt
 from trl_prune.data.generation.sampling import Answer, Sampling
@@ -101,7 +101,7 @@ class TransformersEngine:
         return _decoded(self._model, self.teacher.tokenizer, [prompt.ids for prompt in batch], sampling, choose)
 
     def _continuous_groups(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[dict[int, Answer]]:
-        tokenizer, eos_ids = self.teacher.tokenizer, eos_token_ids(self._model, self.teacher.tokenizer)
+        tokenizer, eos_ids = self.teacher.tokenizer, end_ids(self._model.generation_config, self.teacher.tokenizer)
         ids, limit = [prompt.ids for prompt in prompts], sampling.max_new_tokens
         longest = max(map(len, ids)) + limit
         config = continuous_batching_config(self._model, longest, sampling.batch_size, self.continuous_options)
@@ -125,6 +125,6 @@ def _decoded(
     sampling: Sampling,
     choose: ChooseToken,
 ) -> list[Answer]:
-    eos_ids = eos_token_ids(model, tokenizer)
+    eos_ids = end_ids(model.generation_config, tokenizer)
     generated = decode(model, tokenizer, prompts, sampling.max_new_tokens, choose)
     return [answer_of(tokenizer, ids, eos_ids) for ids in generated]
