@@ -77,9 +77,9 @@ class ServerConnection:
         """Return what an error that the client did not overcome says of the server; it never holds the API key."""
         openai = openai_package()
         if isinstance(error, openai.APIStatusError):
-            key, message = os.environ.get(self.api_key_env), first_line(error)[:MESSAGE_LENGTH]
+            key, message = os.environ.get(self.api_key_env), " ".join(error.response.text.split())[:MESSAGE_LENGTH]
             shown = message.replace(key, f"${self.api_key_env}") if key else message
-            return ServerFailure(f"answered with status {error.status_code}: {shown}")
+            return ServerFailure(f"answered with status {error.status_code}: {shown or error.response.reason_phrase}")
         if isinstance(error, openai.APITimeoutError):
             return ServerFailure(f"did not answer within {self.timeout_s:g} s, {self.retries + 1} times in a row")
         return ServerFailure(f"cannot be reached any more ({first_line(error.__cause__ or error)})")
