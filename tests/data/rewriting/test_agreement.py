@@ -1,5 +1,3 @@
-import re
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +26,14 @@ MEMBERS = "What is this text about: sports, cooking or travel? The goalkeeper sa
         (MEMBERS, "sports", "It may be sports or travel.", "option"),
         ("Is it a fruit?", "Yes.", "No, it is a vegetable.", "verdict"),
         ("Is it a fruit?", "No", "That is true.", "verdict"),
-        ("Is it a fruit?", "Yes, it grows from a flower and holds seeds.", "No. It holds no seeds.", "verdict"),
+        (
+            "Is it a fruit?",
+            "Yes, it grows from a flower and holds small brown seeds.",
+            "No. It holds no seeds.",
+            "verdict",
+        ),
+        ("Is Sydney the capital?", "No, Canberra.", "No, Melbourne is.", "fact"),
+        ("Can you tell?", "I don't know.", "I know it well.", "fact"),
         ("How much is it?", "The answer is 72.", "She sold 48 and 24, so the answer is 71.", "answer's number"),
         ("How much is it?", "48 + 24 = 72\n#### 72", "All in all she sold 62.", "answer's number"),
         ("When was it?", "1969", "It happened in 1968.", "answer's number"),
@@ -48,6 +53,12 @@ MEMBERS = "What is this text about: sports, cooking or travel? The goalkeeper sa
             "quote",
         ),
         ("What about an oil fire?", OVEN_FIRE, "Pour water on it at once, so that the burning oil cools.", "denial"),
+        (
+            "Which tool tightens a bolt?",
+            "You need a wrench that fits the head of the bolt. Turn it clockwise.",
+            "You need a peeler that fits the head of the bolt.",
+            "substitute",
+        ),
         ("Why is the sky blue?", SKY, "Whiskers help a cat to feel objects in the dark.", "words"),
     ],
 )
@@ -64,7 +75,14 @@ def test_contradictions_are_found(instruction, reference, rewrite, check):
         (MEMBERS, "It belongs to sports, because it describes a goalkeeper.", "It is sports, not travel."),
         ("Is it a fruit?", "Yes.", "That is true."),
         ("Is it a fruit?", "no", "It isn't true."),
-        ("Is it a fruit?", "Yes, it grows from a flower and holds seeds.", "It holds seeds, so it is one."),
+        ("Is it a fruit?", "Yes, it is a fruit.", "True."),
+        ("Is Sydney the capital?", "No, Canberra.", "The capital is Canberra."),
+        ("Can you tell?", "I don't know.", "I do not know that."),
+        (
+            "Is it a fruit?",
+            "Yes, it grows from a flower and holds small brown seeds.",
+            "It holds seeds, so it is one.",
+        ),
         ("How much is it?", "The answer is 1,072.", "First 48, then 1024, so she sold 1072."),
         ("When was it?", "1969", "It was in 1969, and 600 million people watched."),
         ("When was it?", "In two weeks", "It was in 2 weeks, I think."),
@@ -107,10 +125,15 @@ def test_honest_answers_agree(instruction, reference, rewrite):
 @given(st.text(), st.text())
 def test_every_answer_agrees_with_itself_unless_it_contradicts_itself(instruction, answer):
     check, agree = deciding_check(instruction, answer, answer)
-    assert agree or check == "denial" or not re.search(r"\w", answer)
+    assert agree or check == "denial"
 
 
-@given(st.text(), st.text(), st.text())
+TEXTS = st.text() | st.lists(
+    st.sampled_from(["not ", "isn't ", "İs ", "spam", ", ", ". ", "or ", "3", '"', "No", "Ann "])
+).map("".join)
+
+
+@given(TEXTS, TEXTS, TEXTS)
 def test_any_texts_can_be_compared(instruction, reference, rewrite):
     check, agree = deciding_check(instruction, reference, rewrite)
     assert agree is answers_agree(instruction, reference, rewrite)

@@ -19,6 +19,8 @@ SHARED_WORDS = 0.15
 DENIED_WORDS = 3
 # Two mentions of a word are about the same if of the words up to NEAR_WORDS before and after it SAME_NEAR are equal.
 NEAR_WORDS, SAME_NEAR = 3, 2
+# A word is replaced if so many words around it are the same.
+SAME_AROUND = 5
 # Words are compared by this many letters, so that inflected forms are equal.
 STEM_LETTERS = 5
 # Fewer words in quotation marks are a term.
@@ -37,7 +39,10 @@ NO = re.compile(
     r"\W*(?:no|false|incorrect|wrong)(?:[.,;:!]|$)|.*(?:\bis not|\bisn't|'s not) (?:true|correct|right)\b"
     r"|.*(?:\bis|'s) (?:false|incorrect|wrong)\b|.*\banswer is no\b|i don't think so"
 )
-OPTIONS = re.compile(r"(?:[\w'-]+, )*[\w'-]+,? or (?:as |is )?[\w'-]+|(?:[\w'-]+, )+[\w'-]+,? and [\w'-]+")
+VERDICTS = {"true", "corre", "right", "indee", "false", "incor", "wrong"}
+OPTIONS = re.compile(
+    r"(?<![\w'-])(?:(?:[\w'-]+, )*[\w'-]+,? or (?:as |is )?[\w'-]+|(?:[\w'-]+, )+[\w'-]+,? and [\w'-]+)"
+)
 LISTED_OPTIONS = re.compile(r"(?<=[:(] )(?:[^,.:()\n]+, )+[^,.:()\n]+|(?<=\()(?:[^,.:()\n]+, )+[^,.:()\n]+")
 OPTION_END = re.compile(r", (?:or |and )?|,? (?:or|and) (?:as |is )?")
 LIST = re.compile(r"(?:[^,.:;\n]+, )+[^,.:;\n]+")
@@ -52,10 +57,10 @@ NUMERALS = {
     "ten": "10", "eleven": "11", "twelve": "12",
 }  # fmt: skip
 _ENGLISH = (
-    "a about all also an and answer any are as at be because been but by can could do does each for from had has "
-    "have he her his how i if in into is it its may me might my no not of on one or other our out over she should "
-    "so some such than that the their them then there these they this those to too up us was we were what when "
-    "where which while who why will with would you your "
+    "a about all also an and answer any are as at be because been but by can cannot could do does each for from "
+    "had has have he her his how i if in instead into is it its may me might my neither never no nor not of on "
+    "one or other our out over rather she should so some such than that the their them then there these they this "
+    "those to too up us was we were what when where which while who why will with without would yes you your "
 )
 FUNCTION_WORDS = frozenset(_ENGLISH.split())
 
@@ -94,11 +99,12 @@ def _plain(text: str) -> str:
 
 def _words(text: str) -> list[str]:
     """Return the stems of the words that carry meaning, in order."""
-    return [_stem(word) for word in WORD.findall(text) if word.lower() not in FUNCTION_WORDS]
+    words = WORD.findall(text.lower())
+    return [_stem(word) for word in words if word not in FUNCTION_WORDS and not word.endswith("n't")]
 
 
 def _stem(word: str) -> str:
-    word = word.lower().removesuffix("'s")
+    word = word.removesuffix("'s")
     return word if word[0].isdigit() else word.removesuffix("s")[:STEM_LETTERS]
 
 
@@ -128,11 +134,14 @@ def _marked(clause: str) -> list[tuple[str, bool]]:
     return marked + [(stem, place < DENIED_WORDS) for part in negated for place, stem in enumerate(_words(part))]
 
 
-def _same_verdict(_: str, reference: str, rewrite: str) -> bool | None:
+def _same_verdict(instruction: str, reference: str, rewrite: str) -> bool | None:
     wanted, given = _verdict(reference), _verdict(rewrite)
-    if wanted is None or (given is None and not _is_short(reference)):
+    if wanted is None:
         return None
-    return None if wanted == given and not _is_short(reference) else wanted == given
+    says_more = set(_words(reference)) - VERDICTS - set(_words(instruction))
+    if given is None or wanted == given:
+        return None if says_more else wanted == given
+    return False
 
 
 def _verdict(text: str) -> bool | None:
@@ -175,7 +184,8 @@ def _stated(text: str, options: list[list[str]]) -> list[list[str]]:
 def _same_order(instruction: str, reference: str, rewrite: str) -> bool | None:
     """Compare the order of a list's items if all of them are the instruction's."""
     items = [_words(item) for item in max(map(OPTION_END.split, LIST.findall(reference)), key=len, default=[])]
-    if len(items) < 3 or not all(item and _contains(_words(instruction), item) for item in items):
+    known = _words(instruction)
+    if len(items) < 3 or not all(item and _contains(known, item) for item in items):
         return None
     words = " ".join(_words(rewrite))
     places = [words.find(" ".join(item)) for item in items]
@@ -184,12 +194,12 @@ def _same_order(instruction: str, reference: str, rewrite: str) -> bool | None:
 
 def _same_fact(instruction: str, reference: str, rewrite: str) -> bool | None:
     """Look for the words that a short reference adds to the instruction, or for all in order if it adds none."""
-    if not _is_short(reference):
+    phrase, words, known = _words(reference), _words(rewrite), set(_words(instruction))
+    if not 0 < len(phrase) <= SHORT_WORDS:
         return None
-    phrase, words = _words(reference), _words(rewrite)
-    fact = [stem for stem in phrase if stem not in _words(instruction)]
-    if not phrase or not (set(fact) <= set(words) if fact else _contains(words, phrase)):
-        return False if phrase else None
+    fact = [stem for stem in phrase if stem not in known]
+    if not (set(fact) <= set(words) if fact else _contains(words, phrase)):
+        return False
     wanted, given = _mentions(reference), _mentions(rewrite)
     return all({no for no, _ in wanted[stem]} & {no for no, _ in given[stem]} for stem in fact or phrase)
 
@@ -227,7 +237,7 @@ def _no_other(pattern: re.Pattern[str]) -> Check:
 
 
 def _facts(pattern: re.Pattern[str], text: str) -> set[str]:
-    return {_stem(match) for match in pattern.findall(ENUMERATION.sub(" ", text))}
+    return {_stem(match.lower()) for match in pattern.findall(ENUMERATION.sub(" ", text))}
 
 
 def _no_denial(_: str, reference: str, rewrite: str) -> bool | None:
@@ -238,6 +248,25 @@ def _no_denial(_: str, reference: str, rewrite: str) -> bool | None:
             if alike and denied not in alike:
                 return False
     return None
+
+
+def _no_substitute(_: str, reference: str, rewrite: str) -> bool | None:
+    """Look for another word in place of one of the reference's first sentence, which is where the answer stands."""
+    sentence, given = (WORD.findall(text.lower()) for text in (SENTENCE_END.split(reference)[0], rewrite))
+    kept = FUNCTION_WORDS.union(given)
+    for place, word in enumerate(sentence):
+        left = sentence[max(place - SAME_AROUND // 2, 0) : place]
+        right = sentence[place + 1 : place + 1 + SAME_AROUND - len(left)]
+        if word not in kept and len(left) + len(right) == SAME_AROUND and _has_between(given, left, right):
+            return False
+    return None
+
+
+def _has_between(words: list[str], left: list[str], right: list[str]) -> bool:
+    """Return whether some word stands between two runs of words."""
+    between = len(left)
+    runs = (words[start : start + SAME_AROUND + 1] for start in range(len(words) - SAME_AROUND))
+    return any(run[:between] == left and run[between + 1 :] == right for run in runs)
 
 
 def _enough_words(_: str, reference: str, rewrite: str) -> bool | None:
@@ -255,5 +284,6 @@ CHECKS: dict[str, Check] = {
     "number": _no_other(NUMBER),
     "name": _no_other(NAME),
     "denial": _no_denial,
+    "substitute": _no_substitute,
     "words": _enough_words,
 }
