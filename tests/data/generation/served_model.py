@@ -109,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "drop":
             self.close_connection = True
         elif fault == "hang":
-            time.sleep(0.6)
+            time.sleep(1.6)
             self.close_connection = True
         elif fault in ("garbage", "page"):
             self._send(200, b'{"choices": [' if fault == "garbage" else b"<html>restarting</html>")

@@ -39,7 +39,9 @@ def served(tokenizer):
 
 
 def engine_for(served, **changes):
-    options = {"concurrency": 3, "timeout_s": 0.3 if served.faults.next or served.faults.always else 10, "retries": 2}
+    hangs = "hang" in [*served.faults.next, served.faults.always]
+    # A busy machine may take a second for an answer, and every hang costs the test this time.
+    options = {"concurrency": 3, "timeout_s": 1 if hangs else 30, "retries": 2}
     return ServerEngine(tiny_teacher(served.tokenizer), served.url, **options | changes)
 
 
@@ -124,7 +126,7 @@ def test_a_passing_fault_changes_nothing(served, fault):
     ("fault", "says"),
     [
         ("500", "answered with status 500: .*fault 500"),
-        ("hang", r"did not answer within 0\.3 s, 3 times in a row"),
+        ("hang", "did not answer within 1 s, 3 times in a row"),
         ("garbage", "sent replies that are no completions"),
         ("drop", "cannot be reached any more"),
         ("400", "answered with status 400: .*fault 400"),
@@ -161,9 +163,15 @@ def test_after_the_servers_death_the_rest_is_generated_by_another_one(served, to
 def test_no_server_is_an_error_before_anything_else(tokenizer):
     engine = ServerEngine(tiny_teacher(tokenizer), "http://127.0.0.1:9", retries=9)
     with pytest.raises(InputError, match=r"no server answers at http://127\.0\.0\.1:9 .*refused"):
-        engine.fingerprint  # noqa: B018
-    with pytest.raises(InputError, match=r"no server answers at http://127\.0\.0\.1:9 .*refused"):
-        all_answers(replace(engine, model="tiny"), prompts_of([1]), SAMPLING)
+        all_answers(engine, prompts_of([1]), SAMPLING)
+
+
+def test_stored_answers_need_no_server(served, tokenizer, tmp_path):
+    prompts, store = conversations(tokenizer, QUESTIONS), AnswerStore(tmp_path)
+    generate_missing(prompts, engine_for(served), SAMPLING, store, SINGLE_PROCESS)
+    gone = replace(engine_for(served), url="http://127.0.0.1:9")
+    generate_missing(prompts, gone, SAMPLING, store, SINGLE_PROCESS)
+    assert read_answers(prompts, SAMPLING, gone.fingerprint, store) == expected(served, prompts)
 
 
 def test_the_model_is_the_only_one_that_the_server_lists(served):
@@ -181,7 +189,7 @@ def test_the_model_is_the_only_one_that_the_server_lists(served):
 def test_the_fingerprint_is_of_the_model_not_of_its_place(served, tokenizer):
     fingerprint = engine_for(served).fingerprint
     assert engine_for(served, concurrency=9, timeout_s=5).fingerprint == fingerprint
-    assert replace(engine_for(served), url="http://elsewhere", model="tiny").fingerprint == fingerprint
+    assert replace(engine_for(served), url="http://elsewhere").fingerprint == fingerprint
     assert engine_for(served, model="other").fingerprint != fingerprint
     assert engine_for(served, extra_body={"top_k": 1}).fingerprint != fingerprint
 

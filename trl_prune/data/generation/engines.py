@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 
 from trl_prune.data.generation.engine import Engine
+from trl_prune.data.generation.server_engine import ServerEngine
 from trl_prune.data.generation.transformers_engine import TransformersEngine
+from trl_prune.data.generation.vllm_engine import VllmEngine
 from trl_prune.data.teacher import LazyTeacher
 from trl_prune.errors import InputError, closest
 
@@ -13,6 +15,8 @@ from trl_prune.errors import InputError, closest
 # Each builds an engine from the dense model and the user's keyword arguments.
 ENGINES: dict[str, Callable[..., Engine]] = {
     "transformers": TransformersEngine,
+    "vllm": VllmEngine,
+    "server": ServerEngine,
 }
 # The packages of extras that engines need, and how to install them.
 PACKAGES = {"vllm": ("vllm", "pip install vllm"), "server": ("openai", "pip install 'trl-prune[server]'")}

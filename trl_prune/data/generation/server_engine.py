@@ -78,8 +78,8 @@ class ServerEngine:
 
     @property
     def fingerprint(self) -> str:
-        """The model and how it is asked, not where it is served: answers outlive a move to another server."""
-        return json.dumps([self.endpoint, self.model_name, self.teacher.fingerprint, self.extra_body], sort_keys=True)
+        """The model and how it is asked, not where it is served: stored answers need no server, or another one."""
+        return json.dumps([self.endpoint, self.model, self.teacher.fingerprint, self.extra_body], sort_keys=True)
 
     @cached_property
     def model_name(self) -> str:
