@@ -59,8 +59,8 @@ NUMERALS = {
 _ENGLISH = (
     "a about all also an and answer any are as at be because been but by can cannot could do does each for from "
     "had has have he her his how i if in instead into is it its may me might my neither never no nor not of on "
-    "one or other our out over rather she should so some such than that the their them then there these they this "
-    "those to too up us was we were what when where which while who why will with without would yes you your "
+    "one or other our out over rather say she should so some such than that the their them then there these they "
+    "this those to too up us was we were what when where which while who why will with without would yes you your "
 )
 FUNCTION_WORDS = frozenset(_ENGLISH.split())
 
