@@ -19,7 +19,6 @@ from trl_prune.data.sharing import SINGLE_PROCESS
 from trl_prune.errors import InputError
 
 
-pytest.importorskip("openai", reason="pip install 'trl-prune[server]'")
 QUESTIONS = [f"What is {number} plus {number + 1}?" for number in range(9)]
 SAMPLING = Sampling(max_new_tokens=8, batch_size=4)
 
