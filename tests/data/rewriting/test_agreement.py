@@ -1,8 +1,11 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trl_prune.data.rewriting.agreement import CHECKS, answers_agree, deciding_check, offered_options
+from trl_prune.data.starter import starter_rows
 
 
 SPAM = "Is this message spam or legitimate? You won a car!"
@@ -138,6 +141,26 @@ def test_any_texts_can_be_compared(instruction, reference, rewrite):
     check, agree = deciding_check(instruction, reference, rewrite)
     assert agree is answers_agree(instruction, reference, rewrite)
     assert check in {*CHECKS, None}
+
+
+def starter_answers(capability):
+    rows = [row for row in starter_rows() if row["capability"] == capability]
+    return [(row["prompt"][0]["content"], row["completion"][0]["content"]) for row in rows]
+
+
+@pytest.mark.parametrize("capability", ["short_explanation", "commonsense"])
+def test_the_order_of_sentences_does_not_matter_and_one_sentence_is_enough(capability):
+    for instruction, reference in starter_answers(capability):
+        sentences = re.split(r"(?<=[.!?]) ", reference)
+        assert answers_agree(instruction, reference, " ".join(reversed(sentences)))
+        assert answers_agree(instruction, reference, sentences[0])
+
+
+def test_answers_to_other_questions_contradict():
+    answers = starter_answers("short_explanation")
+    others = [other for _, other in [*answers[1:], answers[0]]]
+    agree = [answers_agree(*answer, other) for answer, other in zip(answers, others, strict=True)]
+    assert sum(agree) < 0.1 * len(agree)
 
 
 @pytest.mark.parametrize(

@@ -48,9 +48,10 @@ OPTION_END = re.compile(r", (?:or |and )?|,? (?:or|and) (?:as |is )?")
 LIST = re.compile(r"(?:[^,.:;\n]+, )+[^,.:;\n]+")
 DIGITS = re.compile(r"\d+(?:\.\d+)?")
 STATED_NUMBER = re.compile(r"(?:answer is|answer:|####)[^\d.]*(\d+(?:\.\d+)?)")
-NUMBER = re.compile(r"\b\d+(?:\.\d+)?(?:st|nd|rd|th)?\b")
+# Of the words: those that begin with a digit, and those with a capital within a sentence.
+NUMBER = re.compile(r"\d")
 ENUMERATION = re.compile(r"(?:^|(?<=\s))\(?\d+[.)](?=\s)")
-NAME = re.compile(r"(?<=[\w,] )[A-Z]\w{2,}")
+NAME = re.compile(r"(?<=[\w,] )[A-Z]\w{2}")
 ANSWER_QUOTE = re.compile(r'(?:^|: ?)"([^"]+)"')
 NUMERALS = {
     "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
@@ -237,7 +238,10 @@ def _no_other(pattern: re.Pattern[str]) -> Check:
 
 
 def _facts(pattern: re.Pattern[str], text: str) -> set[str]:
-    return {_stem(match.lower()) for match in pattern.findall(ENUMERATION.sub(" ", text))}
+    """Return the stems of the words that begin with a match."""
+    text = ENUMERATION.sub(" ", text)
+    found = {word[0].lower() for word in WORD.finditer(text) if pattern.match(text, word.start())}
+    return {_stem(word) for word in found - FUNCTION_WORDS}
 
 
 def _no_denial(_: str, reference: str, rewrite: str) -> bool | None:
