@@ -29,15 +29,15 @@ from trl_prune.runs.context import Run
 
 
 ROWS = {"gsm8k": 300, "arc_easy": 150, "arc_challenge": 150, "openbookqa": 300, "roleplay_instructions": 300}
-GENERATED_ITEMS = 100  # of gsm8k, whose answers are generated
+TOKENS = 100_000
 PAPER_LORA = {"r": 8, "lora_alpha": 16}
 
 
-def write_training_rows(data: Path, path: Path) -> None:
-    """Write the training rows."""
+def write_training_rows(data: Path, path: Path, scale: float) -> None:
+    """Write the training rows, a share of `ROWS`."""
     rows = []
     for name, count in ROWS.items():
-        for item in random.Random(0).sample(read_rows(data / "train" / f"{name}.jsonl"), count):
+        for item in random.Random(0).sample(read_rows(data / "train" / f"{name}.jsonl"), round(scale * count)):
             rows.append(roleplay_row(item) if "instruction" in item else training_row(name, item))
     random.Random(0).shuffle(rows)
     path.write_text("\n".join(map(json.dumps, rows)))
@@ -55,12 +55,12 @@ def roleplay_row(item: dict) -> dict:
     }
 
 
-def shorten(path: Path) -> None:
+def shorten(path: Path, items: int) -> None:
     """Keep a task's first items only."""
-    path.write_text("\n".join(path.read_text().split("\n")[:GENERATED_ITEMS]))
+    path.write_text("\n".join(path.read_text().split("\n")[:items]))
 
 
-def recipe(model: str, output: Path, layers: int, tokens: int, seeds: list[int]) -> dict:
+def recipe(output: Path, options: argparse.Namespace) -> dict:
     """Return the recipe."""
     args = {
         "per_device_train_batch_size": 8,
@@ -71,25 +71,30 @@ def recipe(model: str, output: Path, layers: int, tokens: int, seeds: list[int])
         "gradient_checkpointing": False,
     }
     arms = {}
-    for seed in seeds:
+    for seed in options.seeds:
         for weights, peft in (("lora", PAPER_LORA), ("full", None)):
             for name, source in (("sft", "references"), ("selfd", "rewritten")):
-                arm = {"data": source, "tokens": tokens, "args": args | {"seed": seed}, "peft": peft}
+                arm = {
+                    "data": source,
+                    "tokens": round(options.scale * TOKENS),
+                    "args": args | {"seed": seed},
+                    "peft": peft,
+                }
                 arms[f"{name}_{weights}_{seed}"] = arm
     return {
-        "model": model,
+        "model": options.model,
         "dataset": {"path": str(output / "rows.jsonl")},
         "output": str(output / "run"),
         "score": {"samples": 128},
-        "prune": {"target": {"layers": layers}, "repairs": {}},
-        "rewrite": {"max_new_tokens": 192, "batch_size": 64},
+        "prune": {"target": {"layers": options.layers}, "repairs": {}},
+        "rewrite": {"max_new_tokens": 192, "batch_size": 32},
         "recover": arms,
         "evaluate": {
             "tasks": [f"recovery_{name}" for name in TRAINED + HELD_OUT] + ["recovery_probes"],
             "include_path": [str(output / "tasks")],
             "questions": [],
             "batch_size": 64,
-            "limit": 200,
+            "limit": options.items,
         },
     }
 
@@ -134,7 +139,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--model", default="quickstart")
     parser.add_argument("--layers", type=int, default=24)
-    parser.add_argument("--tokens", type=int, default=100_000)
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the rows and of the 100,000 tokens an arm")
+    parser.add_argument("--items", type=int, default=200, help="items of each task; half as many of gsm8k")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
@@ -143,10 +149,10 @@ def main() -> None:
         print_table(output)
         return
     output.mkdir(parents=True, exist_ok=True)
-    write_training_rows(options.data, output / "rows.jsonl")
+    write_training_rows(options.data, output / "rows.jsonl", options.scale)
     write_tasks(options.data, output / "tasks")
-    shorten(output / "tasks" / "gsm8k.jsonl")
-    values = recipe(options.model, output, options.layers, options.tokens, options.seeds)
+    shorten(output / "tasks" / "gsm8k.jsonl", options.items // 2)  # its answers are generated
+    values = recipe(output, options)
     (output / "recipe.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
 
 
