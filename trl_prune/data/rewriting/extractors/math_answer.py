@@ -4,7 +4,7 @@ import re
 from fractions import Fraction
 
 from trl_prune.data.rewriting.extractors.math_equality import same_expression
-from trl_prune.data.rewriting.extractors.number import Number, numbers_of
+from trl_prune.data.rewriting.extractors.number import DENIAL, SCALE, Number, final_number, numbers_of
 
 
 BOX = re.compile(r"\\f?boxed\s*\{")
@@ -31,10 +31,23 @@ DECORATION = re.compile(
 )
 
 
-# Words that change the value of a number beside them.
+# Words that change the value of a number beside them, or leave it open.
 VALUE_WORDS = re.compile(
-    r"(?:sin|cos|tan|log|ln|exp|sqrt|mod|half|dozens?|hundreds?|thousands?|millions?|billions?|trillions?)(?![a-zA-Z])"
+    rf"(?:sin|cos|tan|log|ln|exp|sqrt|mod)(?![a-zA-Z])|{SCALE}|{DENIAL}"
+    r"|\b(?:either|between|at least|at most|maybe|squared|cubed|factorial|(?:third|quarter)s? of)\b",
+    re.IGNORECASE,
 )
+
+
+# What follows a stated answer: its reason, or the calculation in brackets.
+REASON = re.compile(r",?\s+(?:because|since|as|so|which|where)\b|(?<=\w)\s\((?!or\b|not\b)")
+
+
+ARITHMETIC = re.compile(r"[\d.\s()+*/^-]+")
+
+
+# Boxes of one answer's parts or alternatives.
+BETWEEN_BOXES = re.compile(r"[\s$,]*(?:(?:or|and)\b)?[\s$,]*")
 
 
 # A word of prose, not a command or a function.
@@ -73,7 +86,8 @@ def same_value(answer: str, expected: str) -> bool:
         return bool(answer)
     numbers = as_number(answer), as_number(expected)
     if numbers[0] and numbers[1]:
-        return numbers[0].equals(numbers[1])
+        units = _units(answer), _units(expected)
+        return numbers[0].equals(numbers[1]) and (units[0] == units[1] or not all(units))
     has_words = WORD.search(answer) or WORD.search(expected)  # which would be products of letters
     return not has_words and same_expression(answer, expected)
 
@@ -81,23 +95,31 @@ def same_value(answer: str, expected: str) -> bool:
 def answer_text(text: str) -> str | None:
     """Return the part of a text that is its final answer, as it is written, or None."""
     finders = (boxed_content, hashes_answer, stated_answer, bare_expression)
-    answer = next(filter(None, (find(text) for find in finders)), None)
+    answer = next((found for find in finders if (found := find(text)) is not None), None)
     if answer is not None:
-        return _unwrapped(answer)
-    numbers = numbers_of(text)
-    return str(numbers[-1]) if numbers else None
+        return _unwrapped(answer) or None
+    number = final_number(text)
+    return str(number) if number else None
 
 
 def boxed_content(text: str) -> str | None:
-    r"""Return the content of the last `\boxed{...}` with balanced braces, or None."""
+    r"""Return the content of the last `\boxed{...}` with balanced braces, None if none, "" if it is one of several."""
     boxes = list(BOX.finditer(text))
     if not boxes:
         return None
-    start, depth = boxes[-1].end(), 1
+    end = _closing_brace(text, boxes[-1].end())
+    before = _closing_brace(text, boxes[-2].end()) if len(boxes) > 1 else None
+    if before is not None and BETWEEN_BOXES.fullmatch(text, before + 1, boxes[-1].start()):
+        return ""
+    return None if end is None else text[boxes[-1].end() : end]
+
+
+def _closing_brace(text: str, start: int) -> int | None:
+    depth = 1
     for position in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[position], 0)
         if depth == 0:
-            return text[start:position]
+            return position
     return None
 
 
@@ -109,18 +131,32 @@ def hashes_answer(text: str) -> str | None:
 
 
 def stated_answer(text: str) -> str | None:
-    """Return what the last "the answer is" of a text states, up to the end of the sentence; None if no mathematics."""
+    """Return what the last "the answer is" of a text states, up to the end of the sentence or to its reason.
+
+    None if it states no mathematics, "" if it states several numbers or denies one.
+    """
     for statement in reversed(list(STATED.finditer(text))[-MAX_STATEMENTS:]):
         tail = text[statement.end() : statement.end() + MAX_STATED_CHARACTERS]
-        sentence = SENTENCE_END.split(tail, maxsplit=1)[0].strip()
+        sentence = REASON.split(SENTENCE_END.split(tail, maxsplit=1)[0], maxsplit=1)[0].strip()
         formulas = INLINE_MATH.findall(sentence)
         if formulas:
-            return "".join(formulas[-1]).strip()
-        numbers = numbers_of(sentence)
-        found = sentence if as_number(sentence) else bare_expression(sentence)
-        if found or numbers:
-            return found or str(numbers[0])
+            is_clear = len(formulas) == 1 and not VALUE_WORDS.search(INLINE_MATH.sub(" ", sentence))
+            return "".join(formulas[0]).strip() if is_clear else ""
+        found = _stated_value(sentence)
+        if found or numbers_of(sentence):
+            return found or ""
     return None
+
+
+def _stated_value(sentence: str) -> str | None:
+    if VALUE_WORDS.search(sentence) is None and not re.search(r"\band\b|,\s", sentence):
+        result = sentence.rpartition("=")[2].strip()
+        if as_number(result) or (ARITHMETIC.fullmatch(result) and numbers_of(result)):
+            return result
+        numbers = numbers_of(result)
+        if len(numbers) == 1 and not COMMAND.search(result):
+            return str(numbers[0])
+    return bare_expression(sentence)
 
 
 def bare_expression(text: str) -> str | None:
@@ -150,6 +186,12 @@ def _canonical(answer: str) -> str:
     answer = re.sub(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}", r"\1", answer)
     answer = re.sub(r"\\(?:left|right)(?![a-zA-Z])|\\[,;:! ]|\s", "", answer)
     return answer.lower() if re.fullmatch(r"[a-zA-Z]{4,}", answer) else re.sub(r"\\[dt]frac", r"\\frac", answer)
+
+
+def _units(answer: str) -> list[str]:
+    r"""Return the contents of an answer's `\text{}`, without the plural's s."""
+    units = re.findall(r"\\(?:text|mathrm)\s*\{([^{}]*)\}", answer)
+    return [unit for unit in (text.strip().lower().rstrip(".").removesuffix("s") for text in units) if unit]
 
 
 def _unwrapped(answer: str) -> str:

@@ -25,6 +25,13 @@ NUMBER = re.compile(
 )
 
 
+# Words beside a number that make it another one, an alternative or none.
+SCALE = r"(?:half|dozens?|hundreds?|thousands?|millions?|billions?|trillions?)(?![a-zA-Z])"
+DENIAL = r"(?:\b(?:not|cannot|never|nor|or|than|minus|negative)\b|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b)"
+ALTERED_BEFORE = re.compile(rf"{DENIAL}\s+(?:\w+\s+){{0,2}}\W*$|\d:$", re.IGNORECASE)
+ALTERED_AFTER = re.compile(rf"\W{{0,3}}{SCALE}", re.IGNORECASE)
+
+
 class Number(NamedTuple):
     """A number of a text: its value, 25 for 25 %, and whether it is a percentage."""
 
@@ -44,21 +51,37 @@ class Number(NamedTuple):
 
 def numbers_of(text: str) -> list[Number]:
     """Return the numbers of a text, in order: 1,234 is one, "5 10" and "1,2" are two, 3/4 and 2 1/2 are one."""
-    text = re.sub(r"\{,\}|\\,(?=\d{3})", ",", text)
-    text = re.sub(r"\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\}", r" \1/\2", text).replace(r"\$", "$")
-    return [_number(match) for match in NUMBER.finditer(text) if len(match.group()) <= MAX_DIGITS]
+    return [_number(match) for match in _matches(_plain(text))]
+
+
+def final_number(text: str) -> Number | None:
+    """Return the last number of a text, or None, also if the words beside it change it: "not 18", "18 hundred"."""
+    text = _plain(text)
+    last = next(reversed(_matches(text)), None)
+    if last is None or ALTERED_BEFORE.search(text[: last.start()]) or ALTERED_AFTER.match(text, last.end()):
+        return None
+    return _number(last)
 
 
 def last_number(text: str) -> Fraction | None:
-    """Return the value of a text's last number, exactly, or None."""
-    numbers = numbers_of(text)
-    return numbers[-1].value if numbers else None
+    """Return the value of a text's last number, exactly; None if none, or if the words beside it change it."""
+    number = final_number(text)
+    return number.value if number else None
 
 
 def same_number(rewrite: str, reference: str) -> bool:
-    """Return whether the last numbers of both texts are equal by value."""
-    found, expected = numbers_of(rewrite), numbers_of(reference)
-    return bool(found and expected) and found[-1].equals(expected[-1])
+    """Return whether the last numbers of both texts are equal by value, and no word beside them changes them."""
+    found, expected = final_number(rewrite), final_number(reference)
+    return found is not None and expected is not None and found.equals(expected)
+
+
+def _plain(text: str) -> str:
+    text = re.sub(r"\{,\}|\\,(?=\d{3})", ",", text)
+    return re.sub(r"\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\}", r" \1/\2", text).replace(r"\$", "$")
+
+
+def _matches(text: str) -> list[re.Match]:
+    return [match for match in NUMBER.finditer(text) if len(match.group()) <= MAX_DIGITS]
 
 
 def _number(match: re.Match) -> Number:
