@@ -260,7 +260,9 @@ def _teacher(model: Model) -> LazyTeacher:
     folder = _folder(model)
     name = weights_fingerprint(model) if isinstance(model, PreTrainedModel) else fingerprint(folder)
     length = context_length(load_config(folder))
-    return LazyTeacher(lambda: _model(model), load_tokenizer(folder), name, length, folder)
+    # The folder of a model in memory may have other weights.
+    checkpoint = None if isinstance(model, PreTrainedModel) else folder
+    return LazyTeacher(lambda: _model(model), load_tokenizer(folder), name, length, checkpoint)
 
 
 def _rows(dataset: Rows) -> Dataset:

@@ -160,7 +160,7 @@ def execute_part(run: Run, stage: Stage, part: str) -> None:
     if run.folder.is_done(stage.name, part, inputs, settings):
         logger.info("%s: done before", title)
         return
-    folder = run.folder.begin(stage.name, part, inputs, settings)
+    folder = run.folder.begin(stage.name, part, inputs, settings, stage.keeps)
     logger.info("%s: %s", title, stage.describe(run, part))
     run.seed_everything()
     run.folder.finish(stage.name, part, stage.execute(run, part, folder))

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -165,22 +165,34 @@ class RunFolder:
         folder = self.stage_dir(stage, part)
         return matches and all((folder / output["path"]).exists() for output in result.outputs.values())
 
-    def begin(self, stage: str, part: str, inputs: dict[str, str], settings: object) -> Path:
-        """Return a stage's folder: with what an interrupted attempt at the same work left there, or empty."""
+    def begin(
+        self, stage: str, part: str, inputs: dict[str, str], settings: object, keeps: Collection[str] = ()
+    ) -> Path:
+        """Return a stage's folder: with what an interrupted attempt at the same work left there, or empty.
+
+        Args:
+            stage: the stage.
+            part: its part.
+            inputs: what it reads.
+            settings: what else determines its outputs.
+            keeps: names in the folder that stay in any case.
+        """
         folder = self.stage_dir(stage, part)
         pending = {"inputs": inputs, "config_hash": config_hash(settings)}
         path = folder / PENDING
         if not (path.is_file() and json.loads(path.read_text()) == pending):
-            self._clear(folder)
+            self._clear(folder, keeps)
             write_json(path, pending)
         return folder
 
-    def _clear(self, folder: Path) -> None:
+    def _clear(self, folder: Path, keeps: Collection[str]) -> None:
         if folder.exists():
             logger.info("%s has other inputs or settings and is redone", folder)
             (folder / RESULT).unlink(missing_ok=True)  # first, so that a kill in the middle leaves no result behind
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
+            for path in folder.iterdir():
+                if path.name not in keeps:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
 
     def finish(self, stage: str, part: str, output: StageOutput) -> None:
         """Write a stage's result, last and atomically."""

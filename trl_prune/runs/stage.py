@@ -66,6 +66,8 @@ class Stage:
         is_configured: whether a run of the recipe includes it.
         check: raises InputError for the user's mistakes before anything expensive starts.
         panels: what the report shows of it, in order.
+        keeps: names in a part's folder that stay when inputs or settings change, because their own keys tell what is
+            still valid.
         show: prints its result on the terminal; None prints its folder.
     """
 
@@ -78,5 +80,6 @@ class Stage:
     needs: Callable[[Recipe], list[str]] = needs_nothing
     is_configured: Callable[[Recipe], bool] = always
     check: "Callable[[Run], None]" = no_check
+    keeps: tuple[str, ...] = ()
     panels: tuple[Panel, ...] = ()
     show: "Callable[[Run], None] | None" = None

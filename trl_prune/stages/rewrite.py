@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from datasets import Dataset
@@ -24,6 +25,8 @@ from trl_prune.runs.stage import Stage
 
 
 ROWS, ANSWERS = "rows.jsonl", "answers"
+# Arguments of a server engine that do not determine its answers.
+CONNECTION = ("url", "concurrency", "timeout_s", "retries", "api_key_env")
 
 
 def rewrite_settings(run: Run) -> RewriteSettings:
@@ -36,7 +39,8 @@ def rewrite_settings(run: Run) -> RewriteSettings:
 def answer_generator(run: Run, folder: Path, share: ProcessShare) -> AnswerGenerator:
     """Return what generates one process's share of the answers, into the stage's folder."""
     section = run.recipe.rewrite
-    engine = build_engine(section.engine, run.teacher, section.engine_kwargs)
+    teacher = replace(run.teacher, fingerprint=f"{run.teacher_fingerprint} {run.dtype}")
+    engine = build_engine(section.engine, teacher, section.engine_kwargs)
     return AnswerGenerator(engine, run.teacher.tokenizer, folder / ANSWERS, share)
 
 
@@ -49,7 +53,7 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
     """Rewrite the training rows, reusing every answer that an earlier or interrupted attempt stored."""
     start = time.perf_counter()
     write_in_processes(run, __name__, folder)
-    generator = answer_generator(run, folder, single_process_share("rewrite", "answer"))
+    generator = answer_generator(run, folder, single_process_share("rewrite", "batch"))
     result = rewrite_rows(run.dataset, generator, rewrite_settings(run))
     _write_rows(result.rows, folder / ROWS)
     write_records(result.records, folder / RECORDS)
@@ -69,7 +73,10 @@ def inputs(run: Run, part: str) -> dict[str, str]:  # noqa: ARG001
 
 def settings(run: Run, part: str) -> dict:  # noqa: ARG001
     """Return the settings that determine the answers."""
-    values = {"rewrite": run.recipe.rewrite.model_dump(mode="json"), "seed": run.recipe.seed, "dtype": run.dtype}
+    section = run.recipe.rewrite.model_dump(mode="json")
+    for name in CONNECTION:
+        section["engine_kwargs"].pop(name, None)
+    values = {"rewrite": section, "seed": run.recipe.seed, "dtype": run.dtype}
     variables = run.recipe.chat_template_kwargs
     return values | ({"chat_template_kwargs": variables} if variables else {})
 
@@ -114,6 +121,7 @@ STAGE = Stage(
     describe,
     is_configured=is_configured,
     check=check,
+    keeps=(ANSWERS,),
     panels=(ACCEPTANCE, REWRITTEN_ANSWERS),
 )
 

@@ -127,6 +127,11 @@ def test_a_wrong_entry_is_named(entry, sentence):
     assert "\n" not in str(error.value)
 
 
+def test_a_type_cannot_be_named_as_the_choice_between_types():
+    with pytest.raises(InputError, match="has a type named 'auto'"):
+        all_answer_types({"auto": {"user": "{instruction}{reference}"}}, "rewrite.answer_types")
+
+
 def test_an_unknown_type_is_named_with_the_likely_one():
     with pytest.raises(InputError, match="rewrite.answer_type is 'maths'.*allowed: general.*did you mean 'math'"):
         check_answer_type("maths", shipped_answer_types(), "rewrite.answer_type")

@@ -7,11 +7,13 @@ import pytest
 from datasets import Dataset
 
 from tests.conftest import tiny_model
+from trl_prune.data.generation import generator as generator_module
 from trl_prune.data.generation.generator import AnswerGenerator
 from trl_prune.data.generation.sampling import Answer, Sampling
 from trl_prune.data.generation.transformers_engine import TransformersEngine
+from trl_prune.data.rewriting.acceptance import Accepting
 from trl_prune.data.rewriting.requests import Asking
-from trl_prune.data.rewriting.rewrite import RewriteSettings, rewrite_rows
+from trl_prune.data.rewriting.rewrite import RewriteSettings, RewrittenDataset, rewrite_rows
 from trl_prune.data.sharing import ProcessShare
 from trl_prune.data.teacher import LazyTeacher
 from trl_prune.errors import InputError
@@ -26,6 +28,10 @@ QUESTION, ANSWER = {"role": "user", "content": "2 + 3?"}, {"role": "assistant", 
 def open_rows(rows):
     """The rows without the columns that choose how answers are checked."""
     return [{name: row[name] for name in ("prompt", "completion")} for row in rows]
+
+
+def answer(text):
+    return [{"role": "assistant", "content": text}]
 
 
 class Scripted:
@@ -109,7 +115,7 @@ def test_each_answer_of_a_conversation_is_rewritten_after_the_chosen_ones(tokeni
 
 def test_of_several_samples_the_first_accepted_one_is_used(tokenizer, tmp_path):
     rows = [{"prompt": "2 + 3?", "completion": "5"}, {"prompt": "2 + 2?", "completion": "4"}]
-    said = {0: "It is 5.", 1: "It is 6, or 4.", 2: "It is 7."}
+    said = {0: "It is 5.", 1: "No, it is 4.", 2: "It is 7."}
     engine = Scripted(lambda prompt: said[prompt.sample])
     sampling = Sampling(8, 4, temperature=1.0)
     result = rewrite(rows, engine, tokenizer, tmp_path, sampling=sampling, samples=3, asking=Asking("number"))
@@ -204,3 +210,58 @@ def test_a_row_that_the_chat_template_refuses_is_named(tokenizer, tmp_path, monk
     rows = [{"prompt": "a", "completion": "b"}, {"prompt": "six", "completion": "b"}]
     with pytest.raises(InputError, match=r"row 1 of the dataset: .*no x"):
         rewrite(rows, Scripted(lambda _: "y"), tokenizer, tmp_path)
+
+
+def test_kept_and_rewritten_rows_get_the_same_training_prompt(tokenizer, tmp_path):
+    rows = [
+        {"prompt": [{"role": "user", "content": f"{n} + 1?"}], "completion": answer(f"#### {n + 1}")} for n in (1, 2)
+    ]
+    engine = Scripted(
+        lambda prompt: "One more is 2, as one can see." if "1 + 1" in str(prompt.messages) else "It is 9."
+    )
+    result = rewrite(rows, engine, tokenizer, tmp_path, asking=Asking(), train_prompts=True)
+    assert [record.provenance for record in result.records] == ["rewritten", "reference"]
+    systems = {row["prompt"][0]["content"] for row in result.rows}
+    assert len(systems) == 1
+    assert systems.pop().startswith("You are an expert in math")
+
+
+def test_the_records_alone_give_the_rows_again(open_rows, tokenizer, tmp_path):
+    dataset = Dataset.from_list(open_rows)
+    settings = RewriteSettings(SAMPLING, asking=GENERAL)
+    result = rewrite(dataset, Scripted(lambda _: "Mine."), tokenizer, tmp_path)
+    assert list(RewrittenDataset.of(dataset, result.records, settings).rows) == list(result.rows)
+
+
+def test_a_thought_that_the_template_opened_is_no_answer(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenizer, "chat_template", tokenizer.chat_template + "<think>\n")
+    rows = [{"prompt": "2 + 3?", "completion": "5"}, {"prompt": "2 + 2?", "completion": "4"}]
+    said = {"2 + 3?": "2 + 3 = 5.</think>It is 5.", "2 + 2?": "It is 4."}
+    engine = Scripted(lambda prompt: next(text for question, text in said.items() if question in str(prompt.messages)))
+    result = rewrite(rows, engine, tokenizer, tmp_path, asking=Asking("phrase"))
+    assert [(record.reason, record.rewrite) for record in result.records] == [
+        ("accepted", "It is 5."),
+        ("truncated", ""),
+    ]
+
+
+def test_tests_that_no_row_has_are_named(open_rows, tokenizer, tmp_path):
+    with pytest.raises(InputError, match="`run_tests` is set, but no row has tests"):
+        rewrite(open_rows, Scripted(lambda _: "x"), tokenizer, tmp_path, accepting=Accepting(run_tests=True))
+
+
+def test_tools_that_are_no_json_name_their_row(tokenizer, tmp_path):
+    rows = [
+        {"prompt": "Hi", "completion": "Hello", "tools": "[]"},
+        {"prompt": "Hi", "completion": "Hello", "tools": "{"},
+    ]
+    with pytest.raises(InputError, match="row 1 of the dataset: its tools '{' are no JSON"):
+        rewrite(rows, Scripted(lambda _: "x"), tokenizer, tmp_path)
+
+
+def test_answers_that_another_process_does_not_give_are_generated_here(open_rows, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(generator_module, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(generator_module, "POLL_SECONDS", 0.01)
+    generator = AnswerGenerator(Scripted(lambda _: "Mine."), tokenizer, tmp_path, ProcessShare(0, 2))
+    result = rewrite_rows(Dataset.from_list(open_rows), generator, RewriteSettings(SAMPLING, asking=GENERAL))
+    assert {record.rewrite for record in result.records} == {"Mine."}

@@ -189,6 +189,9 @@ def test_a_teacher_with_another_tokenizer_writes_text(pruned, tmp_path):
         ({"rewrite_engine_kwargs": {"continous": True}}, "did you mean 'continuous'"),
         ({"rewrite_thoughts": "drop"}, "`rewrite_thoughts` is 'drop'"),
         ({"rewrite_samples": 2}, "at `rewrite_temperature=0` all are the same"),
+        ({"rewrite_samples": 0}, "`rewrite_samples` is 0; it must be at least 1"),
+        ({"rewrite_temperature": -1.0}, "`rewrite_temperature` is -1.0; it must be at least 0"),
+        ({"rewrite_answer_types": "types.yaml"}, "`rewrite_answer_types` is 'types.yaml'; it must be a dict"),
     ],
 )
 def test_invalid_arguments_are_refused_when_they_are_given(changes, sentence, tmp_path):

@@ -18,6 +18,9 @@ from trl_prune.data.sharing import SINGLE_PROCESS, ProcessShare
 
 # Seconds between looks at what other processes have generated.
 POLL_SECONDS = 1.0
+# Seconds without a new answer after which a process generates what is missing itself: another one may have ended, or
+# have other prompts.
+PATIENCE_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,14 @@ class AnswerGenerator:
         """Return the answers: this process generates its share of the missing ones and waits for the others'."""
         self.generate(prompts, sampling)
         # Not a barrier: with several processes the slowest may take longer than a collective's time limit.
+        fewest, since = len(prompts) + 1, time.monotonic()
         while None in (answers := read_answers(prompts, sampling, self.engine.fingerprint, self._store)):
-            time.sleep(POLL_SECONDS)
+            if answers.count(None) < fewest:
+                fewest, since = answers.count(None), time.monotonic()
+            elif time.monotonic() - since > PATIENCE_SECONDS:
+                generate_missing(prompts, self.engine, sampling, self._store, SINGLE_PROCESS)
+            else:
+                time.sleep(POLL_SECONDS)
         return answers
 
     def key(self, prompt: Prompt, sampling: Sampling) -> str:

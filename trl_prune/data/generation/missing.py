@@ -35,7 +35,7 @@ def generate_missing(
         engine: what generates; it is not called if nothing is missing.
         sampling: the generation settings.
         store: where each group of answers goes as soon as it is finished.
-        share: the batches of this process; its progress counts answers.
+        share: the batches of this process; its progress counts groups of answers.
     """
     by_key = {answer_key(prompt, sampling, engine.fingerprint): prompt for prompt in prompts}
     keys, unique = list(by_key), list(by_key.values())
@@ -44,11 +44,10 @@ def generate_missing(
     missing = [index for batch in batches for index in batch if keys[index] not in stored]
     if not missing:
         return
-    progress = iter(share.progress(missing))
+    progress = iter(share.progress(list(range(0, len(missing), sampling.batch_size))))
     for group in engine.generate([unique[index] for index in missing], sampling):
         store.write({keys[missing[position]]: answer for position, answer in group.items()})
-        for _ in group:
-            next(progress, None)
+        next(progress, None)
     next(progress, None)  # a progress bar closes at the end of its list
 
 

@@ -63,6 +63,7 @@ class AnswerStore:
         name = hashlib.sha256("".join(sorted(answers)).encode()).hexdigest()[:24]
         lines = [json.dumps({"key": key} | vars(answer)) for key, answer in answers.items()]
         write_text(self.folder / f"{name}.jsonl", "\n".join(lines) + "\n")
+        self._answers.update(answers)  # the file may have the name of a torn one that was read
 
 
 def _read_file(path: Path) -> Iterator[tuple[str, Answer]]:

@@ -56,7 +56,7 @@ def judge(request: RewritingRequest, text: str, finished: bool, accepting: Accep
 
     Args:
         request: what was asked for.
-        text: the prefill and what the model wrote after it.
+        text: the opening tag of a thought if the prompt ends in one, the prefill, and what the model wrote after it.
         finished: whether generation ended by itself, rather than at `max_new_tokens`.
         accepting: how to judge.
     """

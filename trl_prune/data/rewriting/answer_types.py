@@ -118,6 +118,8 @@ def parse_answer_types(entries: Mapping[str, object], source: str) -> dict[str, 
         InputError: an entry has an unknown key or value, or a template lacks a placeholder.
     """
     types: dict[str, AnswerType | None] = {}
+    if AUTO in entries:
+        raise InputError(f"{source} has a type named {AUTO!r}, which stands for a choice between types")
     for name, entry in entries.items():
         try:
             types[name] = None if entry is None and name == NONE else AnswerType.model_validate(entry)

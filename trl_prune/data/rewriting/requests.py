@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from trl_prune.data.formats import Message, Row
+from trl_prune.data.formats import Message, Row, template_variables
 from trl_prune.data.rewriting.answer_types import AUTO, AnswerType, check_answer_type, shipped_answer_types
 from trl_prune.data.rewriting.inference import type_of_answer, type_of_dataset
 from trl_prune.data.rewriting.turns import USER, Turn
+from trl_prune.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def rewriting_request(row: Row, turn: Turn, asking: Asking) -> RewritingRequest:
     """Return the request to rewrite one of a row's answers.
 
     Raises:
-        InputError: the row's answer type is unknown.
+        InputError: the row's answer type is unknown, or its variables of the chat template are no object.
     """
     instruction = next(message["content"] for message in reversed(turn.messages) if message["role"] == USER)
     name, chosen_by = _answer_type(row, turn, instruction, asking)
@@ -80,7 +81,7 @@ def rewriting_request(row: Row, turn: Turn, asking: Asking) -> RewritingRequest:
         str(stated) if stated not in (None, "") else turn.answer,
         instruction,
         _tools(row),
-        dict(asking.chat_template_kwargs) | _without_nulls(row.get("chat_template_kwargs") or {}),
+        template_variables(row, asking.chat_template_kwargs),
         _tests(row),
         row.get("entry_point") or None,
     )
@@ -89,18 +90,16 @@ def rewriting_request(row: Row, turn: Turn, asking: Asking) -> RewritingRequest:
 def _tools(row: Row) -> list | None:
     """Return a row's tools; TRL takes a list or its JSON."""
     tools = row.get("tools")
-    return (json.loads(tools) if isinstance(tools, str) else tools) or None
+    try:
+        return (json.loads(tools) if isinstance(tools, str) else tools) or None
+    except ValueError as error:
+        raise InputError(f"its tools {tools[:80]!r} are no JSON") from error
 
 
 def _tests(row: Row) -> str | None:
     """Return a row's tests: one program, or a list of assertions."""
-    tests = row.get("tests") or row.get("test")
+    tests = row.get("tests") or row.get("test_list") or row.get("test")
     return "\n".join(tests) if isinstance(tests, list) else tests or None
-
-
-def _without_nulls(values: Mapping[str, object]) -> dict[str, object]:
-    """Return the given values: a table of rows has every row's keys in each row."""
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _answer_type(row: Row, turn: Turn, instruction: str, asking: Asking) -> tuple[str, str]:

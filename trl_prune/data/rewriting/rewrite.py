@@ -14,10 +14,13 @@ from trl_prune.data.rewriting.acceptance import Accepting, judge
 from trl_prune.data.rewriting.extractors.registry import EXTRACTORS
 from trl_prune.data.rewriting.provenance import KEPT, NO_ANSWER, REFERENCE, REWRITTEN, TOO_LONG, AnswerRecord
 from trl_prune.data.rewriting.requests import Asking, RewritingRequest, rewriting_request
-from trl_prune.data.rewriting.turns import turns, with_answer, with_prompt
+from trl_prune.data.rewriting.thoughts import opened_thought
+from trl_prune.data.rewriting.turns import Turn, turns, with_answer, with_prompt
 from trl_prune.errors import InputError
 
 
+# Tokens at the end of a prompt that hold the opening tag of a thought, if there is one.
+TAG_TOKENS = 16
 # An answer type whose extractor finds no answer in more than this share of the references is a mistake.
 UNFOUND_SHARE = 0.5
 
@@ -57,6 +60,18 @@ class RewrittenDataset:
     rows: Dataset
     records: list[AnswerRecord]
 
+    @classmethod
+    def of(cls, dataset: Dataset, records: list[AnswerRecord], settings: RewriteSettings) -> "RewrittenDataset":
+        """Return the dataset that the records describe."""
+        rows = [dict(row) for row in dataset.with_format(None)]
+        template = settings.asking.response_template
+        for record in records:
+            if record.provenance == REWRITTEN:
+                rows[record.row] = with_answer(rows[record.row], record.turn, record.rewrite, template)
+        if settings.train_prompts:
+            _set_train_prompts(rows, records, settings.asking)
+        return cls(Dataset.from_list(rows, features=dataset.features), records)
+
 
 def all_requests(rows: Sequence[Row], asking: Asking) -> list[list[RewritingRequest]]:
     """Return each row's rewriting requests.
@@ -65,9 +80,18 @@ def all_requests(rows: Sequence[Row], asking: Asking) -> list[list[RewritingRequ
         InputError: a row has an unknown answer type, or a type's extractor finds nothing in most references.
     """
     template = asking.response_template
-    requests = [[rewriting_request(row, turn, asking) for turn in turns(row, template)] for row in rows]
+    requests = [
+        [_request(index, row, turn, asking) for turn in turns(row, template)] for index, row in enumerate(rows)
+    ]
     _check_extractors(request for row_requests in requests for request in row_requests)
     return requests
+
+
+def _request(index: int, row: Row, turn: Turn, asking: Asking) -> RewritingRequest:
+    try:
+        return rewriting_request(row, turn, asking)
+    except InputError as error:
+        raise InputError(f"row {index} of the dataset: {error}") from error
 
 
 def _check_extractors(requests: Iterable[RewritingRequest]) -> None:
@@ -104,11 +128,7 @@ def rewrite_rows(dataset: Dataset, generator: AnswerGenerator, settings: Rewrite
         InputError: a row has an unknown answer type, a type's extractor finds nothing in most references, or the chat
             template rejects a row.
     """
-    rows, records = _rewrite(dataset, generator, settings)
-    if settings.train_prompts:
-        rows = [_with_train_prompt(row, settings.asking) for row in rows]
-    records.sort(key=lambda record: (record.row, record.turn or 0))
-    return RewrittenDataset(Dataset.from_list(rows, features=dataset.features), records)
+    return RewrittenDataset.of(dataset, _rewrite(dataset, generator, settings), settings)
 
 
 def generate_share(dataset: Dataset, generator: AnswerGenerator, settings: RewriteSettings) -> None:
@@ -118,8 +138,8 @@ def generate_share(dataset: Dataset, generator: AnswerGenerator, settings: Rewri
 
 def _rewrite(
     dataset: Dataset, generator: AnswerGenerator, settings: RewriteSettings, collect: bool = True
-) -> tuple[list[dict], list[AnswerRecord]]:
-    """Return the rewritten rows and the records; both are incomplete if they are not to be collected."""
+) -> list[AnswerRecord]:
+    """Return the records by row, without those of the last answers if they are not to be collected."""
     rows = [dict(row) for row in dataset.with_format(None)]
     requests = all_requests(rows, settings.asking)
     records = [AnswerRecord(row, None, REFERENCE, NO_ANSWER) for row, found in enumerate(requests) if not found]
@@ -128,6 +148,8 @@ def _rewrite(
             f"rewriting is required, but {len(records)} of {len(rows)} rows have no answer to rewrite, the first of "
             f"them row {records[0].row}"
         )
+    if settings.accepting.run_tests and not any(request.tests for found in requests for request in found):
+        raise InputError("`run_tests` is set, but no row has tests in a column `tests`, `test_list` or `test`")
     positions = max(map(len, requests), default=0)
     try:
         for position in range(positions):
@@ -136,14 +158,16 @@ def _rewrite(
             records += rewriter.rewrite(rows, indices, position)
     finally:
         generator.engine.close()
-    return rows, records
+    return sorted(records, key=lambda record: (record.row, record.turn or 0))
 
 
-def _with_train_prompt(row: Row, asking: Asking) -> Row:
-    """Return a row with the training prompt of its last answer's type, if the type has one."""
-    found = turns(row)
-    answer_type = rewriting_request(row, found[-1], asking).answer_type if found else None
-    return with_prompt(row, answer_type.train.applied) if answer_type and answer_type.train else row
+def _set_train_prompts(rows: list[dict], records: Sequence[AnswerRecord], asking: Asking) -> None:
+    """Give each row the training prompt of its last answer's type, if the type has one."""
+    last_types = {record.row: record.answer_type for record in records if record.turn is not None}
+    for row, name in last_types.items():
+        answer_type = asking.answer_types[name]
+        if answer_type is not None and answer_type.train is not None:
+            rows[row] = with_prompt(rows[row], answer_type.train.applied)
 
 
 @dataclass(frozen=True)
@@ -227,7 +251,9 @@ class _Rewriter:
 
     def judged(self, row: int, request: RewritingRequest, prompt: Prompt, answer: Answer) -> AnswerRecord:
         """Return the record of a generated answer."""
-        verdict = judge(request, prompt.prefill + answer.text, answer.finished, self.settings.accepting)
+        end_of_prompt = self.generator.tokenizer.decode(prompt.ids[-TAG_TOKENS:])
+        text = opened_thought(end_of_prompt) + prompt.prefill + answer.text
+        verdict = judge(request, text, answer.finished, self.settings.accepting)
         return replace(
             _record(row, request, verdict.reason),
             provenance=REWRITTEN if verdict.accepted else REFERENCE,

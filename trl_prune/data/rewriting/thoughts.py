@@ -1,15 +1,18 @@
 """Thoughts of reasoning models, which are no part of an answer."""
 
-# The tags of Qwen3, DeepSeek-R1 and others.
-OPENING, CLOSING = "<think>", "</think>"
+# The tags around a thought: of Qwen3, DeepSeek-R1 and others, of Magistral, and of Seed-OSS.
+TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"))
+
+
+def opened_thought(prompt: str) -> str:
+    """Return the opening tag that a prompt ends in, empty if it ends in none: some chat templates write it."""
+    return next((opening for opening, _ in TAGS if prompt.rstrip().endswith(opening)), "")
 
 
 def answer_after_thoughts(text: str) -> str | None:
-    """Return the text after the last thought, or None if a thought is not finished.
-
-    A chat template may write the opening tag into the prompt, so a closing tag alone ends a thought too.
-    """
-    _, closing, answer = text.rpartition(CLOSING)
-    if OPENING in answer:
-        return None
-    return answer.lstrip() if closing else text
+    """Return the text after the thought that it starts with, the whole text without one, None if it does not end."""
+    for opening, closing in TAGS:
+        if text.lstrip().startswith(opening):
+            _, closed, answer = text.partition(closing)
+            return answer_after_thoughts(answer.lstrip()) if closed else None
+    return text

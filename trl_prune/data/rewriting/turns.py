@@ -109,6 +109,8 @@ def with_prompt(row: Row, change: Callable[[list[Message]], list[Message]]) -> d
     if row.get("messages"):
         end = turns(row)[-1].index
         changed["messages"] = [*change(list(row["messages"][:end])), *row["messages"][end:]]
+    elif "prompt" not in row:
+        return changed  # plain text has one prompt for everything
     elif isinstance(row["prompt"], str):
         changed["prompt"] = "\n\n".join(message["content"] for message in change(_as_messages(row["prompt"], USER)))
     else:

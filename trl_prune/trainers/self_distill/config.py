@@ -111,15 +111,28 @@ class SelfDistillSFTConfig(SFTConfig):
         super().__post_init__()
         if self.rewrite not in (True, False, "require"):
             raise ValueError(f"`rewrite` is {self.rewrite!r}; allowed: True, False, 'require'")
+        self._check_types()
+        self._check_numbers()
         if self.rewrite_thoughts not in (CUT_THOUGHTS, KEEP_THOUGHTS):
             raise ValueError(
                 f"`rewrite_thoughts` is {self.rewrite_thoughts!r}; allowed: {CUT_THOUGHTS!r}, {KEEP_THOUGHTS!r}"
             )
+        check_engine(self.rewrite_engine, self.rewrite_engine_kwargs or {}, "`rewrite_engine_kwargs`")
+
+    def _check_types(self) -> None:
+        for name in ("rewrite_answer_types", "rewrite_engine_kwargs", "rewrite_chat_template_kwargs"):
+            if not isinstance(getattr(self, name), dict | None):
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}; it must be a dict, or JSON of one")
+
+    def _check_numbers(self) -> None:
+        least = {"rewrite_max_new_tokens": 1, "rewrite_batch_size": 1, "rewrite_samples": 1, "rewrite_temperature": 0}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be at least {bound}")
         if self.rewrite_samples > 1 and self.rewrite_temperature == 0:
             raise ValueError(
                 f"`rewrite_samples` is {self.rewrite_samples}, but at `rewrite_temperature=0` all are the same"
             )
-        check_engine(self.rewrite_engine, self.rewrite_engine_kwargs or {}, "`rewrite_engine_kwargs`")
 
     def rewrite_settings(self, max_model_len: int | None) -> RewriteSettings:
         """Return the settings of rewriting, given the teacher's longest context in tokens."""

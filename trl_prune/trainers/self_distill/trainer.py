@@ -13,8 +13,8 @@ from trl import SFTConfig, SFTTrainer
 from trl_prune.checkpoints import fingerprint, load_config, load_tokenizer, locate, weights_fingerprint
 from trl_prune.data.generation.engines import build_engine
 from trl_prune.data.generation.generator import AnswerGenerator
-from trl_prune.data.rewriting.provenance import RECORDS, UNASKED, acceptance_summary, write_records
-from trl_prune.data.rewriting.rewrite import rewrite_rows
+from trl_prune.data.rewriting.provenance import RECORDS, UNASKED, acceptance_summary, read_records, write_records
+from trl_prune.data.rewriting.rewrite import RewrittenDataset, rewrite_rows
 from trl_prune.data.sharing import ProcessShare
 from trl_prune.data.teacher import LazyTeacher, context_length
 from trl_prune.trainers.preparation import messages_to_prompt_completion
@@ -27,14 +27,25 @@ from trl_prune.trainers.trl_names import config_model_id
 
 logger = logging.getLogger(__name__)
 
+# Arguments of `from_pretrained` that say where a teacher is, not what it writes.
+PLACEMENT = (
+    "cache_dir",
+    "device_map",
+    "local_files_only",
+    "low_cpu_mem_usage",
+    "max_memory",
+    "offload_folder",
+    "token",
+)
+
 
 class SelfDistillSFTTrainer(SFTTrainer):
     """Trainer for self-data distillation: SFT on answers that the unpruned model wrote itself.
 
     Change the class name in an SFT script and it works as before, except that the dense model first rewrites the
     training answers. A rewritten answer is used where it is well-formed and agrees with the reference, else the
-    reference is. The loss is on the answer only, unless `completion_only_loss=False`. Evaluation data is never
-    rewritten.
+    reference is. The loss is on the last answer only: of conversations with `assistant_only_loss` it is on all of the
+    assistant's, and of text, as with SFTTrainer, on everything. Evaluation data is never rewritten.
 
     Takes [`~trl.SFTTrainer`]'s arguments, and one more by keyword:
 
@@ -75,6 +86,7 @@ class SelfDistillSFTTrainer(SFTTrainer):
     ):
         args = convert_config(SelfDistillSFTConfig, args, model, "SelfDistillSFT")
         named = named_arguments(remaining_args, kwargs)
+        self.acceptance: dict | None = None
         self.student_origin = StudentOrigin.of(model)
         if _is_rewritable(train_dataset, args, named.get("formatting_func") is not None):
             teacher = lazy_teacher(teacher_model, model, self.student_origin, named.get("processing_class"), args)
@@ -91,10 +103,14 @@ class SelfDistillSFTTrainer(SFTTrainer):
         cache_dir = Path(args.rewrite_cache_dir or Path(args.output_dir) / "rewrites")
         engine = build_engine(args.rewrite_engine, teacher, args.rewrite_engine_kwargs or {})
         generator = AnswerGenerator(engine, teacher.tokenizer, cache_dir, share)
-        result = rewrite_rows(dataset, generator, args.rewrite_settings(teacher.max_model_len))
+        settings = args.rewrite_settings(teacher.max_model_len)
+        result = rewrite_rows(dataset, generator, settings)
         if state.is_main_process:
             cache_dir.mkdir(parents=True, exist_ok=True)
             write_records(result.records, cache_dir / RECORDS)
+        state.wait_for_everyone()
+        if not state.is_main_process:  # a time limit of tests or comparisons may have struck in one process alone
+            result = RewrittenDataset.of(dataset, read_records(cache_dir / RECORDS), settings)
         self.acceptance = acceptance_summary(result.records, dataset)
         _log_acceptance(self.acceptance)
         return result.rows
@@ -139,18 +155,16 @@ def _why_not_rewritable(dataset: Dataset | IterableDataset, args: SelfDistillSFT
         return f"the dataset is a {type(dataset).__name__}; a `Dataset` can be rewritten, a stream cannot"
     if formatted:
         return "`formatting_func` determines the text of each row"
-    columns = dataset.column_names
-    if "input_ids" in columns:
-        return "the dataset is tokenised already"
-    if {"image", "images"} & set(columns):
-        return "the dataset has images"
+    columns, field = dataset.column_names, args.dataset_text_field
     wanted = [{"prompt", "completion"}, {"messages"}, *([{"text"}] if args.rewrite_response_template else [])]
-    if any(names <= set(columns) for names in wanted):
-        return None
-    return (
+    reasons = {
+        "the dataset is tokenised already": "input_ids" in columns,
+        "the dataset has images": bool({"image", "images"} & set(columns)),
+        f"`dataset_text_field` is {field!r}; text is rewritten in the column 'text'": field in {*columns} - {"text"},
         f"its columns are {', '.join(columns)}; wanted: prompt + completion, messages, or text and "
-        "`rewrite_response_template`"
-    )
+        "`rewrite_response_template`": not any(names <= set(columns) for names in wanted),
+    }
+    return next((reason for reason, applies in reasons.items() if applies), None)
 
 
 def _convert_eval_dataset(eval_dataset: object, args: SelfDistillSFTConfig) -> object:
@@ -188,18 +202,24 @@ def lazy_teacher(
     if teacher is not None and not isinstance(teacher, str):
         tokenizer = processing_class or load_tokenizer(locate(config_model_id(teacher.config)))
         length = context_length(teacher.config)
-        return LazyTeacher(lambda: teacher.eval(), tokenizer, weights_fingerprint(teacher), length)
+        return LazyTeacher(lambda: _placed(teacher.eval(), args), tokenizer, weights_fingerprint(teacher), length)
     if teacher is None:
         folder = student.dense_folder("set `rewrite=False`")
     else:
         folder = locate(teacher, init_kwargs.pop("revision", None))
+    determining = {name: value for name, value in sorted(init_kwargs.items()) if name not in PLACEMENT}
     return LazyTeacher(
         lambda: _load_teacher(folder, init_kwargs, args.device),
         load_tokenizer(folder),
-        f"{fingerprint(folder)} {init_kwargs}",
+        f"{fingerprint(folder)} {determining}",
         context_length(load_config(folder)),
         folder,
     )
+
+
+def _placed(model: PreTrainedModel, args: SelfDistillSFTConfig) -> PreTrainedModel:
+    """Return a model in memory on the device of training, unless accelerate has placed its layers."""
+    return model if getattr(model, "hf_device_map", None) else model.to(args.device)
 
 
 def _load_teacher(folder: Path, init_kwargs: dict, device: object) -> PreTrainedModel:
