@@ -1,6 +1,6 @@
 import pytest
 
-from trl_prune.data.formats import format_of, prompt_and_answer, row_text
+from trl_prune.data.formats import format_of, prompt_and_answer, row_text, template_variables
 from trl_prune.errors import InputError
 
 
@@ -48,3 +48,31 @@ def test_messages_go_through_the_chat_template(row, tokenizer):
     assert row_text(row, tokenizer) == expected
     assert row_text(TEXT_ROW, tokenizer) == "HiHello"
     assert row_text({"text": "plain"}, tokenizer) == "plain"
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        (None, {"a": 1, "b": None}),
+        ({}, {"a": 1, "b": None}),
+        ("", {"a": 1, "b": None}),
+        ("null", {"a": 1, "b": None}),
+        ({"a": 2, "c": None}, {"a": 2, "b": None}),
+        ('{"a": null, "b": false, "c": [1]}', {"a": 1, "b": False, "c": [1]}),
+    ],
+)
+def test_a_rows_variables_of_the_template_go_first_and_its_nulls_are_none(own, expected):
+    assert template_variables({"chat_template_kwargs": own}, {"a": 1, "b": None}) == expected
+
+
+def test_without_the_column_the_defaults_are_the_variables():
+    defaults = {"a": 1}
+    variables = template_variables({}, defaults)
+    assert variables == defaults
+    assert variables is not defaults
+
+
+@pytest.mark.parametrize("own", ["thinking", "[1]", ["a"], 3])
+def test_variables_that_are_no_object_are_refused(own):
+    with pytest.raises(InputError, match="chat_template_kwargs in the dataset is .*; wanted: an object, its JSON"):
+        template_variables({"chat_template_kwargs": own}, {})

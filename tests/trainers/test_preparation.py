@@ -1,9 +1,13 @@
+from datetime import date
+
 import pytest
 from datasets import Dataset, concatenate_datasets
-from trl import SFTConfig
+from trl import SFTConfig, SFTTrainer
 
 from tests.conftest import ROWS, tiny_tokenizer
 from trl_prune import KDConfig, KDTrainer
+from trl_prune.data.rewriting.requests import Asking, rewriting_request
+from trl_prune.data.rewriting.turns import turns
 from trl_prune.losses.positions import MASKED
 from trl_prune.trainers.arms.settings import ArmSettings
 from trl_prune.trainers.arms.training import build_trainer
@@ -164,10 +168,67 @@ def sequences_in_order(rows):
     return [(row["input_ids"], row["labels"]) for row in rows]
 
 
-def test_rows_keep_their_own_variables_and_text_has_none():
+def with_column(rows, values):
+    return Dataset.from_list([row | {"chat_template_kwargs": value} for row, value in zip(rows, values, strict=True)])
+
+
+def variables_of_each(values, count):
+    """Return as many variables as rows: those given, then none."""
+    return [*values, *[None] * (count - len(values))]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [{"x": 1}, {"enable_thinking": True}, None],
+        ['{"x": 1}', '{"enable_thinking": true, "x": null}', ""],
+    ],
+)
+@pytest.mark.parametrize("rows", [ROWS, MESSAGES])
+def test_each_row_is_trained_on_with_the_variables_that_it_was_rewritten_with(rows, values):
+    """Arrow gives each row the keys of all; the recipe's value stands where the row has none of its own."""
+    recipe = {"enable_thinking": False}
+    data = with_column(rows, variables_of_each(values, len(rows)))
+    merged = with_chat_template_kwargs(data, recipe)
+    expected = [
+        request_variables(row, recipe)
+        for row in data.map(lambda row: row)  # what the dense model is asked with
+    ]
+    assert expected[:3] == [{"enable_thinking": False, "x": 1}, {"enable_thinking": True}, recipe]
+    assert list(merged["chat_template_kwargs"]) == expected
+    assert list(with_chat_template_kwargs(merged, {})["chat_template_kwargs"]) == expected
+    tokenizer = thinking_tokenizer()
+    prepared = prepare_source(merged, ARGS | {"max_length": None}, tokenizer, every_token=False)
+    for row, options, ids in zip(ROWS, expected, prepared["input_ids"], strict=True):
+        text = tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False, **options)
+        assert tokenizer.decode(ids) == text
+        assert ("</think>" in text) == (not options["enable_thinking"])
+
+
+def request_variables(row, recipe):
+    (turn,) = turns(row)
+    return rewriting_request(row, turn, Asking(chat_template_kwargs=recipe)).chat_template_kwargs
+
+
+@pytest.mark.parametrize("rows", [ROWS, MESSAGES, TEXT])
+def test_a_trainer_without_a_recipe_takes_a_column_with_nulls(dense, tmp_path, rows):
+    """SelfDistillSFTTrainer converts rows so; a null alone makes TRL fail."""
+    args = SFTConfig(str(tmp_path), report_to="none", **ARGS)
+    plain = messages_to_prompt_completion(Dataset.from_list(rows), args)
+    data = with_column(rows, variables_of_each([{"x": 1}, {"enable_thinking": True}], len(rows)))
+    converted = messages_to_prompt_completion(data, args)
+    trainers = [SFTTrainer(str(dense), args, train_dataset=data) for data in (plain, converted)]
+    assert trainers[0].train_dataset["input_ids"][:] == trainers[1].train_dataset["input_ids"][:]
+
+
+def test_variables_that_json_has_no_type_for_are_their_text():
+    """YAML reads a date."""
+    merged = with_chat_template_kwargs(Dataset.from_list(MESSAGES), {"date_string": date(2024, 7, 26)})
+    assert merged[0]["chat_template_kwargs"] == {"date_string": "2024-07-26"}
+
+
+def test_text_has_no_variables_and_without_any_rows_stay_as_they_are():
     kwargs = {"enable_thinking": False}
-    own = Dataset.from_list([row | {"chat_template_kwargs": {"enable_thinking": True}} for row in MESSAGES])
-    assert with_chat_template_kwargs(own, kwargs) is own
     text, plain = Dataset.from_list(TEXT), Dataset.from_list(MESSAGES)
     assert with_chat_template_kwargs(text, kwargs) is text
     assert with_chat_template_kwargs(plain, {}) is plain

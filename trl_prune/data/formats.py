@@ -1,5 +1,6 @@
 """TRL's dataset formats: recognise them, and split a row into prompt and reference answer or render it as text."""
 
+import json
 from collections.abc import Mapping
 
 from datasets import Dataset
@@ -15,6 +16,8 @@ Row = Mapping[str, object]
 
 
 FORMATS = ("prompt + completion", "messages", "text")
+# TRL renders a row's conversation with these keyword arguments.
+TEMPLATE_COLUMN = "chat_template_kwargs"
 
 
 def format_of(columns: list[str], source: str = "the dataset") -> str:
@@ -62,6 +65,24 @@ def _is_text_only(messages: list[Message]) -> bool:
 def is_conversational(rows: Dataset) -> bool:
     """Return whether the rows hold messages rather than text."""
     return "messages" in rows.column_names or not isinstance((rows[0].get("prompt") or rows[0].get("text")), str)
+
+
+def template_variables(row: Row, defaults: Mapping[str, object]) -> dict[str, object]:
+    """Return the variables of the chat template for a row: the defaults, and over them those of its own column.
+
+    A value of null in the column is none: a table of rows has every row's keys in each row.
+
+    Raises:
+        InputError: the column holds neither an object nor the JSON of one.
+    """
+    found = row.get(TEMPLATE_COLUMN)
+    try:
+        own = (json.loads(found) if found and isinstance(found, str) else found) or {}
+    except ValueError:
+        own = None
+    if not isinstance(own, Mapping):
+        raise InputError(f"{TEMPLATE_COLUMN} in the dataset is {found!r}; wanted: an object, its JSON or null")
+    return dict(defaults) | {name: value for name, value in own.items() if value is not None}
 
 
 def row_text(row: Row, tokenizer: PreTrainedTokenizerBase) -> str:

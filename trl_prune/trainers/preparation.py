@@ -1,13 +1,14 @@
 """Training rows as TRL's trainer prepares them: one format for all methods, and tokens without the model to train."""
 
+import json
 import logging
 from tempfile import TemporaryDirectory
 
-from datasets import Dataset
+from datasets import Dataset, Json
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
-from trl_prune.data.formats import is_conversational, prompt_and_answer
+from trl_prune.data.formats import TEMPLATE_COLUMN, is_conversational, prompt_and_answer, template_variables
 from trl_prune.trainers.sft_arguments import use_one_device
 
 
@@ -35,8 +36,6 @@ PREPARATION_ARGS = (
 # Rows of several sources are packed and shuffled together, after each source is prepared.
 UNPACKED_ARGS = {"packing": False, "padding_free": False, "shuffle_dataset": False}
 EVERY_TOKEN_ARGS = {"completion_only_loss": False, "assistant_only_loss": False}
-# TRL renders a row's conversation with these keyword arguments.
-TEMPLATE_COLUMN = "chat_template_kwargs"
 # The columns of a prepared row that the trainer's collator reads.
 PREPARED_COLUMNS = ("input_ids", "labels", "seq_lengths")
 
@@ -45,8 +44,13 @@ def messages_to_prompt_completion(dataset: Dataset, args: SFTConfig) -> Dataset:
     """Return `messages` rows as prompt + completion, so that the loss is on the answer only.
 
     Rows are left as they are where the user chose which tokens the loss covers, or where any row does not end on an
-    assistant's text.
+    assistant's text. Their variables of the chat template become what TRL can read (`with_chat_template_kwargs`).
+
+    Raises:
+        InputError: the column of these variables holds neither objects nor their JSON.
     """
+    if isinstance(dataset, Dataset):
+        dataset = with_chat_template_kwargs(dataset, {})
     user_decides = args.assistant_only_loss or args.completion_only_loss is False
     if user_decides or not isinstance(dataset, Dataset) or "messages" not in dataset.column_names:
         return dataset
@@ -61,13 +65,30 @@ def messages_to_prompt_completion(dataset: Dataset, args: SFTConfig) -> Dataset:
 
 
 def with_chat_template_kwargs(rows: Dataset, kwargs: dict[str, object]) -> Dataset:
-    """Return conversational rows with variables of the chat template, in the column where TRL looks for them.
+    """Return rows with their variables of the chat template in the column where TRL looks for them.
 
-    Rows that have the column keep it, and text has no template.
+    A row's own variables go first, as where its answer was rewritten. TRL fails on a null and would take the nulls
+    that Arrow fills the keys of other rows with for values, so the column is JSON, which has neither. Rows of text get
+    no such column, since they have no template.
+
+    Args:
+        rows: in one of TRL's formats; their column may hold objects, JSON and nulls.
+        kwargs: the variables of all rows.
+
+    Raises:
+        InputError: the column holds neither objects nor their JSON.
     """
-    if not kwargs or TEMPLATE_COLUMN in rows.column_names or not is_conversational(rows):
+    if TEMPLATE_COLUMN in rows.column_names:
+        own = ({TEMPLATE_COLUMN: value} for value in rows[TEMPLATE_COLUMN])
+        variables = [template_variables(row, kwargs) for row in own]
+        rows = rows.remove_columns(TEMPLATE_COLUMN)
+    elif kwargs and is_conversational(rows):
+        variables = [kwargs] * len(rows)
+    else:
         return rows
-    return rows.add_column(TEMPLATE_COLUMN, [kwargs] * len(rows))
+    # A date, as YAML reads `date_string: 2024-07-26`, is rendered as its text.
+    encoded = [json.dumps(values, default=str) for values in variables]
+    return rows.add_column(TEMPLATE_COLUMN, encoded, feature=Json())
 
 
 def preparation_args(args: dict) -> dict:
