@@ -77,6 +77,16 @@ def test_what_cannot_be_drawn_is_one_sentence(rows, message):
     assert str(error.value) == message
 
 
+def test_sources_of_one_pool_have_the_same_rows():
+    sources = [MixSource("references", 0.5, "q", 240), MixSource("text of q", 0.5, "q", 1000)]
+    with pytest.raises(InputError) as error:
+        draw_mix(sources, 10, 0)
+    assert str(error.value) == (
+        "data has references with 240 rows and text of q with 1,000 rows of the same dataset, so that a row could be "
+        "drawn twice; set `rows` of these datasets to one number"
+    )
+
+
 def test_one_source_has_fewer_rows_than_asked_for():
     with pytest.raises(InputError, match="rows is 1,000, and references has 250$"):
         draw_mix([MixSource("references", 1.0, None, 250)], 1000, 0)

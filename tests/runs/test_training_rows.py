@@ -93,6 +93,41 @@ def test_sources_of_one_dataset_share_no_row(folder, monkeypatch):
     assert not any("Rewritten." in text for text in texts(run, everywhere))
 
 
+@pytest.mark.parametrize("spelling", ["rows.jsonl", "./rows.jsonl", "link.jsonl"])
+@pytest.mark.parametrize("extra", [{}, {"split": "test"}, {"rows": 60}])
+def test_a_file_is_one_dataset_however_it_is_named(folder, monkeypatch, spelling, extra):
+    (folder / "link.jsonl").symlink_to(folder / "rows.jsonl")
+    monkeypatch.chdir(folder)
+    other = {"source": "text", "share": 0.5, "dataset": {"path": spelling} | extra}
+    run, arm = run_with(folder, data=[{"source": "references", "share": 0.5}, other])
+    check_rows(run, "arm", arm)
+    result = training_rows(run, arm, training_args(run, arm, "float32"))
+    questions = [text.partition("Name number ")[2].partition(".")[0] for text in texts(run, result.rows)]
+    assert sorted(map(int, questions)) == list(range(60))
+
+
+def test_parts_of_one_file_are_refused_because_they_may_share_rows(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    part = {"source": "text", "share": 0.5, "dataset": {"path": "rows.jsonl", "rows": 40}}
+    run, arm = run_with(folder, data=[{"source": "references", "share": 0.5}, part])
+    with pytest.raises(InputError) as error:
+        check_rows(run, "arm", arm)
+    assert str(error.value) == (
+        "recover.arm.data has references with 60 rows and text of rows.jsonl with 40 rows of the same dataset, so "
+        "that a row could be drawn twice; set `rows` of these datasets to one number"
+    )
+    same = [part, part | {"source": "references"}]
+    check_rows(*named(*run_with(folder, data=same)))
+
+
+def test_variables_of_the_template_are_read_before_anything_starts(folder):
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    rows[7]["chat_template_kwargs"] = "thinking"
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(InputError, match="chat_template_kwargs in the dataset is 'thinking'; wanted: an object"):
+        check_rows(*named(*run_with(folder, data="references")))
+
+
 def test_the_scarcest_source_sets_the_number_of_rows_and_tokens_are_counted_as_trained(folder, monkeypatch):
     wiki = {"source": "text", "share": 0.2, "dataset": {"path": str(folder / "wiki.jsonl")}}
     mix = [{"source": "rewritten", "share": 0.8}, wiki]

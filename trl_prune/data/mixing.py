@@ -24,7 +24,7 @@ class MixSource:
     Attributes:
         name: what errors call it.
         share: its share of the mix's rows.
-        pool: which rows it draws from; sources with an equal pool draw disjoint rows.
+        pool: which dataset it draws from; sources with an equal pool have the same rows and draw disjoint ones.
         pool_rows: the number of rows in the pool.
     """
 
@@ -43,8 +43,10 @@ def draw_mix(sources: Sequence[MixSource], rows: int | None, seed: int) -> list[
         seed: of the draw.
 
     Raises:
-        InputError: a pool has fewer rows than asked for, or a source would get no row.
+        InputError: a pool has fewer rows than asked for, a source would get no row, or two sources have different
+            parts of one pool.
     """
+    _check_pools(sources)
     allowed, scarcest = _largest_mix(sources)
     if rows is not None and rows > allowed:
         raise InputError(f"rows is {rows:,}, and {_shortage(sources, scarcest, allowed)}")
@@ -77,6 +79,19 @@ def permutation(count: int, seed: int) -> list[int]:
     order = list(range(count))
     random.Random(seed).shuffle(order)
     return order
+
+
+def _check_pools(sources: Sequence[MixSource]) -> None:
+    """Check that sources of one pool have the same rows, without which a row could be drawn twice."""
+    first: dict[Hashable, MixSource] = {}
+    for source in sources:
+        other = first.setdefault(source.pool, source)
+        if other.pool_rows != source.pool_rows:
+            raise InputError(
+                f"data has {other.name} with {other.pool_rows:,} rows and {source.name} with {source.pool_rows:,} "
+                "rows of the same dataset, so that a row could be drawn twice; set `rows` of these datasets to one "
+                "number"
+            )
 
 
 def _largest_mix(sources: Sequence[MixSource]) -> tuple[int, Hashable]:

@@ -1,6 +1,7 @@
 """The rows that an arm trains on: one source as it is or a part of it, or a mix of sources as tokens."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
 
@@ -9,10 +10,10 @@ from trl_prune.data.formats import FORMATS, format_of, is_conversational
 from trl_prune.data.mixing import MixSource, draw_mix
 from trl_prune.data.reading import read_dataset
 from trl_prune.errors import InputError
-from trl_prune.recipe import ArmSection
+from trl_prune.recipe import ArmSection, DatasetSection
 from trl_prune.recipe.recover import SourceSection
 from trl_prune.runs.artifacts import config_hash
-from trl_prune.runs.context import Run
+from trl_prune.runs.context import QUICKSTART, Run
 from trl_prune.trainers.preparation import prepare_source, with_chat_template_kwargs
 
 
@@ -84,9 +85,22 @@ def planned_rows(run: Run, source: SourceSection) -> Dataset:
 def _mix_sources(run: Run, arm: ArmSection, sizes: list[int]) -> list[MixSource]:
     """Return the arm's sources for the draw; `rewritten` rows have the indices of the dataset's."""
     return [
-        MixSource(source.label, source.share, source.dataset or run.recipe.dataset, size)
+        MixSource(source.label, source.share, dataset_origin(source.dataset or run.recipe.dataset), size)
         for source, size in zip(arm.sources, sizes, strict=True)
     ]
+
+
+def dataset_origin(section: DatasetSection) -> tuple[str | None, ...]:
+    """Return what a section's rows are drawn from, equal for all spellings of a file's path.
+
+    The seed draws the rows of a section, so sections with one origin and as many rows have the same rows.
+    """
+    local = Path(section.path).expanduser()
+    if section.path == QUICKSTART:
+        return (QUICKSTART,)
+    if local.is_file():
+        return (str(local.resolve()),)
+    return section.path, section.name, section.split, section.revision
 
 
 def rows_hash(run: Run, arm: ArmSection) -> str:
@@ -118,6 +132,7 @@ def check_rows(run: Run, name: str, arm: ArmSection) -> None:
 
 
 def _check_format(run: Run, key: str, arm: ArmSection, source: SourceSection) -> None:
+    with_chat_template_kwargs(planned_rows(run, source), {})  # refuses a column that is no object
     rows, path = planned_rows(run, source), (source.dataset or run.recipe.dataset).path
     if run.tokenizer.chat_template is None and is_conversational(rows):
         raise InputError(f"dataset {path!r} has messages, and the model has no chat template for them")
