@@ -1,12 +1,16 @@
 """How recipes evaluate: what reaches lm-eval, and what a stage's hash contains."""
 
+import json
+from pathlib import Path
+
 import pytest
 
+from tests.conftest import ROWS
 from tests.recipes import recipe_values
 from trl_prune.errors import InputError
 from trl_prune.recipe import parse_recipe
 from trl_prune.runs.context import Run
-from trl_prune.runs.evaluation import check_thinking, evaluation_settings, evaluation_values
+from trl_prune.runs.evaluation import check_held_out, check_thinking, evaluation_settings, evaluation_values
 from trl_prune.stages import evaluate, recover
 
 
@@ -59,3 +63,36 @@ def test_answers_without_thoughts_are_not_scored_for_a_model_that_thinks_first(t
         return
     with pytest.raises(InputError, match="enable_thinking is true, and the task 'tiny_choice' scores given answers"):
         check_thinking(run)
+
+
+def held_out_run(folder, path, section=None, rows=None):
+    if rows is not None:
+        (folder / "held_out.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return run_with(folder, evaluate={"held_out": {"path": str(path)} | (section or {})})
+
+
+@pytest.mark.parametrize("changes", [{}, {"rows": 2}, {"split": "test"}])
+def test_texts_that_arms_train_on_are_refused_however_the_file_is_named(tmp_path, monkeypatch, changes):
+    path = Path(recipe_values(tmp_path)["dataset"]["path"])
+    monkeypatch.chdir(path.parent)
+    for spelling in (path, f"../{path.parent.name}/{path.name}"):
+        with pytest.raises(InputError, match=r"evaluate.held_out is .*, which arms train on; name texts that"):
+            check_held_out(held_out_run(tmp_path, spelling, changes))
+
+
+NEW = {"role": "user", "content": "A question that no training row asks?"}
+ROW = ROWS[0]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [ROW, {"messages": [*ROW["prompt"], *ROW["completion"]]}, ROW | {"id": 3, "chat_template_kwargs": {"x": 1}}],
+)
+def test_a_held_out_row_that_is_a_training_row_is_refused_in_any_format(tmp_path, row):
+    fresh = {"messages": [NEW, *ROW["completion"]]}
+    same_answer = [fresh] if "messages" in row else [{"prompt": [NEW], "completion": ROW["completion"]}]
+    check_held_out(held_out_run(tmp_path, tmp_path / "held_out.jsonl", rows=same_answer))
+    with pytest.raises(InputError) as error:
+        check_held_out(held_out_run(tmp_path, tmp_path / "held_out.jsonl", rows=[*same_answer, row]))
+    assert "held_out.jsonl', and 1 of its 2 texts are rows of " in str(error.value)
+    assert str(error.value).endswith("; name texts that they do not")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 METRICS = ("acc_norm", "acc", "exact_match")
 # Of a task with several filters of one answer, the strictest counts (as on the OpenLLM leaderboard v1).
 FILTERS = ("strict-match", "none")
-# The tag of Qwen3, DeepSeek-R1 and others.
+# The tag of Qwen3, DeepSeek-R1 and others; `data.rewriting.thoughts` repeats it, for neither imports the other.
 THINK_END = "</think>"
 # How much of each prompt's end is kept for reports; few-shot prompts of large tasks would fill the disk.
 QUESTION_CHARACTERS = 400

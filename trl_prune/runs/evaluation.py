@@ -2,10 +2,13 @@
 
 import json
 from pathlib import Path
+from textwrap import shorten
 
+from datasets import Dataset
 from transformers import PreTrainedModel
 
 from trl_prune.data.batches import calibration_batches
+from trl_prune.data.formats import Row
 from trl_prune.errors import InputError
 from trl_prune.evaluation.forgetting import Forgetting, measure_forgetting
 from trl_prune.evaluation.harness import (
@@ -16,13 +19,19 @@ from trl_prune.evaluation.harness import (
     think_end_token,
 )
 from trl_prune.evaluation.recovery import TaskScore
+from trl_prune.recipe import DatasetSection
 from trl_prune.runs.context import Run
+from trl_prune.runs.training_rows import dataset_origin
 
 
 # The key of the comparison on held-out texts among a model's metrics, which have a key for each task.
 HELD_OUT_TEXT = "held-out text"
 # The settings of the chat template.
 TEMPLATE_KEYS = ("chat_template_kwargs", "think_end_token")
+# The columns of each of TRL's formats.
+FORMAT_COLUMNS = (("prompt", "completion"), ("messages",), ("text",))
+# Characters of a text in an error.
+QUOTED = 60
 # Tokens of a held-out text that are read, where the model's context is not shorter.
 MAX_TOKENS = 1024
 
@@ -95,10 +104,32 @@ def check_held_out(run: Run) -> None:
     held_out = run.recipe.evaluate.held_out
     if held_out is None:
         return
+    known = {contents for row in _texts(run, held_out) if any(contents := _contents(row))}
     for section in run.recipe.training_datasets:
-        if held_out.model_copy(update={"rows": None}) == section.model_copy(update={"rows": None}):
+        if dataset_origin(held_out) == dataset_origin(section):
             raise InputError(
                 f"evaluate.held_out is {held_out.path!r}, split {held_out.split!r}, which arms train on; name texts "
                 "that they do not"
             )
-    run.rows(held_out)
+        shared = known.intersection(_contents(row) for row in _texts(run, section))
+        if shared:
+            raise InputError(
+                f"evaluate.held_out is {held_out.path!r}, and {len(shared):,} of its {len(known):,} texts are rows of "
+                f"{section.path!r}, which arms train on, such as {shorten(' '.join(min(shared)), QUOTED)!r}; name "
+                "texts that they do not"
+            )
+
+
+def _texts(run: Run, section: DatasetSection) -> Dataset:
+    rows = run.rows(section)
+    return rows.select_columns([name for names in FORMAT_COLUMNS for name in names if name in rows.column_names])
+
+
+def _contents(row: Row) -> tuple[str, ...]:
+    """Return the texts of a row, equal for a row in another of TRL's formats."""
+    present = (names for names in FORMAT_COLUMNS if all(row.get(name) is not None for name in names))
+    found = []
+    for name in next(present, ()):
+        value = row[name]
+        found += [value] if isinstance(value, str) else [message.get("content") or "" for message in value]
+    return tuple(map(str, found))
