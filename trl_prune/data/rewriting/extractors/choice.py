@@ -3,11 +3,16 @@
 import re
 
 
-# "A" before another word is an article, "I" a pronoun.
+# "A" before another word is an article, "I" a pronoun; a letter that another one follows is one of several.
+ANOTHER = (
+    r"[\s*_)\]}]*(?:(?:or|and)\b|[/&]|,(?:\s*(?:or|and)\b)?)(?:[\s*_(\[]|\\boxed\{)*"
+    r"(?:[A-HJ](?![\w'])|I(?![\w'])(?!\s+[a-z]))"
+)
 LETTER = (
     r"(?:[B-HJ](?![\w'])|[AI](?![\w'])(?!\s+(?!(?:because|since|as|for|and|is|due|or)\b)[a-z]))"
-    r"(?!\s*(?:or|/)\s*[A-J]\b)"
+    rf"(?!{ANOTHER})"
 )
+NOT_DENIED = r"(?<!not )(?<!n't )(?<!never )(?<!cannot )(?<!not to )(?<!cannot be )(?<!n't be )(?<!rather than )"
 
 
 # Marks around a letter, also LaTeX's.
@@ -21,11 +26,11 @@ FILLER = r"(?:\s*(?:[:=]|(?:clearly|therefore|thus|likely|most likely|option|cho
 STATEMENTS = (
     rf"(?<!wrong )(?<!incorrect )(?:answer|option|choice|letter)(?:\s+(?:is|would be|should be|must be)\b|\s*[:=])"
     rf"{FILLER}{OPENING}(?P<stated>{LETTER})",
-    r"(?:choose|pick|select|go with|going with)\s+(?:(?:option|choice|answer|letter)\s+)?"
+    rf"{NOT_DENIED}(?:choose|pick|select|go with|going with)\s+(?:(?:option|choice|answer|letter)\s+)?"
     rf"{OPENING}(?P<chosen>{LETTER})",
-    r"(?<![\w'])(?P<subject>[A-J])[\s*_)\].:]*\s+is\s+(?:therefore\s+|clearly\s+)?(?:the\s+)?(?:most\s+)?"
-    r"(?:correct|right|best)\b",
-    r"\\boxed\{\s*(?:\\text(?:bf)?\{)?\s*\(?(?P<boxed>[A-J])\b",
+    r"(?<![\w'])(?<![A-J] and )(?<![A-J] or )(?P<subject>[A-J])[\s*_)\].:]*\s+is\s+(?:therefore\s+|clearly\s+)?"
+    r"(?:the\s+)?(?:most\s+)?(?:correct|right|best)\b",
+    rf"(?<!\bor )(?<!\band )(?<!, )\\boxed\{{\s*(?:\\text(?:bf)?\{{)?\s*\(?(?P<boxed>[A-J])\b(?!{ANOTHER})",
 )
 
 
@@ -36,7 +41,10 @@ STATEMENT = re.compile("|".join(f"(?:{statement})" for statement in STATEMENTS),
 ALONE = re.compile(r"^[\s*_(\[\"'`]*([A-J])[\s*_)\]\"'`.:]*$", re.MULTILINE)
 LEADING = re.compile(r"^[\s*_\[\"'`]*([A-J])(?:[*_]*[).:]|\s+[-\N{EN DASH}\N{EM DASH}])(?=[\s*_]|$)", re.MULTILINE)
 # Letters in brackets or bold.
-MARKED = re.compile(r"\(([A-J])\)|\*\*\s*\(?([A-J])[).:]?(?:\s[^*]*)?\*\*")
+MARKED = re.compile(
+    rf"{NOT_DENIED}(?:\(([A-J])\)|\*\*\s*\(?([A-J])[).:]?(?:\s[^*]*)?\*\*)"
+    r"(?!\s+(?:is|are)\s+(?:wrong|incorrect|not|false))"
+)
 
 
 def choice_letter(text: str) -> str | None:
@@ -54,7 +62,9 @@ def choice_letter(text: str) -> str | None:
     leading = {_letter(match) for match in LEADING.finditer(text)}
     if LEADING.match(text.lstrip()) and len(leading) == 1:
         return leading.pop()
-    marked = leading | {_letter(match) for match in MARKED.finditer(text)}
+    if re.search(rf"(?<![\w'])[A-J]{ANOTHER}", text):
+        return None
+    marked = leading | {_letter(match) for match in MARKED.finditer(_case_of_keywords(text))}
     return marked.pop() if len(marked) == 1 else None
 
 
@@ -70,4 +80,5 @@ def _letter(match: re.Match) -> str:
 
 def _case_of_keywords(text: str) -> str:
     """Return a text with its words in lower case, and its single letters as they are."""
+    text = text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
     return re.sub(r"[^\W\d_]{2,}", lambda word: word.group().lower(), text)
