@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from trl_prune.data.batches import pad
+from trl_prune.data.generation.roomy_cache import roomy_cache
 from trl_prune.data.generation.sampling import Answer
 
 
@@ -67,7 +68,7 @@ def decode(
     batch = {name: tensor.to(model.device) for name, tensor in pad(prompts, tokenizer, side="left").items()}
     ids, mask, eos_ids = batch["input_ids"], batch["attention_mask"], end_ids(model.generation_config, tokenizer)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    cache, cache_name = DynamicCache(config=model.config), _cache_argument(model)
+    cache, cache_name = roomy_cache(model.config), _cache_argument(model)
     rows, generated = list(range(len(prompts))), [[] for _ in prompts]
     for _ in range(max_new_tokens):
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, cache_name: cache}

@@ -1,0 +1,46 @@
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from tests.conftest import tiny_config
+from trl_prune.data.generation import roomy_cache
+from trl_prune.data.generation.roomy_cache import RoomyLayer
+
+
+ROWS = 4
+# Tokens to append, or rows to keep.
+STEPS = st.lists(st.one_of(st.integers(1, 9), st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=ROWS)))
+
+
+@given(STEPS)
+def test_it_holds_what_transformers_cache_holds(steps):
+    ours, theirs = roomy_cache.roomy_cache(tiny_config("llama")), DynamicCache(config=tiny_config("llama"))
+    rows = ROWS
+    for step in [2, *steps]:
+        if isinstance(step, int):
+            states = [torch.randn(rows, 2, step, 8) for _ in range(2)]
+            for mine, reference in zip(ours.update(*states, 1), theirs.update(*states, 1), strict=True):
+                torch.testing.assert_close(mine, reference, rtol=0, atol=0)
+        else:
+            kept = torch.tensor([row % rows for row in step])
+            ours.batch_select_indices(kept)
+            theirs.batch_select_indices(kept)
+            rows = len(kept)
+        assert ours.get_seq_length(1) == theirs.get_seq_length(1)
+
+
+def test_earlier_tokens_are_copied_once_for_many(monkeypatch):
+    monkeypatch.setattr(roomy_cache, "ROOM", 5)
+    layer, memory = RoomyLayer(), []
+    for _ in range(13):
+        keys, _ = layer.update(torch.randn(1, 1, 1, 2), torch.randn(1, 1, 1, 2))
+        memory.append(keys.data_ptr())
+    assert len(set(memory)) <= 3
+
+
+def test_layers_of_a_sliding_window_are_transformers_own():
+    layers = roomy_cache.roomy_cache(tiny_config("gemma2")).layers
+    assert {type(layer) for layer in layers} == {RoomyLayer, DynamicSlidingWindowLayer}
+    assert all(type(layer) is not DynamicLayer for layer in layers)
