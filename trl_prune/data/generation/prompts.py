@@ -48,7 +48,7 @@ def prompt_ids(
         InputError: the chat template rejects the conversation.
     """
     if tokenizer.chat_template is None:
-        text = "\n\n".join(message["content"] for message in messages) + "\n"
+        text = "\n\n".join(message.get("content") or "" for message in messages) + "\n"
         return tokenizer(text + prefill)["input_ids"]
     accepted = accepted_messages(tokenizer, messages, tools, chat_template_kwargs)
     text = _render(tokenizer, accepted, tools, chat_template_kwargs)

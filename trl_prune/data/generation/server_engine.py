@@ -15,6 +15,7 @@ from trl_prune.data.generation.engine import in_groups
 from trl_prune.data.generation.prompts import Prompt, accepted_messages
 from trl_prune.data.generation.sampling import Answer, Sampling
 from trl_prune.data.generation.server_connection import ServerConnection, ServerFailure, openai_package
+from trl_prune.data.generation.server_messages import server_messages, without_nulls
 from trl_prune.data.generation.store import answer_seed
 from trl_prune.data.teacher import LazyTeacher
 from trl_prune.errors import InputError
@@ -189,8 +190,8 @@ class ServerEngine:
         return fields
 
     def _chat_request(self, prompt: Prompt) -> dict:
-        tokenizer, tools, variables = self.teacher.tokenizer, prompt.tools, prompt.chat_template_kwargs
-        messages = accepted_messages(tokenizer, prompt.messages, tools, variables)
+        tokenizer, tools, variables = self.teacher.tokenizer, without_nulls(prompt.tools), prompt.chat_template_kwargs
+        messages = server_messages(accepted_messages(tokenizer, prompt.messages, tools, variables))
         extra = {"chat_template_kwargs": variables} if variables else {}
         if prompt.prefill:
             messages = [*messages, {"role": "assistant", "content": prompt.prefill}]
