@@ -14,6 +14,21 @@ FILLERS = re.compile(
 )
 
 
+# What denies or questions a phrase from anywhere before it in its clause, or right after it.
+DENYING = re.compile(r"\b(?:far from|hardly|barely|scarcely|unlike|rather than|instead of|as opposed to)\b")
+DOUBTING = re.compile(
+    r"(?<!no )(?<!without )(?<!without a )\bdoubt\w*|\b(?:unclear|unsure|uncertain|unlikely|whether|wonder|either)\b"
+    r"|(?:\bnot|n't) (?:clear|sure|certain|know)\b|\bor$"
+)
+DENIED_AFTER = re.compile(
+    r"\W*\?\W*(?:no|nope|not|never)\b|\W*(?:is|was) (?:unlikely|wrong|incorrect|false|ruled out)\b"
+)
+DOUBTED_AFTER = re.compile(r"\W*\?(?!\W*(?:yes|yep|indeed|correct|true|right)\b)|\W*or\b")
+
+
+BOTH = re.compile(r"(?:yes|no|true|false)\s*(?:/|and|or)\s*(?:yes|no|true|false)\b")
+
+
 # Openings of an expected phrase whose opposite is the rest: "not spam".
 NEGATED_OPENING = re.compile(r"^(?:not|isn't|is not|non)[\s-]+(?:(?:a|an|the)\s+)?(?=\w)")
 
@@ -34,7 +49,7 @@ def normalized_phrase(text: str) -> str | None:
 
 
 def states_phrase(rewrite: str, reference: str) -> bool:
-    """Return whether a text's last mention of the expected phrase states it, as whole words, rather than denies it.
+    """Return whether a text's last mention of an expected phrase states it in whole words, without denial or doubt.
 
     A phrase that starts with "not" is stated where the rest is denied. Of yes and no, or true and false, the text says
     the one that it starts with, else the last.
@@ -52,22 +67,33 @@ def states_phrase(rewrite: str, reference: str) -> bool:
 def said_yes_or_no(text: str, phrase: str) -> str | None:
     """Return which of a phrase and its opposite a text says: with its first word, else last; None if neither."""
     pair = (phrase, OPPOSITES[phrase])
+    if BOTH.match(text):
+        return None
     first = re.match(r"\w+", text)
     if first and first.group() in pair:
         return first.group()
     said = re.findall(rf"(?<!\w)(?:{'|'.join(pair)})(?!\w)", text)
     if not said:
         return None
-    return OPPOSITES[said[-1]] if is_denied(text, said[-1]) else said[-1]
+    denied = is_denied(text, said[-1])
+    return None if denied is None else OPPOSITES[said[-1]] if denied else said[-1]
 
 
 def is_denied(text: str, phrase: str) -> bool | None:
-    """Return whether a normalised text's last mention of a phrase is negated right before; None without a mention."""
-    mentions = list(re.finditer(rf"(?<!\w){re.escape(phrase)}(?!\w)", text))
+    """Return whether a normalised text's last mention of a phrase is negated; None if none, or one in doubt."""
+    mentions = list(re.finditer(rf"(?<!\w){re.escape(phrase)}(?![\w+#])", text))
     if not mentions:
         return None
     clause = re.split(r"[.,;:!?()\"]", text[: mentions[-1].start()])[-1]
-    words = re.findall(r"[\w']+", clause)
+    rest = text[mentions[-1].end() :]
+    if DENYING.search(clause) or DENIED_AFTER.match(rest):
+        return True
+    if DOUBTING.search(clause.strip()) or DOUBTED_AFTER.match(rest):
+        return None
+    return _ends_with_negation(re.findall(r"[\w']+", clause))
+
+
+def _ends_with_negation(words: list[str]) -> bool:
     while words and FILLERS.fullmatch(words[-1]):
         words.pop()
     if not words:
