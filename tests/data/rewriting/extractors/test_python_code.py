@@ -32,6 +32,10 @@ def test_the_code_of_a_text(text, code):
         ("class A: pass\ndef g(): pass", "def g(): pass"),
         ("async def f(): pass", "```python\nasync def f(): pass\n```"),
         ("x = 2", "x = 1"),  # the reference defines nothing
+        ("import os", "import  os"),
+        ("a = [1, 2]\nx = sum(a)\nprint(x)", "x = sum(a)\nprint(x)"),
+        ("def f(a, *, b=lambda c: c): return a", "def f(x, *y): return x"),
+        ("class A:\n    x = 1", "class A:\n    y = 2"),
     ],
 )
 def test_code_agrees_if_it_defines_what_the_reference_does(text, reference):
@@ -45,6 +49,15 @@ def test_code_agrees_if_it_defines_what_the_reference_does(text, reference):
         ("def h(): pass", "def f(): pass"),
         ("class A:\n    def f(self): pass", "def f(): pass"),
         ("I cannot write code.", "def f(): pass"),
+        ("import os", "x = sum(a)\nprint(x)"),
+        ("import os", "import sys"),
+        ("x = max(a)\nprint(x)", "x = sum(a)\nprint(x)"),
+        ("def f(x): return x", "def f(x, y): return x + y"),
+        ("def f(x, y): pass", "def f(x, y): return x + y"),
+        ('def f(x, y):\n    """Add."""\n    ...', "def f(x, y): return x + y"),
+        ("def f(x, y): raise NotImplementedError", "def f(x, y): return x + y"),
+        ("class A: pass", "class A:\n    x = 1"),
+        ("def A(): return 1", "class A:\n    x = 1"),
         ("def f(): pass", "no code"),
         ("def f(): pass\0", "def f(): pass"),
     ],

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import NamedTuple
 
+from trl_prune.data.rewriting.extractors.fences import fenced_blocks
 from trl_prune.data.rewriting.extractors.json_value import equal_json, json_values, parsed_json
-from trl_prune.data.rewriting.extractors.python_code import FENCED, parsed_python
+from trl_prune.data.rewriting.extractors.python_code import parsed_python
 
 
 TOOL_CALL = re.compile(r"<(tool_call|function_?call)>\s*(.*?)\s*(?:</\1>|$)", re.DOTALL)
@@ -66,7 +67,7 @@ def _calls_of(text: str) -> list[FunctionCall]:
         calls = list(_json_calls(value))
         if calls:
             return calls
-    for source in (*(code for _, code in FENCED.findall(text)), text):
+    for source in (*fenced_blocks(text), text):
         calls = _python_calls(source)
         if calls:
             return calls

@@ -5,8 +5,10 @@ import re
 from collections.abc import Iterator
 from decimal import Decimal
 
+from trl_prune.data.rewriting.extractors.fences import fenced_blocks
 
-FENCED = re.compile(r"```[ \t]*(?:json5?|JSON)?[ \t]*\n(.*?)```", re.DOTALL)
+
+JSON_TAGS = ("", "json", "json5")
 
 
 PIECE = re.compile(r'"(?:\\.|[^"\\])*"|[{}\[\]]', re.DOTALL)
@@ -33,7 +35,7 @@ def same_json(rewrite: str, reference: str) -> bool:
 
 def json_values(text: str) -> Iterator[tuple[object]]:
     """Yield the JSON values of a text, each in a tuple, the likeliest first."""
-    for source in (text, *FENCED.findall(text)):
+    for source in (text, *fenced_blocks(text, JSON_TAGS)):
         parsed = parsed_json(source)
         if parsed is not None:
             yield parsed
