@@ -33,7 +33,9 @@ def verdict(row, text, finished=True, **accepting):
         (SPAM, "This is spam.", "accepted"),
         (SPAM, "This is not spam.", "disagrees"),
         (SPAM, "", "empty"),
-        (SPAM, "### Response: spam", "echo"),
+        (SPAM, "### Response:\nThis is spam.", "accepted"),
+        (SPAM, "### Instruction: spam", "echo"),
+        (SPAM, "This is spam.\n\n### Response: spam", "echo"),
         (SPAM, "As the reference answer says, spam.", "banned_phrase"),
         (SPAM, "I'm sorry, but I can't say whether it is spam.", "refusal"),
         (CODE, "```python\ndef double(x):\n    return x + x\n```", "accepted"),
@@ -47,6 +49,11 @@ def test_verdicts(row, text, reason):
 
 def test_an_unfinished_answer_is_truncated():
     assert verdict(MATH, "The answer is 12", finished=False).reason == "truncated"
+
+
+def test_the_requests_last_heading_is_no_part_of_the_answer():
+    assert verdict(SPAM, "### Response:\nThis is spam.").answer == "This is spam."
+    assert verdict(SPAM, "<think>a</think>### Response: spam", thoughts="keep").answer == "<think>a</think>spam"
 
 
 def test_a_general_answer_is_judged_by_its_wording_alone():

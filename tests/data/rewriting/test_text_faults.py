@@ -99,6 +99,11 @@ def test_tables_code_refrains_and_like_steps_are_not_repetitive(text):
     assert text_fault(text, finished=True) is None
 
 
+def test_a_sentence_that_the_prompt_leaves_open_is_completed():
+    prompt = "If milk is going to be measured, it can be measured in"
+    assert text_fault(f"{prompt} any kind of container.", finished=True, prompt=prompt) is None
+
+
 def test_answers_that_start_with_the_prompt_echo_it():
     long = f"Read this.\n{' '.join(f'word{number}' for number in range(30))}"
     assert text_fault(f"{QUESTION} It is Everest.", finished=True, prompt=QUESTION) == "echo"

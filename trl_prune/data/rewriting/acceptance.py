@@ -63,12 +63,16 @@ def judge(request: RewritingRequest, text: str, finished: bool, accepting: Accep
     answer = answer_after_thoughts(text)
     if answer is None:
         return Verdict("truncated", "")
+    thoughts = text.removesuffix(answer)
+    # A weak model repeats the last line of the request, "### Response:", before its answer.
+    heading = request.answer_type.last_heading
+    answer = answer.lstrip().removeprefix(heading).lstrip() if heading else answer
     fault = text_fault(answer, finished, request.instruction)
     if fault is None:
         fault = next(
             filter(None, (CHECKS[name](request, answer, accepting) for name in request.answer_type.checks)), None
         )
-    kept = text if accepting.thoughts == KEEP_THOUGHTS else answer
+    kept = thoughts + answer if accepting.thoughts == KEEP_THOUGHTS else answer
     return Verdict(fault or ACCEPTED, kept.strip())
 
 

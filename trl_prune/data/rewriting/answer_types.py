@@ -82,6 +82,12 @@ class AnswerType(BaseModel):
             raise ValueError("'same_answer' and 'extractor' go together")
         return self
 
+    @property
+    def last_heading(self) -> str:
+        """The last line of the request if it is a heading, such as `### Response:`, else empty."""
+        last = self.user.rstrip().rpartition("\n")[2]
+        return last if last.endswith(":") and "{" not in last else ""
+
     def request(self, messages: list[Message], reference: str) -> list[Message]:
         """Return a prompt's messages as the request to rewrite the answer to it."""
         return with_task(

@@ -118,7 +118,13 @@ def text_fault(text: str, finished: bool, prompt: str = "", banned: Sequence[str
 
 
 def repeats_prompt(text: str, prompt: str) -> bool:
-    """Return whether a text starts with a long part of a prompt, from the start of one of its lines."""
+    """Return whether a text starts with a long part of a prompt, from the start of one of its lines.
+
+    A line without an end, such as "Milk is measured in", may be completed.
+    """
+    line = prompt.strip()
+    if "\n" not in line and not line.endswith((".", "?", "!", ":")):
+        return False
     words = _words(text)
     whole = _words(prompt)
     if ECHO_MIN_WORDS <= len(whole) < ECHO_WORDS:
