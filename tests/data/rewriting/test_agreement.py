@@ -46,6 +46,21 @@ MEMBERS = "What is this text about: sports, cooking or travel? The goalkeeper sa
             "They landed there in 1968.",
             "number",
         ),
+        ("How cold is it?", "-5 degrees", "5 degrees", "fact"),
+        ("What is x?", "The answer is -4", "It is 4", "answer's number"),
+        ("What is x?", "-4", "It is 4", "answer's number"),
+        ("What did it cost?", "$5 million", "$5 billion", "answer's number"),
+        ("How did it go?", "The index rose by 5% in one day.", "The index rose by 5 points to 50%.", "fact"),
+        (
+            "How did it go?",
+            "The large index of all stocks rose by 5% in one day.",
+            "The index rose by 5 points to 50%.",
+            "number",
+        ),
+        ("When?", "May 5", "5 June", "fact"),
+        ("When?", "It happened early in May, after the long winter.", "It happened early in June.", "name"),
+        ("喜欢吗", "我喜欢猫", "我不喜欢猫。", "fact"),
+        ("喜欢吗", "我不喜欢猫", "我喜欢猫。", "fact"),
         ("Who won?", "Felix Dubois", "Felix Usman won the final.", "fact"),
         ("Who won?", "The final was won by Felix Dubois in sets.", "The final was won by Felix Usman.", "name"),
         (ORDER, "mouse, sheep, elephant", "sheep, mouse, elephant", "order"),
@@ -89,6 +104,16 @@ def test_contradictions_are_found(instruction, reference, rewrite, check):
         ("How much is it?", "The answer is 1,072.", "First 48, then 1024, so she sold 1072."),
         ("When was it?", "1969", "It was in 1969, and 600 million people watched."),
         ("When was it?", "In two weeks", "It was in 2 weeks, I think."),
+        ("How cold is it?", "-5 degrees", "It is minus 5 degrees."),
+        ("What is x?", "The answer is -4", "So x is \N{MINUS SIGN}4."),
+        ("What did it cost?", "$5 million", "It cost 5,000,000 dollars."),
+        ("What did it cost?", "$1 million", "A million dollars, or one million."),
+        ("How did it go?", "It rose by 5%.", "It rose by five percent."),
+        ("How many?", "5-10 people", "5 to 10 people"),
+        ("When?", "May 5", "It was on 5 May."),
+        ("May I?", "You may go home now.", "Yes, you can go home now."),
+        ("喜欢吗", "我不喜欢猫", "我真的不喜欢猫。"),
+        ("喜欢吗", "我喜欢猫", "不过我喜欢猫。"),
         ("Who won?", "Felix Dubois", "The final was won by Felix Dubois."),
         (ORDER, "mouse, sheep, elephant", "The order is mouse, sheep and elephant."),
         (
@@ -131,9 +156,9 @@ def test_every_answer_agrees_with_itself_unless_it_contradicts_itself(instructio
     assert agree or check == "denial"
 
 
-TEXTS = st.text() | st.lists(
-    st.sampled_from(["not ", "isn't ", "İs ", "spam", ", ", ". ", "or ", "3", '"', "No", "Ann "])
-).map("".join)
+PIECES = ["not ", "isn't ", "İs ", "spam", ", ", ". ", "or ", "3", '"', "No", "Ann "]
+NUMBER_PIECES = ["-5", "\N{MINUS SIGN}", "%", " million ", "\u4e0d", "May "]
+TEXTS = st.text() | st.lists(st.sampled_from(PIECES + NUMBER_PIECES)).map("".join)
 
 
 @given(TEXTS, TEXTS, TEXTS)

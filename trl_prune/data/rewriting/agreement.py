@@ -9,6 +9,7 @@ dense model.
 
 import re
 from collections.abc import Callable
+from decimal import Decimal
 
 
 # A reference with at most this many words that carry meaning is one fact.
@@ -26,11 +27,13 @@ STEM_LETTERS = 5
 # Fewer words in quotation marks are a term.
 QUOTED_WORDS = 3
 
-# A run of letters and digits, or one sign of a script without spaces.
-WORD = re.compile(r"[぀-ヿ㐀-鿿]|[^\W぀-ヿ㐀-鿿]+(?:[.:]\d+|'\w+)*")
-SENTENCE_END = re.compile(r"[.;:!?](?=\s|$)|\n")
-CLAUSE_END = re.compile(r", |,? \b(?:but|so|because|since|and|which|that)\b")
-NEGATOR = re.compile(r"\b(?:not(?! only)|no|never|neither|nor|cannot|without|rather than|instead of|\w+n't)\b")
+# A run of letters and digits, with a number's sign and percent, or one sign of a script without spaces.
+WORD = re.compile(r"[぀-ヿ㐀-鿿]|(?:\u2212(?=\d))?[^\W぀-ヿ㐀-鿿]+(?:[.:]\d+|'\w+)*(?:(?<=\d)%)?")
+SENTENCE_END = re.compile(r"[.;:!?](?=\s|$)|[\n\u3002\uff01\uff1f\uff1b]")
+CLAUSE_END = re.compile(r", |\uff0c|,? \b(?:but|so|because|since|and|which|that)\b")
+NEGATOR = re.compile(
+    r"\b(?:not(?! only)|no|never|neither|nor|cannot|without|rather than|instead of|\w+n't)\b|不(?![仅只但过断管同])|没"
+)
 YES = re.compile(
     r"\W*(?:yes|indeed|true|correct|right)(?:[.,;:!]|$)|.*(?:\bis|'s) (?:true|correct|right)\b|.*\banswer is yes\b"
     r"|i think so"
@@ -46,13 +49,19 @@ OPTIONS = re.compile(
 LISTED_OPTIONS = re.compile(r"(?<=[:(] )(?:[^,.:()\n]+, )+[^,.:()\n]+|(?<=\()(?:[^,.:()\n]+, )+[^,.:()\n]+")
 OPTION_END = re.compile(r", (?:or |and )?|,? (?:or|and) (?:as |is )?")
 LIST = re.compile(r"(?:[^,.:;\n]+, )+[^,.:;\n]+")
-DIGITS = re.compile(r"\d+(?:\.\d+)?")
-STATED_NUMBER = re.compile(r"(?:answer is|answer:|####)[^\d.]*(\d+(?:\.\d+)?)")
+DIGITS = re.compile(r"\u2212?\d+(?:\.\d+)?")
+STATED_NUMBER = re.compile(r"(?:answer is|answer:|####)[^\d.]*?(\u2212?\d+(?:\.\d+)?)")
 # Of the words: those that begin with a digit, and those with a capital within a sentence.
-NUMBER = re.compile(r"\d")
+NUMBER = re.compile(r"\u2212?\d")
 ENUMERATION = re.compile(r"(?:^|(?<=\s))\(?\d+[.)](?=\s)")
 NAME = re.compile(r"(?<=[\w,] )[A-Z]\w{2}")
 ANSWER_QUOTE = re.compile(r'(?:^|: ?)"([^"]+)"')
+MINUS = "\N{MINUS SIGN}"
+SIGN = re.compile(r"(?<![\w)\].,%-])[-\u2212](?=[$€£]?\d)|(?<!\d )\b(?:minus|negative) (?=[$€£]?\d)")
+SCALED = re.compile(r"(\d+(?:\.\d+)?)[ -](hundred|thousand|million|billion|trillion)\b")
+SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+# The month, where the verb would have no capital or no number beside it.
+MAY = re.compile(r"(?<=[\w,] )May\b|\bMay(?= \d)|(?<=\d\. )May\b")
 NUMERALS = {
     "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
     "ten": "10", "eleven": "11", "twelve": "12",
@@ -63,7 +72,7 @@ _ENGLISH = (
     "one or other our out over rather say she should so some such than that the their them then there these they "
     "this those to too up us was we were what when where which while who why will with without would yes you your "
 )
-FUNCTION_WORDS = frozenset(_ENGLISH.split())
+FUNCTION_WORDS = frozenset([*_ENGLISH.split(), "不", "没"])
 
 
 # Each function returns whether the answers agree, or None if that remains open.
@@ -92,10 +101,22 @@ def deciding_check(instruction: str, reference: str, rewrite: str) -> tuple[str 
 
 
 def _plain(text: str) -> str:
-    """Return a text with typewriter quotes, digits for numerals, and neither thousands separators nor markup."""
+    """Return a text without markup, with typewriter quotes and numbers in one form.
+
+    They are in digits without thousands separators, `MINUS` is their sign and nothing else, `%` stands for percent.
+    """
     text = re.sub("[\u2018\u2019]", "'", re.sub("[\u201c\u201d]", '"', text))
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", re.sub(r"[*_`]", "", text))
-    return re.sub(r"\b[a-zA-Z]+\b", lambda word: NUMERALS.get(word[0].lower(), word[0]), text)
+    text = re.sub(r"\b[a-zA-Z]+\b", lambda word: NUMERALS.get(word[0].lower(), word[0]), text)
+    text = re.sub(r"\b(?:one|an?) (?=(?:hundred|thousand|million|billion|trillion)\b)", "1 ", text)
+    text = re.sub(r"(?<=\d)(?: %| ?per ?cent\b)", "%", SCALED.sub(_scaled, MAY.sub("Maymonth", text)))
+    text = re.sub(r"\u2212([$€£])", rf"\1{MINUS}", SIGN.sub(MINUS, text))
+    return re.sub(r"\u2212(?!\d)|(?<=[\w)\]])\u2212", "-", text)
+
+
+def _scaled(number: re.Match) -> str:
+    value = f"{Decimal(number[1]).scaleb(SCALES[number[2]]):f}"
+    return value.rstrip("0").rstrip(".") if "." in value else value
 
 
 def _words(text: str) -> list[str]:
@@ -106,7 +127,7 @@ def _words(text: str) -> list[str]:
 
 def _stem(word: str) -> str:
     word = word.removesuffix("'s")
-    return word if word[0].isdigit() else word.removesuffix("s")[:STEM_LETTERS]
+    return word if NUMBER.match(word) else word.removesuffix("s")[:STEM_LETTERS]
 
 
 def _contains(words: list[str], phrase: list[str]) -> bool:
@@ -215,7 +236,11 @@ def _same_number(_: str, reference: str, rewrite: str) -> bool | None:
     sentences = [DIGITS.findall(sentence) for sentence in SENTENCE_END.split(rewrite)]
     last = next(filter(None, reversed(sentences)), [])
     given = STATED_NUMBER.findall(rewrite.lower())[-1:] or last
-    return float(wanted[-1]) in map(float, given)
+    return _value(wanted[-1]) in map(_value, given)
+
+
+def _value(number: str) -> float:
+    return float(number.replace(MINUS, "-"))
 
 
 def _same_quote(instruction: str, reference: str, rewrite: str) -> bool | None:
