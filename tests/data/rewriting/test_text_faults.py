@@ -57,6 +57,16 @@ NO_LOOPS = [
         ),
         ("Unfortunately, I cannot provide this.", "refusal"),
         ("**I'm unable to** do so", "refusal"),
+        ("I do not have access to current data.", "refusal"),
+        ("As a large language model, I", "refusal"),
+        ("Sorry, I can't.", "refusal"),
+        ("\u200b\n", "empty"),
+        ("As the provided reference states, blue.", "banned_phrase"),
+        ("In the reference solution, it is blue.", "banned_phrase"),
+        ("Referring to the reference response, blue.", "banned_phrase"),
+        ("The given answer is correct: blue.", "banned_phrase"),
+        ("Here's a rewritten response: blue.", "banned_phrase"),
+        ("Going by the answer provided, blue.", "banned_phrase"),
     ],
 )
 def test_faults(text, fault):
@@ -73,10 +83,22 @@ def test_faults(text, fault):
         "As an AI researcher, Ada works on models.",
         "The robot said: as an AI language model, I dream.",
         "Unfortunately, it rained.",
+        "Sorry, the shop is closed.",
+        "I cannot provide enough praise for this book.",
+        "{}",
+        "[]",
+        "\N{INFINITY}",
+        "\N{GRINNING FACE}",
     ],
 )
 def test_texts_without_fault(text):
     assert text_fault(text, finished=True) is None
+
+
+def test_an_answer_may_speak_of_a_given_answer_as_the_prompt_does():
+    text = "The given answer is wrong, as 2 + 2 is 4."
+    assert text_fault(text, finished=True, prompt="Is the Given Answer right? 2 + 2 = 5") is None
+    assert text_fault(text, finished=True, prompt="How much is 2 + 2?") == "banned_phrase"
 
 
 @pytest.mark.parametrize("phrase", BANNED_PHRASES)

@@ -5,12 +5,26 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from trl_prune.data.rewriting.arithmetic import FENCED
 
-# The phrases of self-distillation fine-tuning (arXiv 2402.13669) that betray the rewriting request.
+
+# The phrases of self-distillation fine-tuning (arXiv 2402.13669) that betray the rewriting request, anywhere. Its
+# rule also rejects "I appreciate your response", for which the reference is kept.
 BANNED_PHRASES = ("reference answer", "your response", "my response", "your own response", "now it's your turn")
 
 
 BANNED_STARTS = ("your turn",)
+
+
+# Other wording about the request, which a prompt may use itself.
+ABOUT_REQUEST = re.compile(
+    r"\b(?:provided|given|reference) (?:answer|solution|response|reference)\b"
+    r"|\b(?:rewritten|rephrased|reworded) (?:answer|solution|response)\b|\b(?:answer|solution|response) provided\b"
+)
+
+
+# Nothing, or only punctuation and marks of Markdown; brackets, symbols and emoji may be an answer.
+EMPTY = re.compile(r"[\s.,;:!?*_#`\u200b-\u200d\u2060\ufeff]*")
 
 
 # Headings and openings of the rewriting requests.
@@ -36,18 +50,25 @@ APOLOGIES = (
     "i apologize, but",
     "my apologies, but",
     "unfortunately,",
+    "i'm sorry,",
+    "i am sorry,",
+    "sorry,",
 )
 
 
 # Refusals, by themselves or after an apology.
 REFUSALS = (
     "as an ai language model", "as an ai model", "as an ai assistant", "as an ai,", "as an artificial intelligence",
-    "as a language model", "i cannot help with", "i can't help with", "i cannot help you", "i can't help you",
+    "as a language model", "as a large language model", "i do not have access to", "i don't have access to",
+    "i cannot help with", "i can't help with", "i cannot help you", "i can't help you",
     "i'm unable to", "i am unable to", "i'm not able to", "i am not able to", "i cannot assist", "i can't assist",
     "i cannot provide", "i can't provide", "i cannot fulfill", "i can't fulfill", "i cannot answer", "i can't answer",
     "i cannot comply", "i can't comply", "i cannot do that", "i can't do that", "i cannot create", "i can't create",
     "i cannot generate", "i can't generate", "i cannot write", "i can't write", "i won't be able to", "i must decline",
 )  # fmt: skip
+
+
+PRAISE = re.compile(r"i (?:cannot|can't) \w+ enough\b")
 
 
 # After an apology these refuse too.
@@ -76,9 +97,6 @@ LOOP_CHARACTERS = 24
 REFRAIN_COUNT, REFRAIN_SHARE = 6, 0.5
 
 
-FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
-
-
 TABLE_LINE = re.compile(r"\|.*\||\t.*\t")
 
 
@@ -101,20 +119,26 @@ def text_fault(text: str, finished: bool, prompt: str = "", banned: Sequence[str
         banned: phrases that no answer contains, whatever their case.
 
     Returns:
-        `empty`, `echo` (of the rewriting request or of the prompt), `banned_phrase`, `refusal` (at the start),
-        `repetition` or `truncated`.
+        `empty`, `echo` (of the rewriting request or of the prompt), `banned_phrase` (also other wording about the
+        reference, unless the prompt uses it), `refusal` (at the start), `repetition` or `truncated`.
     """
     plain = text.translate(QUOTES).strip()
     lower = plain.lower()
     checks = {
-        "empty": lambda: not re.search(r"\w", lower),
+        "empty": lambda: EMPTY.fullmatch(lower),
         "echo": lambda: any(echo in lower for echo in ECHOES) or repeats_prompt(lower, prompt),
-        "banned_phrase": lambda: lower.startswith(BANNED_STARTS) or any(phrase.lower() in lower for phrase in banned),
+        "banned_phrase": lambda: any(phrase.lower() in lower for phrase in banned) or mentions_request(lower, prompt),
         "refusal": lambda: is_refusal(lower),
         "repetition": lambda: is_repetitive(plain),
         "truncated": lambda: not finished,
     }
     return next((fault for fault, applies in checks.items() if applies()), None)
+
+
+def mentions_request(text: str, prompt: str) -> bool:
+    """Return whether a text in lower case speaks of the answer it was given, in words that the prompt does not use."""
+    mentions = {mention.group() for mention in ABOUT_REQUEST.finditer(text)}
+    return text.startswith(BANNED_STARTS) or any(mention not in prompt.lower() for mention in mentions)
 
 
 def repeats_prompt(text: str, prompt: str) -> bool:
@@ -138,7 +162,7 @@ def is_refusal(text: str) -> bool:
     opening = text.lstrip("*_#>\"' \n")
     apology = next((apology for apology in APOLOGIES if opening.startswith(apology)), None)
     if apology is None:
-        return opening.startswith(REFUSALS)
+        return opening.startswith(REFUSALS) and not PRAISE.match(opening)
     return opening.removeprefix(apology).lstrip().startswith(REFUSALS + APOLOGETIC_REFUSALS)
 
 
