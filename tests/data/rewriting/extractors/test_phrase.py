@@ -27,6 +27,7 @@ from trl_prune.data.rewriting.extractors.phrase import normalized_phrase, states
         ("far from spam", "not spam"),
         ("It is spam or ham.", "spam or ham"),
         ("Written in C++.", "C++"),
+        ('It should read: "Who is it?" The verb needs an s.', "Who is it?"),
     ],
 )
 def test_stated_phrases(text, expected):

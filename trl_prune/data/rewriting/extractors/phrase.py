@@ -60,6 +60,8 @@ def states_phrase(rewrite: str, reference: str) -> bool:
     if phrase in OPPOSITES:
         return said_yes_or_no(text, phrase) == phrase
     opening = NEGATED_OPENING.match(phrase)
+    if reference.rstrip("\"' ").endswith("?"):
+        text = text.replace("?", ".")  # the phrase is a question itself, so its mark is no doubt
     denied = is_denied(text, phrase[opening.end() :] if opening else phrase)
     return denied is not None and denied == (opening is not None)
 
