@@ -3,8 +3,8 @@
     python benchmarks/equations.py DATA
 
 DATA has JSON Lines of {"question", "answer"}, such as GSM8K's training set, whose solutions are right but for a few.
-In a copy of each, one digit of one equation's result is changed, and the final answer stays. The check was developed on
-the same data.
+In a copy of each, one digit of one equation's result is changed, and the final answer stays. The check was developed
+on the same data.
 """
 
 import json

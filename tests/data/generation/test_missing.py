@@ -114,15 +114,15 @@ def test_answers_that_are_not_generated_yet_are_none(tmp_path):
     assert texts(PROMPTS, tmp_path).count(None) == 3
 
 
-def test_progress_counts_answers_and_ends(tmp_path):
+def test_progress_counts_groups_and_ends(tmp_path):
     events = []
 
     def progress(items):
         for _ in items:
-            yield events.append("answer")
+            yield events.append("group")
         events.append("end")
 
     run(PROMPTS, tmp_path, share=ProcessShare(progress=progress))
-    assert events == ["answer"] * 7 + ["end"]
+    assert events == ["group"] * 4 + ["end"]
     run(PROMPTS, tmp_path, share=ProcessShare(progress=progress))
-    assert len(events) == 8
+    assert len(events) == 5
