@@ -1,6 +1,7 @@
 """A batch's answers are those of each prompt alone, by transformers' own generate."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -27,6 +28,26 @@ def test_answers_of_a_batch_equal_those_of_single_prompts(family, tokenizer):
     model, prompts = likely_to_end(family), prompts_of(LENGTHS)
     alone = [generated_alone(model, tokenizer, prompt.ids, 12) for prompt in prompts]
     assert decoded(model, tokenizer, prompts, 12) == alone
+
+
+@pytest.mark.parametrize("family", family_params())
+def test_common_first_tokens_change_no_answer(family, tokenizer):
+    model, prompts = likely_to_end(family), prompts_of(LENGTHS)
+    shared = [replace(prompt, ids=[*range(200, 220), *prompt.ids]) for prompt in [*prompts, prompts_of([0])[0]]]
+    alone = [generated_alone(model, tokenizer, prompt.ids, 12) for prompt in shared]
+    assert decoded(model, tokenizer, shared, 12) == alone
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"), [("llama", [(1, 20), (3, 30), (3, 1)]), ("gemma2", [(3, 50), (3, 1)])]
+)
+def test_common_first_tokens_are_read_once_but_for_sliding_windows(family, expected, tokenizer):
+    model, sizes = tiny_model(family), []
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: sizes.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    decode(model, tokenizer, [[*range(200, 220), *prompt.ids] for prompt in prompts_of((3, 30, 9))], 2)
+    assert sizes == expected
 
 
 def test_finished_rows_leave_the_batch(tokenizer):

@@ -10,8 +10,9 @@ from trl_prune.data.generation.roomy_cache import RoomyLayer
 
 
 ROWS = 4
-# Tokens to append, or rows to keep.
-STEPS = st.lists(st.one_of(st.integers(1, 9), st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=ROWS)))
+# Tokens to append, rows to keep, or `twice` to repeat all rows.
+KEPT = st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=ROWS)
+STEPS = st.lists(st.one_of(st.integers(1, 9), KEPT, st.just("twice")))
 
 
 @given(STEPS)
@@ -23,7 +24,11 @@ def test_it_holds_what_transformers_cache_holds(steps):
             states = [torch.randn(rows, 2, step, 8) for _ in range(2)]
             for mine, reference in zip(ours.update(*states, 1), theirs.update(*states, 1), strict=True):
                 torch.testing.assert_close(mine, reference, rtol=0, atol=0)
-        else:
+        elif step == "twice" and rows < 100:
+            ours.batch_repeat_interleave(2)
+            theirs.batch_repeat_interleave(2)
+            rows *= 2
+        elif step != "twice":
             kept = torch.tensor([row % rows for row in step])
             ours.batch_select_indices(kept)
             theirs.batch_select_indices(kept)

@@ -39,10 +39,17 @@ class RoomyLayer(DynamicLayer):
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows of the batch."""
-        if self._all_keys is not None:
+        if self._all_keys is None:
+            super().batch_select_indices(indices)
+        else:
             end = self.get_seq_length()
             self._all_keys, self._all_values = self._all_keys[indices], self._all_values[indices]
             self._show(end)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat each row of the batch."""
+        super().batch_repeat_interleave(repeats)
+        self._all_keys = self._all_values = None
 
     def _show(self, end: int) -> None:
         self.keys, self.values = self._all_keys[..., :end, :], self._all_values[..., :end, :]
