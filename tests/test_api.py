@@ -51,9 +51,7 @@ def test_rewrite_dataset(dense, tmp_path):
     result = trl_prune.rewrite_dataset(str(dense), dataset, tmp_path, max_new_tokens=4, answer_type="general")
     assert result.rows.features == dataset.features
     assert read_records(tmp_path / "provenance.jsonl") == result.records
-    with pytest.raises(
-        InputError, match="arguments: unknown key 'rewrite.max_tokens'; did you mean"
-    ):
+    with pytest.raises(InputError, match="arguments: unknown key 'rewrite.max_tokens'; did you mean"):
         trl_prune.rewrite_dataset(str(dense), dataset, tmp_path, max_tokens=4)
     with pytest.raises(InputError, match="plain text"):
         trl_prune.rewrite_dataset(str(dense), Dataset.from_list([{"text": "a b c"}]), tmp_path)
