@@ -10,6 +10,7 @@ from torch.nn.functional import one_hot
 from tests.conftest import tiny_model
 from tests.data.generation.prompts import generated_alone, likely_to_end, prompts_of
 from tests.families import family_params
+from trl_prune.data.generation import row_batch
 from trl_prune.data.generation.decoding import SeededSampling, answer_of, decode, end_ids
 from trl_prune.data.generation.sampling import Answer
 
@@ -48,6 +49,14 @@ def test_common_first_tokens_are_read_once_but_for_sliding_windows(family, expec
     )
     decode(model, tokenizer, [[*range(200, 220), *prompt.ids] for prompt in prompts_of((3, 30, 9))], 2)
     assert sizes == expected
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_long_prompts_are_read_some_at_a_time(family, tokenizer, monkeypatch):
+    monkeypatch.setattr(row_batch, "READ_TOKENS", 70)
+    model, prompts = likely_to_end(family), prompts_of(LENGTHS)
+    alone = [generated_alone(model, tokenizer, prompt.ids, 12) for prompt in prompts]
+    assert decoded(model, tokenizer, prompts, 12) == alone
 
 
 def test_finished_rows_leave_the_batch(tokenizer):

@@ -49,3 +49,22 @@ def test_layers_of_a_sliding_window_are_transformers_own():
     layers = roomy_cache.roomy_cache(tiny_config("gemma2")).layers
     assert {type(layer) for layer in layers} == {RoomyLayer, DynamicSlidingWindowLayer}
     assert all(type(layer) is not DynamicLayer for layer in layers)
+
+
+def test_caches_of_some_rows_each_become_one_of_all():
+    whole = roomy_cache.roomy_cache(tiny_config("llama"))
+    parts = [roomy_cache.roomy_cache(tiny_config("llama")) for _ in range(3)]
+    keys, values = torch.randn(4, 6, 2, 5, 8), torch.randn(4, 6, 2, 5, 8)
+    for layer in range(4):
+        whole.update(keys[layer], values[layer], layer)
+        for part, rows in zip(parts, (slice(0, 1), slice(1, 4), slice(4, 6)), strict=True):
+            part.update(keys[layer, rows], values[layer, rows], layer)
+    joined = roomy_cache.joined(parts)
+    new = torch.randn(6, 2, 1, 8), torch.randn(6, 2, 1, 8)
+    for layer in range(4):
+        assert all(map(torch.equal, joined.update(*new, layer), whole.update(*new, layer)))
+
+
+def test_caches_with_a_sliding_window_cannot_be_joined():
+    assert roomy_cache.can_join(roomy_cache.roomy_cache(tiny_config("llama")))
+    assert not roomy_cache.can_join(roomy_cache.roomy_cache(tiny_config("gemma2")))

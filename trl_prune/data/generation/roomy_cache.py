@@ -1,5 +1,8 @@
 """A key-value cache with room for the next tokens, so that a step does not copy all the earlier ones."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
@@ -15,6 +18,25 @@ def roomy_cache(config: PreTrainedConfig) -> DynamicCache:
     # Layers of a sliding window stay as they are: they are short.
     cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
+
+
+def can_join(cache: DynamicCache) -> bool:
+    """Return whether `joined` works: layers of a sliding window do not hold all that they have read."""
+    return all(isinstance(layer, RoomyLayer) for layer in cache.layers)
+
+
+def joined(parts: Sequence[DynamicCache]) -> DynamicCache:
+    """Return the rows of several caches of equal length as one cache; the parts are emptied."""
+    if len(parts) == 1:
+        return parts[0]
+    layers = []
+    while parts[0].layers:  # layer by layer, so that only one is in memory twice
+        same = [part.layers.pop(0) for part in parts]
+        layer = RoomyLayer()
+        layer.update(torch.cat([one.keys for one in same]), torch.cat([one.values for one in same]))
+        layers.append(layer)
+    parts[0].layers = layers
+    return parts[0]
 
 
 class RoomyLayer(DynamicLayer):
