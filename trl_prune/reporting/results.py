@@ -7,7 +7,7 @@ from itertools import combinations, zip_longest
 
 from trl_prune.data.rewriting.acceptance import ACCEPTED
 from trl_prune.data.rewriting.provenance import AnswerRecord, read_records
-from trl_prune.data.rewriting.turns import USER, turns
+from trl_prune.data.rewriting.turns import turns
 from trl_prune.evaluation.efficiency import Size
 from trl_prune.evaluation.forgetting import Forgetting
 from trl_prune.evaluation.recovery import (
@@ -180,9 +180,8 @@ class RunResults:
     def _example(self, record: AnswerRecord) -> dict:
         found = turns(self.run.dataset[record.row], self.run.recipe.rewrite.response_template)
         turn = next(turn for turn in found if turn.index == record.turn)
-        question = next(message["content"] for message in reversed(turn.messages) if message["role"] == USER)
         return {
-            "prompt": question,
+            "prompt": turn.instruction,
             "reference": record.reference,
             "answer": record.rewrite,
             "reason": record.reason,

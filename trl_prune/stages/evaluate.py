@@ -9,7 +9,9 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from trl_prune.checkpoints import write_json
-from trl_prune.data.generation import Sampling, generate_batch, prompt_ids
+from trl_prune.data.generation.prompts import prompt_ids
+from trl_prune.data.generation.sampling import Sampling
+from trl_prune.data.generation.transformers_engine import generate_batch
 from trl_prune.evaluation.efficiency import measure_speed
 from trl_prune.evaluation.harness import evaluate_task
 from trl_prune.recipe import Recipe

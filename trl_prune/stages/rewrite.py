@@ -77,8 +77,7 @@ def settings(run: Run, part: str) -> dict:  # noqa: ARG001
     for name in CONNECTION:
         section["engine_kwargs"].pop(name, None)
     values = {"rewrite": section, "seed": run.recipe.seed, "dtype": run.dtype}
-    variables = run.recipe.chat_template_kwargs
-    return values | ({"chat_template_kwargs": variables} if variables else {})
+    return values | run.recipe.template_settings
 
 
 def describe(run: Run, part: str) -> str:  # noqa: ARG001

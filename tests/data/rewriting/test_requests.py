@@ -31,7 +31,7 @@ def test_requests_contain_the_reference_and_the_earlier_messages():
     # Braces in the user's own text are text.
     assert "### Instruction:\nSum {reference}?" in messages[-1]["content"]
     assert "The {instruction} sum" in messages[-1]["content"]
-    assert request(row).instruction == "Sum {reference}?"
+    assert request(row).turn.instruction == "Sum {reference}?"
 
 
 def test_after_a_tools_result_the_users_message_is_the_request():

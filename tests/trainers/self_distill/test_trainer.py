@@ -24,7 +24,7 @@ from trl_prune.data.rewriting.provenance import RECORDS, read_records
 from trl_prune.losses.positions import MASKED
 from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 from trl_prune.pruning.surgery.cut import LAYERS
-from trl_prune.trainers.self_distill import trainer as trainer_module
+from trl_prune.trainers.teachers.source import TeacherSource
 
 
 TEXT = [{"text": f"The number {number} comes before {number + 1}."} for number in range(12)]
@@ -139,7 +139,7 @@ def test_a_student_of_no_other_model_is_its_own_teacher(in_memory, dense, tmp_pa
 
 def test_a_teacher_given_by_name_is_freed_before_the_student_is_loaded(pruned, dense, tmp_path, monkeypatch):
     loaded, alive = [], []
-    load = trainer_module._load_teacher
+    load = TeacherSource.load_model
 
     def load_teacher(*args):
         model = load(*args)
@@ -152,7 +152,7 @@ def test_a_teacher_given_by_name_is_freed_before_the_student_is_loaded(pruned, d
         return sft_trainer_init(self, *args, **kwargs)
 
     sft_trainer_init = SFTTrainer.__init__
-    monkeypatch.setattr(trainer_module, "_load_teacher", load_teacher)
+    monkeypatch.setattr(TeacherSource, "load_model", load_teacher)
     monkeypatch.setattr(SFTTrainer, "__init__", sft_init)
     data = Dataset.from_list(ROWS)
     SelfDistillSFTTrainer(str(pruned), config(tmp_path), train_dataset=data, teacher_model=str(dense))

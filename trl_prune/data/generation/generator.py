@@ -9,7 +9,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from trl_prune.data.generation.engine import Engine
-from trl_prune.data.generation.missing import generate_missing, read_answers
+from trl_prune.data.generation.missing import generate_missing
 from trl_prune.data.generation.prompts import Prompt
 from trl_prune.data.generation.sampling import Answer, Sampling
 from trl_prune.data.generation.store import AnswerStore, answer_key
@@ -51,15 +51,16 @@ class AnswerGenerator:
         """Return the answers: this process generates its share of the missing ones and waits for the others'."""
         self.generate(prompts, sampling)
         # Not a barrier: with several processes the slowest may take longer than a collective's time limit.
-        fewest, since = len(prompts) + 1, time.monotonic()
-        while None in (answers := read_answers(prompts, sampling, self.engine.fingerprint, self._store)):
-            if answers.count(None) < fewest:
-                fewest, since = answers.count(None), time.monotonic()
+        keys = [self.key(prompt, sampling) for prompt in prompts]
+        most, since = -1, time.monotonic()
+        while len(stored := self._store.read(keys)) < len(set(keys)):
+            if len(stored) > most:
+                most, since = len(stored), time.monotonic()
             elif time.monotonic() - since > PATIENCE_SECONDS:
                 generate_missing(prompts, self.engine, sampling, self._store, SINGLE_PROCESS)
             else:
                 time.sleep(POLL_SECONDS)
-        return answers
+        return [stored[key] for key in keys]
 
     def key(self, prompt: Prompt, sampling: Sampling) -> str:
         """Return the hash under which a prompt's answer is stored."""

@@ -50,8 +50,7 @@ def prompt_ids(
     if tokenizer.chat_template is None:
         text = "\n\n".join(message.get("content") or "" for message in messages) + "\n"
         return tokenizer(text + prefill)["input_ids"]
-    accepted = accepted_messages(tokenizer, messages, tools, chat_template_kwargs)
-    text = _render(tokenizer, accepted, tools, chat_template_kwargs)
+    _, text = _rendered(tokenizer, messages, tools, chat_template_kwargs)
     return tokenizer(text + prefill, add_special_tokens=False)["input_ids"]
 
 
@@ -70,24 +69,24 @@ def accepted_messages(
     """
     if tokenizer.chat_template is None:
         return messages
+    return _rendered(tokenizer, messages, tools, chat_template_kwargs)[0]
+
+
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: list | None, variables: dict | None
+) -> tuple[list[Message], str]:
+    """Return the messages as the chat template accepts them, and the text that it makes of them."""
+    options = {"tools": tools, "tokenize": False, "add_generation_prompt": True} | (variables or {})
     try:
-        _render(tokenizer, messages, tools, chat_template_kwargs)
-        return messages
+        return messages, tokenizer.apply_chat_template(messages, **options)
     except TemplateError as error:
         folded = fold_system_into_user(messages)
         if folded != messages:
-            return accepted_messages(tokenizer, folded, tools, chat_template_kwargs)
+            return _rendered(tokenizer, folded, tools, variables)
         roles = ", ".join(message["role"] for message in messages)
         raise InputError(
             f"the tokenizer's chat template rejects a conversation of the roles {roles}: {first_line(error)}"
         ) from error
-
-
-def _render(
-    tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: list | None, variables: dict | None
-) -> str:
-    options = {"tools": tools, "tokenize": False, "add_generation_prompt": True} | (variables or {})
-    return tokenizer.apply_chat_template(messages, **options)
 
 
 def fold_system_into_user(messages: list[Message]) -> list[Message]:

@@ -67,7 +67,7 @@ def judge(request: RewritingRequest, text: str, finished: bool, accepting: Accep
     # A weak model repeats the last line of the request, "### Response:", before its answer.
     heading = request.answer_type.last_heading
     answer = answer.lstrip().removeprefix(heading).lstrip() if heading else answer
-    fault = text_fault(answer, finished, request.instruction)
+    fault = text_fault(answer, finished, request.turn.instruction)
     if fault is None:
         fault = next(
             filter(None, (CHECKS[name](request, answer, accepting) for name in request.answer_type.checks)), None
@@ -92,7 +92,7 @@ def _right_steps(_: RewritingRequest, answer: str, __: Accepting) -> str | None:
 
 
 def _agreement(request: RewritingRequest, answer: str, _: Accepting) -> str | None:
-    return None if answers_agree(request.instruction, request.turn.answer, answer) else "contradicts"
+    return None if answers_agree(request.turn.instruction, request.turn.answer, answer) else "contradicts"
 
 
 def _tests(request: RewritingRequest, answer: str, accepting: Accepting) -> str | None:

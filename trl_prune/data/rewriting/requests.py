@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from trl_prune.data.formats import Message, Row, template_variables
 from trl_prune.data.rewriting.answer_types import AUTO, AnswerType, check_answer_type, shipped_answer_types
 from trl_prune.data.rewriting.inference import type_of_answer, type_of_dataset
-from trl_prune.data.rewriting.turns import USER, Turn
+from trl_prune.data.rewriting.turns import Turn
 from trl_prune.errors import InputError
 
 
@@ -40,7 +40,6 @@ class RewritingRequest:
         chosen_by: what chose the type: `column`, `setting`, `dataset` or `reference`.
         answer_type: the type; None if the answer is kept as it is.
         expected: what the final answer is checked against.
-        instruction: the last message of the user's before the answer.
         tools: the row's tools.
         chat_template_kwargs: variables of the chat template.
         tests: the row's tests, for code.
@@ -52,7 +51,6 @@ class RewritingRequest:
     chosen_by: str
     answer_type: AnswerType | None
     expected: str
-    instruction: str
     tools: list | None = None
     chat_template_kwargs: Mapping[str, object] = field(default_factory=dict)
     tests: str | None = None
@@ -70,8 +68,7 @@ def rewriting_request(row: Row, turn: Turn, asking: Asking) -> RewritingRequest:
     Raises:
         InputError: the row's answer type is unknown, or its variables of the chat template are no object.
     """
-    instruction = next(message["content"] for message in reversed(turn.messages) if message["role"] == USER)
-    name, chosen_by = _answer_type(row, turn, instruction, asking)
+    name, chosen_by = _answer_type(row, turn, asking)
     stated = row.get("answer") if turn.is_last else None
     return RewritingRequest(
         turn,
@@ -79,7 +76,6 @@ def rewriting_request(row: Row, turn: Turn, asking: Asking) -> RewritingRequest:
         chosen_by,
         asking.answer_types[name],
         str(stated) if stated not in (None, "") else turn.answer,
-        instruction,
         _tools(row),
         template_variables(row, asking.chat_template_kwargs),
         _tests(row),
@@ -102,7 +98,7 @@ def _tests(row: Row) -> str | None:
     return "\n".join(tests) if isinstance(tests, list) else tests or None
 
 
-def _answer_type(row: Row, turn: Turn, instruction: str, asking: Asking) -> tuple[str, str]:
+def _answer_type(row: Row, turn: Turn, asking: Asking) -> tuple[str, str]:
     """Return the type's name and what chose it."""
     column = row.get("answer_type")
     if column:
@@ -113,4 +109,4 @@ def _answer_type(row: Row, turn: Turn, instruction: str, asking: Asking) -> tupl
     by_dataset = type_of_dataset(asking.dataset_name, asking.answer_types)
     if by_dataset:
         return by_dataset, "dataset"
-    return type_of_answer(instruction, turn.answer), "reference"
+    return type_of_answer(turn.instruction, turn.answer), "reference"

@@ -64,13 +64,17 @@ class RewrittenDataset:
     def of(cls, dataset: Dataset, records: list[AnswerRecord], settings: RewriteSettings) -> "RewrittenDataset":
         """Return the dataset that the records describe."""
         rows = [dict(row) for row in dataset.with_format(None)]
-        template = settings.asking.response_template
-        for record in records:
-            if record.provenance == REWRITTEN:
-                rows[record.row] = with_answer(rows[record.row], record.turn, record.rewrite, template)
+        _replace_answers(rows, records, settings.asking.response_template)
         if settings.train_prompts:
             _set_train_prompts(rows, records, settings.asking)
         return cls(Dataset.from_list(rows, features=dataset.features), records)
+
+
+def _replace_answers(rows: list[dict], records: Iterable[AnswerRecord], response_template: str | None) -> None:
+    """Put the accepted answers into their rows, in place."""
+    for record in records:
+        if record.provenance == REWRITTEN:
+            rows[record.row] = with_answer(rows[record.row], record.turn, record.rewrite, response_template)
 
 
 def all_requests(rows: Sequence[Row], asking: Asking) -> list[list[RewritingRequest]]:
@@ -150,12 +154,18 @@ def _rewrite(
         )
     if settings.accepting.run_tests and not any(request.tests for found in requests for request in found):
         raise InputError("`run_tests` is set, but no row has tests in a column `tests`, `test_list` or `test`")
-    positions = max(map(len, requests), default=0)
+    positions, template = max(map(len, requests), default=0), settings.asking.response_template
     try:
         for position in range(positions):
-            indices = [index for index, found in enumerate(requests) if position < len(found)]
-            rewriter = _Rewriter(generator, settings, collect or position < positions - 1)
-            records += rewriter.rewrite(rows, indices, position)
+            asked = {
+                # The answers before this one may have been replaced.
+                index: replace(found[position], turn=turns(rows[index], template)[position])
+                for index, found in enumerate(requests)
+                if position < len(found)
+            }
+            judged = _Rewriter(generator, settings, collect or position < positions - 1).answer(asked)
+            _replace_answers(rows, judged, template)
+            records += judged
     finally:
         generator.engine.close()
     return sorted(records, key=lambda record: (record.row, record.turn or 0))
@@ -172,7 +182,7 @@ def _set_train_prompts(rows: list[dict], records: Sequence[AnswerRecord], asking
 
 @dataclass(frozen=True)
 class _Rewriter:
-    """Rewrites one answer of each row.
+    """Generates and judges one answer of each row.
 
     Attributes:
         generator: generates the answers.
@@ -183,26 +193,6 @@ class _Rewriter:
     generator: AnswerGenerator
     settings: RewriteSettings
     collect: bool
-
-    def rewrite(self, rows: list[dict], indices: Sequence[int], position: int) -> list[AnswerRecord]:
-        """Replace one answer of each named row in place, and return the records.
-
-        Args:
-            rows: all rows; the answers before this one may have been replaced.
-            indices: the rows with an answer at this position.
-            position: which answer of a row, counted from 0.
-        """
-        asking = self.settings.asking
-        requests = {}
-        for index in indices:
-            turn = turns(rows[index], asking.response_template)[position]
-            requests[index] = rewriting_request(rows[index], turn, asking)
-        records = self.answer(requests)
-        for record in records:
-            if record.provenance == REWRITTEN:
-                row = rows[record.row]
-                rows[record.row] = with_answer(row, record.turn, record.rewrite, asking.response_template)
-        return records
 
     def answer(self, requests: dict[int, RewritingRequest]) -> list[AnswerRecord]:
         """Return the records of one answer of each row, given the requests by row index."""

@@ -25,6 +25,11 @@ class Turn:
     answer: str
     is_last: bool
 
+    @property
+    def instruction(self) -> str:
+        """The last message of the user's before it."""
+        return next(message["content"] for message in reversed(self.messages) if message["role"] == USER)
+
 
 def turns(row: Row, response_template: str | None = None) -> list[Turn]:
     """Return a row's answers in order: each text of the assistant's after a user's text, but for tool calls.

@@ -7,10 +7,10 @@ from pathlib import Path
 from accelerate.utils import is_peft_model
 from datasets import Dataset, IterableDataset
 from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
-from trl_prune.checkpoints import fingerprint, load_config, load_tokenizer, locate, weights_fingerprint
+from trl_prune.checkpoints import fingerprint, load_tokenizer, locate, weights_fingerprint
 from trl_prune.data.generation.engines import build_engine
 from trl_prune.data.generation.generator import AnswerGenerator
 from trl_prune.data.rewriting.provenance import RECORDS, UNASKED, acceptance_summary, read_records, write_records
@@ -21,6 +21,7 @@ from trl_prune.trainers.preparation import messages_to_prompt_completion
 from trl_prune.trainers.self_distill.answer_positions import skip_masked_positions
 from trl_prune.trainers.self_distill.config import SelfDistillSFTConfig
 from trl_prune.trainers.sft_arguments import convert_config, named_arguments
+from trl_prune.trainers.teachers.source import find_teacher
 from trl_prune.trainers.teachers.student_origin import StudentOrigin
 from trl_prune.trainers.trl_names import config_model_id
 
@@ -196,32 +197,31 @@ def lazy_teacher(
         processing_class: the tokenizer of a teacher given as a model; its checkpoint's where None.
         args: for `teacher_model_init_kwargs` and the device.
     """
-    init_kwargs = {"dtype": "auto"} | (args.teacher_model_init_kwargs or {})
     if teacher is None and student.provenance is None:
         teacher = model
-    if teacher is not None and not isinstance(teacher, str):
-        tokenizer = processing_class or load_tokenizer(locate(config_model_id(teacher.config)))
-        length = context_length(teacher.config)
-        return LazyTeacher(lambda: _placed(teacher.eval(), args), tokenizer, weights_fingerprint(teacher), length)
-    if teacher is None:
-        folder = student.dense_folder("set `rewrite=False`")
-    else:
-        folder = locate(teacher, init_kwargs.pop("revision", None))
+    source = find_teacher(teacher, student, args.teacher_model_init_kwargs)
+    length = context_length(source.config)
+    if source.folder is None:
+        return LazyTeacher(
+            lambda: _placed(source.model.eval(), args),
+            processing_class or load_tokenizer(locate(config_model_id(source.model.config))),
+            weights_fingerprint(source.model),
+            length,
+        )
+    init_kwargs = {"dtype": "auto"} | source.init_kwargs
     determining = {name: value for name, value in sorted(init_kwargs.items()) if name not in PLACEMENT}
     return LazyTeacher(
-        lambda: _load_teacher(folder, init_kwargs, args.device),
-        load_tokenizer(folder),
-        f"{fingerprint(folder)} {determining}",
-        context_length(load_config(folder)),
-        folder,
+        lambda: source.load_model(args.device),
+        load_tokenizer(source.folder),
+        f"{fingerprint(source.folder)} {determining}",
+        length,
+        source.folder,
     )
 
 
 def _placed(model: PreTrainedModel, args: SelfDistillSFTConfig) -> PreTrainedModel:
-    """Return a model in memory on the device of training, unless accelerate has placed its layers."""
+    """Return a model in memory on the device of training, unless accelerate has placed its layers.
+
+    Not frozen, as other teachers are: it may be the student.
+    """
     return model if getattr(model, "hf_device_map", None) else model.to(args.device)
-
-
-def _load_teacher(folder: Path, init_kwargs: dict, device: object) -> PreTrainedModel:
-    model = AutoModelForCausalLM.from_pretrained(folder, **init_kwargs).eval()
-    return model if "device_map" in init_kwargs else model.to(device)
