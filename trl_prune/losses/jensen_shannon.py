@@ -1,0 +1,107 @@
+"""The Jensen-Shannon divergence of two models at many positions, without a gradient and without full logits.
+
+It runs over tiles of tokens, and in the cache over blocks of a tile, as `distill_head` does. That one's divergence is
+written for gradients; its value has the rounding of differences of logarithms, about 2e-6 even of equal models.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trl_prune.losses.distill_head import BLOCK_BYTES, MIN_ROWS, TILE_BYTES, write_logits
+from trl_prune.losses.divergences import row_dot
+from trl_prune.losses.lm_head import LMHead
+from trl_prune.losses.targets import HeadTarget
+
+
+TINY = torch.finfo(torch.float32).tiny
+
+
+class HeadComparison(NamedTuple):
+    """Both `(N,)` float32, and not finite where logits are not.
+
+    Attributes:
+        divergence: the Jensen-Shannon divergence in nats, 0..ln 2; 0 without a target.
+        log_probs: log-probability of each label by the first model, at temperature 1.
+    """
+
+    divergence: Tensor
+    log_probs: Tensor
+
+
+@torch.inference_mode()
+def compare_heads(
+    hidden: Tensor, head: LMHead, labels: Tensor, target: HeadTarget | None = None, temperature: float = 1.0
+) -> HeadComparison:
+    """Return the divergence of two models at N positions, and the log-probabilities of the first.
+
+    Args:
+        hidden: the first model's final states, `(N, hidden_size)`.
+        head: its LM head.
+        labels: the ids whose log-probabilities are returned, `(N,)`.
+        target: the second model's states and head, on the same device; None for log-probabilities alone. Of two
+            vocabularies the ids that both have are compared, each model's probabilities renormalised over them.
+        temperature: divides both models' logits in the divergence.
+    """
+    sides = [HeadTarget(hidden, head), *([] if target is None else [target])]
+    sizes = [len(side.head.weight) for side in sides]
+    device, count = head.weight.device, len(hidden)
+    tile_rows = max(MIN_ROWS, _rows_of(TILE_BYTES, device, max(sizes)))
+    buffers = [
+        torch.empty(min(tile_rows, count), size, device=device) for size in (sizes[0], min(sizes))[: len(sides)]
+    ]
+    output = HeadComparison(*(torch.zeros(count, device=device) for _ in range(2)))
+    for tile in _split(0, count, tile_rows):
+        logits = [_logits(side, tile, buffer) for side, buffer in zip(sides, buffers, strict=True)]
+        for block in _split(0, tile.stop - tile.start, max(1, _rows_of(BLOCK_BYTES, device, max(sizes)))):
+            rows = slice(tile.start + block.start, tile.start + block.stop)
+            parts = _compare_block([part[block] for part in logits], labels[rows], temperature)
+            for full, part in zip(output, parts, strict=True):
+                full[rows] = part
+    return output
+
+
+def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
+    """Return the Jensen-Shannon divergence of probabilities `(n, V)`, `(n,)`, symmetric and 0 for equal ones.
+
+    The logarithm of a ratio is 0 where both are equal; a difference of logarithms would leave their rounding.
+    """
+    mixture = (p + q).div_(2).clamp_min_(TINY)
+    p_divergence = row_dot(p, (p / mixture).clamp_min_(TINY).log_())
+    q_divergence = row_dot(q, torch.div(q, mixture, out=mixture).clamp_min_(TINY).log_())
+    return (p_divergence + q_divergence).div_(2).clamp_(0, math.log(2))
+
+
+def _compare_block(logits: Sequence[Tensor], labels: Tensor, temperature: float) -> tuple[Tensor | float, Tensor]:
+    """Return a block's divergence and log-probabilities; the logits are overwritten."""
+    first, label_logits = logits[0], logits[0].gather(1, labels[:, None])[:, 0]
+    if len(logits) == 1:
+        return 0.0, label_logits - first.logsumexp(1)
+    if temperature == 1 and first.shape == logits[1].shape:
+        p = first.softmax(1)
+        log_z = first.amax(1) - p.amax(1).log()  # without a second pass of exponentials
+    else:
+        log_z = first.logsumexp(1)
+        p = _tempered(first[:, : logits[1].shape[1]], temperature)
+    return jensen_shannon(p, _tempered(logits[1], temperature)), label_logits - log_z
+
+
+def _tempered(logits: Tensor, temperature: float) -> Tensor:
+    return logits.div_(temperature).softmax(1)
+
+
+def _logits(side: HeadTarget, tile: slice, buffer: Tensor) -> Tensor:
+    logits = buffer[: tile.stop - tile.start]
+    write_logits(side.hidden[tile].to(side.head.weight.dtype), side.head, logits)
+    return logits
+
+
+def _rows_of(sizes: dict[str, int], device: torch.device, vocab_size: int) -> int:
+    return sizes.get(device.type, sizes["cuda"]) // (4 * vocab_size)
+
+
+def _split(start: int, stop: int, size: int) -> Iterator[slice]:
+    return (slice(first, min(first + size, stop)) for first in range(start, stop, size))
