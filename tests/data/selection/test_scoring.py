@@ -158,7 +158,9 @@ def test_two_processes_write_the_scores_of_one(tmp_path, resident):
     one = score_rows(tmp_path / "one", spec(resident=resident))
     for index in (1, 0):
         write_scores(tmp_path / "two", spec(resident=resident), ProcessShare(index, 2))
+    assert len(list((tmp_path / "two").glob("dense-states-*"))) == (0 if resident else 2)
     np.testing.assert_array_equal(columns(score_rows(tmp_path / "two", unloadable(resident=resident))), columns(one))
+    assert not list((tmp_path / "two").glob("dense-states-*"))
 
 
 def unloadable(**settings):

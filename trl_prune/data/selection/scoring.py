@@ -107,6 +107,8 @@ def score_rows(folder: Path, spec: ScoreSpec, share: ProcessShare = SINGLE_PROCE
     _write_scores(folder, spec, answers, share)
     share.wait_for_everyone()
     values = answers.in_dataset_order(_score_array(folder, spec, answers).read())
+    for states in folder.glob(f"{DENSE_STATES}-*"):  # of an interrupted pass too, in which they were shared otherwise
+        shutil.rmtree(states, ignore_errors=True)
     return RowScores(values[:, 0], values[:, 1], answers.answer_tokens)
 
 
@@ -208,7 +210,6 @@ def _write_scores(folder: Path, spec: ScoreSpec, answers: AnswerRows, share: Pro
         rows = _LabelledRows(spec.rows, answers.rows_of(array, share_of_chunks(array, share)))
         open_pair = partial(_open_stored, states, CacheSpec(rows, spec.dense, Hidden()), spec.pruned, share.progress)
         _write_share(array, spec, answers, share, open_pair)
-        shutil.rmtree(states, ignore_errors=True)
 
 
 def _write_answers_alone(folder: Path, spec: ScoreSpec, answers: AnswerRows, share: ProcessShare) -> None:
