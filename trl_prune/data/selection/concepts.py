@@ -4,7 +4,7 @@ import functools
 import re
 import unicodedata
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -90,14 +90,15 @@ def keyphrases(text: str, limit: int = 10) -> list[str]:
     the sum of its words' (Rose et al. 2010). Of equal ones the more frequent comes first, then the earlier.
     """
     occurrences = Counter(candidate_phrases(text))
-    frequency, degree = Counter(), Counter()
+    frequency, degree = defaultdict(int), defaultdict(int)
     for phrase, count in occurrences.items():
         for word in phrase:
             frequency[word] += count
             degree[word] += count * len(phrase)
+    ratio = {word: degree[word] / count for word, count in frequency.items()}
 
     def order(phrase: tuple[str, ...]) -> tuple[float, int]:
-        return -sum(degree[word] / frequency[word] for word in phrase), -occurrences[phrase]
+        return -sum([ratio[word] for word in phrase]), -occurrences[phrase]
 
     return [" ".join(phrase) for phrase in sorted(occurrences, key=order)[:limit]]
 
