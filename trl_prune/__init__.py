@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
-    from trl_prune.api import cache_teacher, evaluate, prune, rewrite_dataset, run, score, search
+    from trl_prune.api import (
+        cache_teacher,
+        evaluate,
+        prune,
+        rewrite_dataset,
+        run,
+        score,
+        search,
+        select_recovery_data,
+    )
     from trl_prune.trainers import KDConfig, KDTrainer, SelfDistillSFTConfig, SelfDistillSFTTrainer
 
 __all__ = [
@@ -20,6 +29,7 @@ __all__ = [
     "run",
     "score",
     "search",
+    "select_recovery_data",
 ]
 
 

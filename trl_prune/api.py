@@ -1,8 +1,10 @@
 """The verbs as functions with plain arguments, for notebooks and scripts."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import mkdtemp
 
 from datasets import Dataset
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -23,6 +25,8 @@ from trl_prune.data.generation.generator import AnswerGenerator
 from trl_prune.data.reading import read_dataset
 from trl_prune.data.rewriting.provenance import RECORDS, write_records
 from trl_prune.data.rewriting.rewrite import RewrittenDataset, rewrite_rows
+from trl_prune.data.selection.selecting import Selecting, SelectionModels
+from trl_prune.data.selection.texts import check_instruction_column
 from trl_prune.data.teacher import LazyTeacher, context_length
 from trl_prune.data.teacher_cache.cache import TeacherCache
 from trl_prune.data.teacher_cache.codecs import Codec, codec_from_settings
@@ -40,9 +44,11 @@ from trl_prune.pruning.repairs import applicable_repairs, build_repairs
 from trl_prune.pruning.repairs.calibration import Calibration
 from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 from trl_prune.pruning.surgery.cut import Cut
-from trl_prune.recipe import load_recipe, parse_recipe, parse_rewrite
+from trl_prune.recipe import load_recipe, parse_recipe, parse_rewrite, parse_select
 from trl_prune.runs.rewriting import rewrite_settings
+from trl_prune.runs.selection import build_embedder, selection_rows, selection_settings
 from trl_prune.trainers.preparation import PREPARATION_ARGS, prepare_rows
+from trl_prune.trainers.teachers.tokenizer_check import check_encodings
 
 
 Model = str | Path | PreTrainedModel
@@ -192,6 +198,50 @@ def rewrite_dataset(
     result = rewrite_rows(rows, generator, rewrite_settings(section, seed, teacher.max_model_len, name, variables))
     write_records(result.records, Path(cache_dir) / RECORDS)
     return result
+
+
+def select_recovery_data(
+    dense: Model,
+    pruned: Model,
+    dataset: Rows,
+    budget: int | float,
+    **settings: object,
+) -> Dataset:
+    """Return the rows of a dataset that repair best what pruning broke (PASER, 2502.12594).
+
+    Args:
+        dense: the dense model, as a path, a hub id or loaded.
+        pruned: the pruned model, whatever pruned it, with the dense one's vocabulary.
+        dataset: rows in one of TRL's formats.
+        budget: a share of the rows, as in 0.1, or their number.
+        **settings: `cache_dir`, the folder of embeddings and scores, from which an interrupted call is resumed and
+            which later calls reuse (a temporary one if left out); `seed`; `chat_template_kwargs`; and the keys of a
+            recipe's `select` section, such as `method`, `embedder` and `clusters`.
+
+    Returns:
+        The chosen rows, in the dataset's order and format.
+
+    Raises:
+        InputError: one sentence that names the wrong value or argument.
+    """
+    cache_dir, seed = settings.pop("cache_dir", None), settings.pop("seed", 0)
+    variables = settings.pop("chat_template_kwargs", {})
+    section = parse_select({"budget": budget, **settings}, "select_recovery_data's arguments")
+    rows, models = _rows(dataset), [_teacher(model) for model in (dense, pruned)]
+    check_instruction_column(rows, section.instruction, "the dataset")
+    check_encodings({"dense model": models[0].tokenizer, "pruned model": models[1].tokenizer})
+    target = None if section.target is None else read_dataset(**section.target.model_dump(exclude={"rows"}))
+    job = Selecting(
+        selection_rows(rows, section, load_tokenizer(_folder(dense)), variables, target),
+        SelectionModels(*models, build_embedder(section, models[0])),
+        selection_settings(section, {section.method: section.selection(section.method)}, seed),
+        Path(cache_dir or mkdtemp(prefix="trl-prune-select-")),
+    )
+    try:
+        return rows.select(job.run().own.rows.tolist())
+    finally:
+        if cache_dir is None:
+            shutil.rmtree(job.folder, ignore_errors=True)
 
 
 def cache_teacher(

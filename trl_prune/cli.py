@@ -25,6 +25,7 @@ STAGE_VERBS = {
     "score": "score the importance of every block, head, neuron, channel and expert",
     "search": "find the sizes that fit a budget and the one that recovers best",
     "prune": "prune the dense checkpoint",
+    "select": "choose the training rows that repair what pruning broke (PASER), with random rows beside",
     "rewrite": "self-data distillation's data step: the dense model writes the training answers",
     "cache_teacher": "let the dense model read the training rows once, for distillation without it",
     "recover": "train the pruned model, once for each arm (distillation: `method: kd`)",

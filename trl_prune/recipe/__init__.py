@@ -1,12 +1,13 @@
 """The recipe: one YAML file, one frozen section per verb, each key documented once by the docstring under it."""
 
 from trl_prune.recipe.dataset import DatasetSection
-from trl_prune.recipe.loading import load_recipe, parse_recipe, parse_rewrite
+from trl_prune.recipe.loading import load_recipe, parse_recipe, parse_rewrite, parse_select
 from trl_prune.recipe.prune import PruneSection, Target
 from trl_prune.recipe.recipe import Recipe
 from trl_prune.recipe.recover import ArmSection
 from trl_prune.recipe.rewrite import RewriteSection
 from trl_prune.recipe.search import SearchSection
+from trl_prune.recipe.select import SelectionSection, SelectSection
 
 
 __all__ = [
@@ -16,8 +17,11 @@ __all__ = [
     "Recipe",
     "RewriteSection",
     "SearchSection",
+    "SelectSection",
+    "SelectionSection",
     "Target",
     "load_recipe",
     "parse_recipe",
     "parse_rewrite",
+    "parse_select",
 ]

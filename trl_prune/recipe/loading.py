@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -12,9 +13,12 @@ from trl_prune.errors import InputError, first_line
 from trl_prune.recipe.messages import error_sentence, line_of
 from trl_prune.recipe.recipe import Recipe
 from trl_prune.recipe.rewrite import RewriteSection
+from trl_prune.recipe.section import Section
+from trl_prune.recipe.select import SelectSection
 
 
 COMMAND_LINE = "the command line"
+SectionType = TypeVar("SectionType", bound=Section)
 
 
 class Loader(yaml.SafeLoader):
@@ -110,11 +114,24 @@ def parse_rewrite(values: dict, source: str) -> RewriteSection:
     Raises:
         InputError: one sentence about the first invalid key.
     """
+    return _parse_section(RewriteSection, "rewrite", values, source)
+
+
+def parse_select(values: dict, source: str) -> SelectSection:
+    """Validate a `select` section alone.
+
+    Raises:
+        InputError: one sentence about the first invalid key.
+    """
+    return _parse_section(SelectSection, "select", values, source)
+
+
+def _parse_section(section: type[SectionType], name: str, values: dict, source: str) -> SectionType:
     try:
-        return RewriteSection.model_validate(values)
+        return section.model_validate(values)
     except ValidationError as error:
         first = _first_error(error)
-        raise InputError(f"{source}: {error_sentence(first | {'loc': ('rewrite', *first['loc'])})}") from error
+        raise InputError(f"{source}: {error_sentence(first | {'loc': (name, *first['loc'])})}") from error
 
 
 def _first_error(error: ValidationError) -> ErrorDetails:

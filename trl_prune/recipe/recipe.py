@@ -14,6 +14,7 @@ from trl_prune.recipe.rewrite import RewriteSection
 from trl_prune.recipe.score import ScoreSection
 from trl_prune.recipe.search import SearchSection
 from trl_prune.recipe.section import Section
+from trl_prune.recipe.select import SelectionSection, SelectSection
 
 
 class Recipe(Section):
@@ -22,7 +23,7 @@ class Recipe(Section):
     other_names: ClassVar[dict[str, str]] = {
         "arms": "recover", "base_model": "model", "data": "dataset", "distill": "recover",
         "enable_thinking": "chat_template_kwargs", "eval": "evaluate", "model_name_or_path": "model",
-        "output_dir": "output", "torch_dtype": "dtype", "train": "recover",
+        "output_dir": "output", "paser": "select", "torch_dtype": "dtype", "train": "recover",
     }  # fmt: skip
 
     model: str
@@ -42,6 +43,7 @@ class Recipe(Section):
     score: ScoreSection = ScoreSection()
     search: SearchSection | None = None
     prune: PruneSection
+    select: SelectSection | None = None
     rewrite: RewriteSection | None = None
     cache_teacher: CacheTeacherSection | None = None
     recover: dict[str, ArmSection] = {}
@@ -64,7 +66,23 @@ class Recipe(Section):
             if arm.uses_rewritten and self.rewrite is None:
                 raise ValueError(f"recover.{name} trains on rewritten data but the recipe has no `rewrite` section")
             self._check_cache_use(name, arm)
+            self._check_selection(name, arm)
         return self
+
+    def _check_selection(self, name: str, arm: ArmSection) -> None:
+        if arm.selection is None:
+            return
+        if self.select is None:
+            raise ValueError(f"recover.{name} has a selection but the recipe has no `select` section")
+        if self.select.selection(arm.selection) is None:
+            allowed = [self.select.method, *self.select.selections]
+            raise ValueError(
+                f"recover.{name}.selection is {arm.selection!r}; allowed: {', '.join(allowed)}, or another method"
+            )
+        if self.select.selection(arm.selection).method == "rds" and self.select.target is None:
+            raise ValueError(
+                f"recover.{name}.selection is rds, and select.target, the examples to be near to, is unset"
+            )
 
     def _check_cache_use(self, name: str, arm: ArmSection) -> None:
         if arm.teacher_cache and arm.method != "kd":
@@ -102,6 +120,15 @@ class Recipe(Section):
         return self
 
     @property
+    def selections(self) -> dict[str, SelectionSection]:
+        """Every selection of rows by name: the `select` section's own first, then random rows and what arms name."""
+        if self.select is None:
+            return {}
+        arms = [arm.selection for arm in self.recover.values() if arm.selection is not None]
+        names = dict.fromkeys([self.select.method, "random", *self.select.selections, *arms])
+        return {name: self.select.selection(name) for name in names}
+
+    @property
     def template_settings(self) -> dict[str, object]:
         """The setting of a stage that renders conversations; absent where the recipe sets nothing."""
         return {"chat_template_kwargs": self.chat_template_kwargs} if self.chat_template_kwargs else {}
@@ -110,7 +137,8 @@ class Recipe(Section):
     def datasets(self) -> list[DatasetSection]:
         """Every dataset that the recipe names."""
         search = self.search.dataset if self.search else None
-        found = [*self.training_datasets, self.score.dataset, search, self.evaluate.held_out]
+        target = self.select.target if self.select else None
+        found = [*self.training_datasets, self.score.dataset, search, target, self.evaluate.held_out]
         return [section for section in dict.fromkeys(found) if section is not None]
 
     @property

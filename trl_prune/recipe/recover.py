@@ -51,7 +51,7 @@ class ArmSection(Section):
         "mix": "data", "num_samples": "rows", "peft_config": "peft", "samples": "rows", "sources": "data",
         "training_args": "args",
     }  # fmt: skip
-    optional: ClassVar[tuple[str, ...]] = ("rows", "sweep")
+    optional: ClassVar[tuple[str, ...]] = ("rows", "selection", "sweep")
 
     method: Literal["sft", "kd"] = "sft"
     """Supervised fine-tuning on the arm's data, or distillation of the dense model's distribution over it."""
@@ -63,6 +63,8 @@ class ArmSection(Section):
     list of such sources with their shares of the rows."""
     rows: Count | None = None
     """Number of training rows, drawn with the recipe's seed; all if left out, or as many as a mix allows."""
+    selection: str | None = None
+    """Which selection of the dataset's rows, by name or method; the `select` section's own if left out."""
     sweep: SweepSection | None = None
     """Train the arm once for each number of rows, as the arms `ARM-250`, `ARM-500`, ..."""
     init: Literal["pruned", "random_units", "random_weights"] = "pruned"

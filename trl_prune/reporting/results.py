@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import combinations, zip_longest
 
+from datasets import Dataset
+
 from trl_prune.data.rewriting.acceptance import ACCEPTED
 from trl_prune.data.rewriting.provenance import AnswerRecord, read_records
 from trl_prune.data.rewriting.turns import turns
@@ -23,6 +25,7 @@ from trl_prune.pruning.importance.layers import LayerScores
 from trl_prune.runs.artifacts import TIMING, Result
 from trl_prune.runs.context import Run
 from trl_prune.runs.evaluation import HELD_OUT_TEXT, read_scores
+from trl_prune.runs.selected_rows import rows_to_rewrite
 
 
 # Groups of tasks that the tables separate; groups without tasks are left out.
@@ -152,6 +155,19 @@ class RunResults:
         """The logged losses of the trained arms."""
         return {name: json.loads(self.folder.output("recover", "log", name).read_text()) for name in self.arms}
 
+    @cached_property
+    def selection(self) -> dict:
+        """Summaries of the selected rows: of the candidates, of each selection and of each cluster."""
+        return self._json("select", "summary") if self.folder.result("select") else {}
+
+    @cached_property
+    def selection_pool(self) -> dict[str, list]:
+        """What was measured of every candidate row, by column."""
+        return Dataset.from_parquet(str(self.folder.output("select", "pool")), keep_in_memory=True).to_dict()
+
+    def _json(self, stage: str, name: str) -> dict:
+        return json.loads(self.folder.output(stage, name).read_text())
+
     @property
     def acceptance(self) -> dict[str, dict]:
         """Acceptance by capability and by answer type, and the change of length (`acceptance_summary`)."""
@@ -178,7 +194,7 @@ class RunResults:
         return [self._example(record) for record in accepted + rejected[: count // 2]]
 
     def _example(self, record: AnswerRecord) -> dict:
-        found = turns(self.run.dataset[record.row], self.run.recipe.rewrite.response_template)
+        found = turns(rows_to_rewrite(self.run)[record.row], self.run.recipe.rewrite.response_template)
         turn = next(turn for turn in found if turn.index == record.turn)
         return {
             "prompt": turn.instruction,

@@ -14,6 +14,13 @@ from trl_prune.recipe import ArmSection, DatasetSection
 from trl_prune.recipe.recover import SourceSection
 from trl_prune.runs.artifacts import config_hash
 from trl_prune.runs.context import QUICKSTART, Run
+from trl_prune.runs.selected_rows import (
+    indices_to_rewrite,
+    planned_count,
+    selected_rows,
+    selection_name,
+    uses_selection,
+)
 from trl_prune.trainers.preparation import prepare_source, with_chat_template_kwargs
 
 
@@ -44,7 +51,7 @@ def training_rows(run: Run, arm: ArmSection, args: dict) -> TrainingRows:
         InputError: there are fewer rows than the arm asks for.
     """
     template_kwargs = run.recipe.chat_template_kwargs
-    pools = [with_chat_template_kwargs(source_rows(run, source), template_kwargs) for source in arm.sources]
+    pools = [with_chat_template_kwargs(source_rows(run, arm, source), template_kwargs) for source in arm.sources]
     if not arm.is_mix and arm.rows is None:
         return TrainingRows(pools[0], len(pools[0]))
     drawn = draw_mix(_mix_sources(run, arm, list(map(len, pools))), arm.rows, run.recipe.seed)
@@ -70,15 +77,21 @@ def _mixed(run: Run, arm: ArmSection, args: dict, parts: list[Dataset]) -> Train
     return TrainingRows(rows, len(rows), sources)
 
 
-def source_rows(run: Run, source: SourceSection) -> Dataset:
-    """Return all rows of a source."""
-    if source.source == "rewritten":
-        return read_dataset(str(run.folder.output("rewrite", "rows")))
-    return planned_rows(run, source)
+def source_rows(run: Run, arm: ArmSection, source: SourceSection) -> Dataset:
+    """Return all rows of a source of an arm, or those of the arm's selection."""
+    is_rewritten = source.source == "rewritten"
+    rows = read_dataset(str(run.folder.output("rewrite", "rows"))) if is_rewritten else planned_rows(run, source)
+    if not uses_selection(run, source):
+        return rows
+    indices = selected_rows(run, selection_name(run, arm))
+    if not is_rewritten:
+        return rows.select(indices)
+    positions = {index: position for position, index in enumerate(indices_to_rewrite(run))}
+    return rows.select([positions[index] for index in indices])
 
 
 def planned_rows(run: Run, source: SourceSection) -> Dataset:
-    """Return the rows that a source has, or that its rows are rewritten from."""
+    """Return the rows that a source has, or that its rows are selected or rewritten from."""
     return run.dataset if source.dataset is None else run.rows(source.dataset)
 
 
@@ -106,7 +119,13 @@ def dataset_origin(section: DatasetSection) -> tuple[str | None, ...]:
 def rows_hash(run: Run, arm: ArmSection) -> str:
     """Return the hash of the rows that an arm draws from."""
     hashes = [_source_hash(run, source) for source in arm.sources]
-    return config_hash(hashes) if arm.is_mix else hashes[0]
+    selections = [_selection_hash(run, arm)] if any(uses_selection(run, source) for source in arm.sources) else []
+    return config_hash(hashes + selections) if arm.is_mix or selections else hashes[0]
+
+
+def _selection_hash(run: Run, arm: ArmSection) -> str:
+    """Return a hash of the rows of an arm's selection, which another selection's change leaves as it is."""
+    return config_hash(selected_rows(run, selection_name(run, arm)))
 
 
 def _source_hash(run: Run, source: SourceSection) -> str:
@@ -124,11 +143,17 @@ def check_rows(run: Run, name: str, arm: ArmSection) -> None:
     for source in arm.sources:
         _check_format(run, f"recover.{name}", arm, source)
     if arm.is_mix or arm.rows is not None:
-        sizes = [len(planned_rows(run, source)) for source in arm.sources]
+        sizes = [_planned_count(run, arm, source) for source in arm.sources]
         try:
             draw_mix(_mix_sources(run, arm, sizes), arm.rows, run.recipe.seed)
         except InputError as error:
             raise InputError(f"recover.{name}.{error}") from error
+
+
+def _planned_count(run: Run, arm: ArmSection, source: SourceSection) -> int:
+    if uses_selection(run, source):
+        return planned_count(run, selection_name(run, arm))
+    return len(planned_rows(run, source))
 
 
 def _check_format(run: Run, key: str, arm: ArmSection, source: SourceSection) -> None:

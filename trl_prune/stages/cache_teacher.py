@@ -53,7 +53,7 @@ def preparations(run: Run) -> dict[str, ArmSection]:
 def _preparation_key(run: Run, arm: ArmSection) -> str:
     args = preparation_args(training_args(run, arm, run.dtype))
     hashed = {name: value for name, value in args.items() if name not in NOT_HASHED}
-    rows = [] if arm.rows is None else [arm.rows]
+    rows = [value for value in (arm.rows, arm.selection) if value is not None]
     return json.dumps([arm.data, hashed, *rows], sort_keys=True, default=str)
 
 
@@ -94,7 +94,9 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
 
 def inputs(run: Run, part: str) -> dict[str, str]:  # noqa: ARG001
     """Return the fingerprints of the dense model and the rows."""
-    arms = {arm.data: arm for arm in run.recipe.cached_arms.values()}
+    arms = {
+        f"{arm.data} {arm.selection}" if arm.selection else arm.data: arm for arm in run.recipe.cached_arms.values()
+    }
     return {"dense": run.teacher_fingerprint} | {f"rows {name}": rows_hash(run, arms[name]) for name in sorted(arms)}
 
 
@@ -121,8 +123,9 @@ def is_configured(recipe: Recipe) -> bool:
 
 
 def needs(recipe: Recipe) -> list[str]:
-    """Return the stage that makes the rows, if an arm that reads the cache trains on rewritten ones."""
-    return ["rewrite"] * any(arm.uses_rewritten for arm in recipe.cached_arms.values())
+    """Return the stages that select the rows, and rewrite them if an arm that reads the cache trains on such."""
+    rewrites = any(arm.uses_rewritten for arm in recipe.cached_arms.values())
+    return ["select"] * (recipe.select is not None) + ["rewrite"] * rewrites
 
 
 def check(run: Run) -> None:

@@ -101,7 +101,8 @@ def parts(recipe: Recipe) -> list[str]:
 def needs(recipe: Recipe) -> list[str]:
     """Return the stages that make the pruned model, the rows and the teacher's cache."""
     rewrites = any(arm.uses_rewritten for arm in recipe.recover.values())
-    return ["prune"] + ["rewrite"] * rewrites + ["cache_teacher"] * bool(recipe.cached_arms)
+    selects = ["select"] * (recipe.select is not None)
+    return ["prune", *selects] + ["rewrite"] * rewrites + ["cache_teacher"] * bool(recipe.cached_arms)
 
 
 def inputs(run: Run, part: str) -> dict[str, str]:

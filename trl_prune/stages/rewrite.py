@@ -18,8 +18,9 @@ from trl_prune.recipe import Recipe
 from trl_prune.reporting.plots.rewriting import ACCEPTANCE
 from trl_prune.reporting.tables import REWRITTEN_ANSWERS
 from trl_prune.runs import rewriting
-from trl_prune.runs.artifacts import StageOutput
+from trl_prune.runs.artifacts import StageOutput, config_hash
 from trl_prune.runs.context import Run
+from trl_prune.runs.selected_rows import count_to_rewrite, indices_to_rewrite, rows_to_rewrite
 from trl_prune.runs.sharing import share_main, single_process_share, write_in_processes
 from trl_prune.runs.stage import Stage
 
@@ -46,7 +47,7 @@ def answer_generator(run: Run, folder: Path, share: ProcessShare) -> AnswerGener
 
 def write_share(run: Run, folder: Path, share: ProcessShare) -> None:
     """Generate one process's share of the answers."""
-    generate_share(run.dataset, answer_generator(run, folder, share), rewrite_settings(run))
+    generate_share(rows_to_rewrite(run), answer_generator(run, folder, share), rewrite_settings(run))
 
 
 def execute(run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
@@ -54,10 +55,11 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
     start = time.perf_counter()
     write_in_processes(run, __name__, folder)
     generator = answer_generator(run, folder, single_process_share("rewrite", "batch"))
-    result = rewrite_rows(run.dataset, generator, rewrite_settings(run))
+    rows = rows_to_rewrite(run)
+    result = rewrite_rows(rows, generator, rewrite_settings(run))
     _write_rows(result.rows, folder / ROWS)
     write_records(result.records, folder / RECORDS)
-    metrics = {"acceptance": acceptance_summary(result.records, run.dataset)}
+    metrics = {"acceptance": acceptance_summary(result.records, rows)}
     return StageOutput({"rows": ROWS, "provenance": RECORDS}, metrics, {"seconds": time.perf_counter() - start})
 
 
@@ -67,8 +69,9 @@ def _write_rows(rows: Dataset, path: Path) -> None:
 
 
 def inputs(run: Run, part: str) -> dict[str, str]:  # noqa: ARG001
-    """Return the fingerprints of the dense model and the training rows."""
-    return {"dense": run.teacher_fingerprint, "dataset": run.dataset_fingerprint}
+    """Return the fingerprints of the dense model, the training rows and which of them are rewritten."""
+    hashes = {"dense": run.teacher_fingerprint, "dataset": run.dataset_fingerprint}
+    return hashes if run.recipe.select is None else hashes | {"rows": config_hash(indices_to_rewrite(run))}
 
 
 def settings(run: Run, part: str) -> dict:  # noqa: ARG001
@@ -84,12 +87,18 @@ def describe(run: Run, part: str) -> str:  # noqa: ARG001
     """Return how many answers will be written."""
     section = run.recipe.rewrite
     where = "" if section.engine == "transformers" else f" with {section.engine}"
-    return f"answers to {len(run.dataset)} rows, up to {section.max_new_tokens} tokens each, by the dense model{where}"
+    rows, tokens = count_to_rewrite(run), section.max_new_tokens
+    return f"answers to {rows} rows, up to {tokens} tokens each, by the dense model{where}"
 
 
 def is_configured(recipe: Recipe) -> bool:
     """Return whether the recipe has a `rewrite` section."""
     return recipe.rewrite is not None
+
+
+def needs(recipe: Recipe) -> list[str]:
+    """Return the stage that selects the rows, if the recipe has it."""
+    return ["select"] * (recipe.select is not None)
 
 
 def check(run: Run) -> None:
@@ -118,6 +127,7 @@ STAGE = Stage(
     settings,
     execute,
     describe,
+    needs=needs,
     is_configured=is_configured,
     check=check,
     keeps=(ANSWERS,),

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from tempfile import TemporaryDirectory
 
 from datasets import Dataset, Json
@@ -96,7 +97,13 @@ def preparation_args(args: dict) -> dict:
     return {name: args[name] for name in PREPARATION_ARGS if name in args}
 
 
-def prepare_rows(rows: Dataset, args: dict, tokenizer: PreTrainedTokenizerBase, answers_only: bool = False) -> Dataset:
+def prepare_rows(
+    rows: Dataset,
+    args: dict,
+    tokenizer: PreTrainedTokenizerBase,
+    answers_only: bool = False,
+    also: Sequence[str] = (),
+) -> Dataset:
     """Return rows tokenised, masked, truncated and packed as a trainer with these arguments does it.
 
     TRL prepares a dataset in the constructor of its trainer, so one is built around a model of a few hundred weights.
@@ -107,9 +114,10 @@ def prepare_rows(rows: Dataset, args: dict, tokenizer: PreTrainedTokenizerBase, 
         tokenizer: the student's; as in training, its padding and end-of-sequence tokens may be set.
         answers_only: whether the loss of `messages` is on the last answer, as in a recipe's arms, or on the full
             conversation.
+        also: further columns to keep, for rows that are not packed.
 
     Returns:
-        Rows of `input_ids`, `labels` and, where packed, `seq_lengths`.
+        Rows of `input_ids`, `labels` and, where packed, `seq_lengths`, without those whose labels are all masked.
     """
     with TemporaryDirectory() as folder:
         config = SFTConfig(
@@ -120,7 +128,7 @@ def prepare_rows(rows: Dataset, args: dict, tokenizer: PreTrainedTokenizerBase, 
         model = _placeholder_model(len(tokenizer))
         trainer = SFTTrainer(model, config, train_dataset=rows, processing_class=tokenizer)
     prepared = trainer.train_dataset
-    return prepared.select_columns([name for name in PREPARED_COLUMNS if name in prepared.column_names])
+    return prepared.select_columns([name for name in (*PREPARED_COLUMNS, *also) if name in prepared.column_names])
 
 
 def prepare_source(rows: Dataset, args: dict, tokenizer: PreTrainedTokenizerBase, every_token: bool) -> Dataset:
@@ -142,6 +150,16 @@ def prepare_source(rows: Dataset, args: dict, tokenizer: PreTrainedTokenizerBase
     length = {"max_length": None} if args.get("packing") and strategy != "bfd" else {}
     masks = EVERY_TOKEN_ARGS if every_token else {}
     return prepare_rows(rows, args | UNPACKED_ARGS | length | masks, tokenizer, answers_only=True)
+
+
+def prepare_numbered(rows: Dataset, args: dict, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    """Return rows tokenised, masked and truncated but not packed, each with the index that it had, as `row`.
+
+    Rows without a token to learn are left out. Arguments are as in `prepare_rows`; the loss is on the answers.
+    """
+    numbered = rows.remove_columns("row") if "row" in rows.column_names else rows
+    numbered = numbered.add_column("row", list(range(len(rows))))
+    return prepare_rows(numbered, args | UNPACKED_ARGS, tokenizer, answers_only=True, also=("row",))
 
 
 def without_masks(args: dict) -> dict:

@@ -1,6 +1,7 @@
 """Check that teacher and student encode text as the same ids."""
 
 import logging
+from collections.abc import Mapping
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -28,7 +29,7 @@ def check_tokenizers(
     teacher_tokenizer = teacher.load_tokenizer()
     student_size, teacher_size = (config.get_text_config().vocab_size for config in (student, teacher.config))
     if teacher_tokenizer is not None:
-        _check_encodings(student_tokenizer, teacher_tokenizer)
+        check_encodings({"teacher": teacher_tokenizer, "student": student_tokenizer})
     elif student_size == teacher_size:
         logger.warning(
             "The teacher in memory has no tokenizer: whether its ids mean the same as the student's is not checked"
@@ -48,14 +49,23 @@ def check_tokenizers(
         )
 
 
-def _check_encodings(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:
+def check_encodings(tokenizers: Mapping[str, PreTrainedTokenizerBase]) -> None:
+    """Check that two models' tokenizers encode a few texts alike.
+
+    Args:
+        tokenizers: of the larger and of the smaller model, by what the error calls the model.
+
+    Raises:
+        InputError: they do not.
+    """
+    (one, teacher), (other, student) = tokenizers.items()
     special_tokens = "".join(token for token in teacher.all_special_tokens if token in student.get_vocab())
     for text in (*PROBES, special_tokens):
-        student_ids, teacher_ids = (
-            tokenizer(text, add_special_tokens=False)["input_ids"] for tokenizer in (student, teacher)
+        teacher_ids, student_ids = (
+            tokenizer(text, add_special_tokens=False)["input_ids"] for tokenizer in (teacher, student)
         )
         if student_ids != teacher_ids:
             raise InputError(
-                f"the teacher's tokenizer differs from the student's: it encodes {text!r} as {teacher_ids[:8]}..., "
-                f"the student's as {student_ids[:8]}...; distillation compares ids, so both must be the same"
+                f"the {one}'s tokenizer differs from the {other}'s: it encodes {text!r} as {teacher_ids[:8]}..., "
+                f"the {other}'s as {student_ids[:8]}...; ids are compared, so both must be the same"
             )

@@ -1,0 +1,97 @@
+"""The select stage: its files, what later stages take from it, and what is measured again after a change."""
+
+import json
+
+import pytest
+from datasets import load_dataset
+
+from tests.recipes import recipe_values
+from trl_prune.errors import InputError
+from trl_prune.pipeline import run_recipe
+from trl_prune.recipe import parse_recipe
+from trl_prune.runs.context import Run
+from trl_prune.runs.selected_rows import selected_rows
+from trl_prune.stages import select
+
+
+QUESTIONS = ("Add {0} and {1}.", "Name a colour for the number {0}.", "Is {0} odd or even?")
+
+
+def values(folder, **section):
+    """Return a recipe over rows of three kinds, with a `select` section."""
+    found = recipe_values(folder)
+    rows = [
+        {"prompt": QUESTIONS[index % 3].format(index, index + 1), "completion": f"It is {index * 7 % 10}."}
+        for index in range(36)
+    ]
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    select_section = {"budget": 9, "embedder": "hidden_states", "clusters": 3, "near_duplicates": None} | section
+    return found | {"select": select_section}
+
+
+def parse(folder, **section):
+    return parse_recipe(values(folder, **section), "test")
+
+
+def test_the_stage_writes_rows_figures_and_a_dataset(tmp_path):
+    run = run_recipe(parse(tmp_path), ["select"])
+    chosen = {name: selected_rows(run, name) for name in ("paser", "random")}
+    assert all(len(set(rows)) == 9 and rows == sorted(rows) for rows in chosen.values())
+    dataset = load_dataset(str(run.folder.output("select", "dataset").parent), split="train")
+    assert dataset.to_list() == [run.dataset[index] for index in chosen["paser"]]
+    summary = json.loads(run.folder.output("select", "summary").read_text())
+    assert sum(cluster["rows"] for cluster in summary["clusters"]) == summary["pool"]["candidates"] == 36
+    assert sum(cluster["selected"] for cluster in summary["clusters"]) == 9
+    assert summary["selections"]["random"]["rows"] == 9
+    assert all(0 < cluster["degradation"] < 0.7 for cluster in summary["clusters"])
+
+
+def test_arms_train_on_their_selections(tmp_path):
+    recipe = values(tmp_path)
+    arm = recipe["recover"]["sft"]
+    recipe["recover"] = {"own": arm, "other": arm | {"selection": "random"}, "all": arm | {"selection": "full"}}
+    recipe["rewrite"] = None
+    run = run_recipe(parse_recipe(recipe, "test"), ["recover"])
+    rows = {name: run.folder.require("recover", name).metrics["rows"] for name in ("own", "other", "all")}
+    assert rows == {"own": 9, "other": 9, "all": 36}
+
+
+def test_only_the_rows_of_arms_are_rewritten(tmp_path):
+    recipe = values(tmp_path)
+    arm = recipe["recover"]["selfd"]
+    recipe["recover"] = {"own": arm, "other": arm | {"selection": "random"}}
+    run = run_recipe(parse_recipe(recipe, "test"), ["recover"])
+    rewritten = [json.loads(line) for line in run.folder.output("rewrite", "rows").read_text().splitlines()]
+    wanted = sorted({*selected_rows(run, "paser"), *selected_rows(run, "random")})
+    assert [row["prompt"] for row in rewritten] == [run.dataset[index]["prompt"] for index in wanted]
+    assert {run.folder.require("recover", name).metrics["rows"] for name in ("own", "other")} == {9}
+
+
+def test_another_selection_measures_nothing_again(tmp_path, monkeypatch):
+    first = run_recipe(parse(tmp_path), ["select"])
+    monkeypatch.setattr(Run, "load", lambda run, name: pytest.fail("a model was loaded"))
+    second = run_recipe(parse(tmp_path, selections={"free": {"consistency": "off"}}, budget=6), ["select"])
+    assert len(selected_rows(second, "free")) == len(selected_rows(second, "paser")) == 6
+    assert first.folder.path == second.folder.path
+
+
+@pytest.mark.parametrize(
+    ("section", "sentence"),
+    [
+        ({"budget": 37}, "select.budget is 37 rows, and there are 36 to choose from, in dataset"),
+        ({"instruction": "question"}, "select.instruction is 'question', and dataset .* has the columns"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_measured(tmp_path, section, sentence):
+    with pytest.raises(InputError, match=sentence):
+        select.check(Run(parse(tmp_path, **section)))
+
+
+def test_rows_that_cannot_be_selected_are_counted_in_the_error(tmp_path):
+    recipe = values(tmp_path, budget=36)
+    rows = (tmp_path / "rows.jsonl").read_text().splitlines()
+    rows[1] = rows[0]
+    rows[2] = json.dumps(json.loads(rows[2]) | {"completion": ""})
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    with pytest.raises(InputError, match="36 of 36 rows, and 34 can be selected: 1 are duplicates, 1 have no answer"):
+        run_recipe(parse_recipe(recipe, "test"), ["select"])

@@ -1,0 +1,301 @@
+"""Choose recovery rows: find duplicates, cluster, compare the pruned model with the dense one, and select."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from trl_prune.data.selection.budget import resolve_budget
+from trl_prune.data.selection.choosing import Choosing, Selection
+from trl_prune.data.selection.clustering import Clustering, cluster_rows
+from trl_prune.data.selection.concepts import characteristic_phrases, extract_concepts
+from trl_prune.data.selection.duplicates import find_duplicates
+from trl_prune.data.selection.embedding import Embedder, embed_rows
+from trl_prune.data.selection.methods import METHODS, Request, select
+from trl_prune.data.selection.pool import Pool
+from trl_prune.data.selection.scoring import (
+    ScoreSpec,
+    answer_alone_cross_entropy,
+    score_rows,
+    write_answers_alone,
+    write_scores,
+)
+from trl_prune.data.selection.shared_blocks import BlocksOf
+from trl_prune.data.sharing import SINGLE_PROCESS, ProcessShare
+from trl_prune.data.teacher import LazyTeacher
+from trl_prune.data.teacher_cache.sequences import PreparedRow
+from trl_prune.errors import InputError
+
+
+EMBEDDINGS, SCORES = "embeddings", "scores"
+# Phrases that name a cluster.
+PHRASES = 6
+
+
+@dataclass(frozen=True)
+class SelectionRows:
+    """The rows to select from.
+
+    Attributes:
+        instructions: what is clustered, one text for each row of the dataset.
+        texts: instruction and answer, from which concepts are taken.
+        has_answer: which rows have an answer, `(rows,)` bool.
+        prepared: the rows that have a token to learn, tokenised as a trainer does it.
+        prepared_rows: the index in the dataset of each of them, `(prepared,)`.
+        tokens: the tokens of each of them, `(prepared,)`.
+        answer_tokens: the tokens that are learned of each of them, `(prepared,)`.
+        targets: what `rds` is to be near to.
+    """
+
+    instructions: Sequence[str]
+    texts: Sequence[str]
+    has_answer: np.ndarray
+    prepared: Sequence[PreparedRow]
+    prepared_rows: np.ndarray
+    tokens: np.ndarray
+    answer_tokens: np.ndarray
+    targets: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.instructions)
+
+    @property
+    def without_answer(self) -> int:
+        """The number of rows without an answer."""
+        return int((~self.has_answer).sum())
+
+
+@dataclass(frozen=True)
+class SelectionModels:
+    """What rows are measured with.
+
+    Attributes:
+        dense: the dense model.
+        pruned: the pruned model, with the dense one's vocabulary.
+        embedder: maps texts to vectors.
+    """
+
+    dense: LazyTeacher
+    pruned: LazyTeacher
+    embedder: Embedder
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One selection that is asked for.
+
+    Attributes:
+        method: a name in `METHODS`.
+        budget: number of rows, or a share of the dataset's.
+        seed: of its random draws.
+        choosing: how PASER chooses.
+    """
+
+    method: str
+    budget: int | float
+    seed: int = 0
+    choosing: Choosing = field(default_factory=Choosing)
+
+
+@dataclass(frozen=True)
+class SelectionSettings:
+    """How rows are measured, and which selections are made.
+
+    Attributes:
+        choices: the selections by name; `random_matched` has the lengths of the first.
+        clusters: their number, `auto` for the rule in `clustering`, or 1 for none.
+        near_duplicates: cosine similarity of two instructions from which their rows are one; None for equal texts
+            only. Without clusters nothing is embedded, and equal texts alone are found.
+        temperature, batch_tokens, resident, blocks_of: how the models are compared (`scoring.ScoreSpec`).
+        seed: of the clustering.
+    """
+
+    choices: Mapping[str, Choice]
+    clusters: int | str = "auto"
+    near_duplicates: float | None = 0.95
+    temperature: float = 1.0
+    batch_tokens: int = 4096
+    resident: bool = True
+    blocks_of: BlocksOf | None = None
+    seed: int = 0
+
+    def needs(self, name: str) -> bool:
+        """Return whether a selection reads a field of the pool."""
+        return any(name in METHODS[choice.method].needs for choice in self.choices.values())
+
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether texts are embedded."""
+        return self.needs("target_similarity") or (self.needs("clusters") and self.clusters != 1)
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether the models read the rows."""
+        return any(map(self.needs, ("divergence", "cross_entropy", "answer_alone_cross_entropy")))
+
+
+@dataclass(frozen=True)
+class Selected:
+    """The selections, and what they were made from.
+
+    Attributes:
+        selections: by name.
+        pool: the candidates.
+        clustering: of the candidates; None without clusters.
+        phrases: of each cluster, the phrases that set it apart.
+        duplicates: the number of rows that were left out because another stands for them.
+        without_answer: the number left out because they have no answer.
+        seconds: the duration of each part.
+    """
+
+    selections: dict[str, Selection]
+    pool: Pool
+    clustering: Clustering | None
+    phrases: list[list[str]]
+    duplicates: int
+    without_answer: int
+    seconds: dict[str, float]
+
+    @property
+    def own(self) -> Selection:
+        """The first selection, to which the others are compared."""
+        return next(iter(self.selections.values()))
+
+
+@dataclass(frozen=True)
+class Selecting:
+    """Rows, models and settings of a selection, and the folder where measurements are kept.
+
+    Attributes:
+        rows: the rows to select from.
+        models: what they are measured with.
+        settings: how.
+        folder: of the embeddings and scores, from which an interrupted selection is resumed.
+    """
+
+    rows: SelectionRows
+    models: SelectionModels
+    settings: SelectionSettings
+    folder: Path
+
+    def write_share(self, share: ProcessShare) -> None:
+        """Compute one process's share of the embeddings and scores, as far as they are missing."""
+        if self.settings.needs_embeddings:
+            self.embeddings(share)
+        if self.settings.needs_scores:
+            write_scores(self.folder / SCORES, self._score_spec, share)
+        if self.settings.needs("answer_alone_cross_entropy"):
+            write_answers_alone(self.folder / SCORES, self._score_spec, share)
+
+    def embeddings(self, share: ProcessShare = SINGLE_PROCESS) -> np.ndarray:
+        """Return the embedding of each row's instruction, `(rows, width)`."""
+        return embed_rows(self.rows.instructions, self.models.embedder, self.folder / EMBEDDINGS, share)
+
+    @property
+    def _score_spec(self) -> ScoreSpec:
+        settings, models = self.settings, self.models
+        return ScoreSpec(
+            self.rows.prepared,
+            models.dense,
+            models.pruned,
+            settings.temperature,
+            settings.batch_tokens,
+            settings.resident,
+            settings.blocks_of,
+        )
+
+    def run(self, share: ProcessShare = SINGLE_PROCESS) -> Selected:
+        """Measure the rows as far as that is not done, and make every selection.
+
+        Args:
+            share: with all batches; its progress is shown.
+
+        Raises:
+            InputError: there are too few rows for a budget or the number of clusters, or a model's numbers are not
+                finite.
+        """
+        seconds: dict[str, float] = {}
+        with _timed(seconds, "measure"):
+            self.write_share(share)
+        with _timed(seconds, "cluster"):
+            kept, duplicates = self._without_duplicates()
+            clustering = self._cluster(kept)
+        with _timed(seconds, "concepts"):
+            pool = self._pool(kept, clustering)
+        with _timed(seconds, "select"):
+            selections = self._select(pool)
+        phrases = [] if pool.concepts is None else characteristic_phrases(pool.concepts, pool.clusters, PHRASES)
+        return Selected(selections, pool, clustering, phrases, duplicates, self.rows.without_answer, seconds)
+
+    def _without_duplicates(self) -> tuple[np.ndarray, int]:
+        """Return the rows that can be selected, and the number of rows for which an earlier one stands."""
+        usable = np.zeros(len(self.rows), dtype=bool)
+        usable[self.rows.prepared_rows] = True
+        # A row without an answer stands for none that has one.
+        usable = np.flatnonzero(usable & self.rows.has_answer)
+        vectors, similarity = None, self.settings.near_duplicates
+        if self.settings.needs_embeddings and similarity is not None:
+            vectors = self._embeddings_of(usable)
+        first = find_duplicates([self.rows.texts[index] for index in usable], vectors, similarity)
+        is_first = first == np.arange(len(usable))
+        duplicates = int((~is_first).sum())
+        self._check_budgets(int(is_first.sum()), duplicates)
+        return usable[is_first], duplicates
+
+    def _embeddings_of(self, rows: np.ndarray) -> np.ndarray:
+        """Return some rows' embeddings, mapped from disk where these are all rows."""
+        vectors = self.embeddings()
+        return vectors if len(rows) == len(vectors) else vectors[rows]
+
+    def _check_budgets(self, candidates: int, duplicates: int) -> None:
+        for name, choice in self.settings.choices.items():
+            budget = 1 if choice.method == "full" else resolve_budget(choice.budget, len(self.rows))
+            if budget > candidates:
+                raise InputError(
+                    f"the budget of {name!r} is {budget:,} of {len(self.rows):,} rows, and {candidates:,} can be "
+                    f"selected: {duplicates:,} are duplicates, {self.rows.without_answer:,} have no answer"
+                )
+
+    def _cluster(self, kept: np.ndarray) -> Clustering | None:
+        if not self.settings.needs("clusters") or self.settings.clusters == 1:
+            return None
+        return cluster_rows(self._embeddings_of(kept), self.settings.clusters, self.settings.seed)
+
+    def _pool(self, kept: np.ndarray, clustering: Clustering | None) -> Pool:
+        """Return the candidates with what was measured of them."""
+        rows, settings = self.rows, self.settings
+        positions = np.full(len(rows), -1)
+        positions[rows.prepared_rows] = np.arange(len(rows.prepared_rows))
+        prepared = positions[kept]
+        measured: dict[str, object] = {}
+        if settings.needs_scores:
+            scores = score_rows(self.folder / SCORES, self._score_spec)
+            measured |= {"divergence": scores.divergence[prepared], "cross_entropy": scores.cross_entropy[prepared]}
+        if settings.needs("answer_alone_cross_entropy"):
+            alone = answer_alone_cross_entropy(self.folder / SCORES, self._score_spec)
+            measured["answer_alone_cross_entropy"] = alone[prepared]
+        if settings.needs("target_similarity"):
+            targets = self.models.embedder.embed(rows.targets)
+            measured["target_similarity"] = np.asarray(self._embeddings_of(kept), dtype=np.float32) @ targets.T
+        if settings.needs("clusters"):
+            measured["clusters"] = np.zeros(len(kept), int) if clustering is None else clustering.labels
+            measured["concepts"] = extract_concepts(rows.texts[index] for index in kept)
+        return Pool(kept, rows.tokens[prepared], rows.answer_tokens[prepared], **measured)
+
+    def _select(self, pool: Pool) -> dict[str, Selection]:
+        selections: dict[str, Selection] = {}
+        for name, choice in self.settings.choices.items():
+            reference = next(iter(selections.values())).rows if selections else None
+            budget = resolve_budget(choice.budget, len(self.rows))
+            selections[name] = select(choice.method, pool, Request(budget, choice.seed, choice.choosing, reference))
+        return selections
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[part] = time.perf_counter() - start
