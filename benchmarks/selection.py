@@ -40,7 +40,7 @@ ROWS = {
 # What each arm changes in the `select` section.
 ARMS = {
     "paser": {},
-    "random-0": {"method": "random", "seed": 0},
+    "random": {"method": "random", "seed": 0},
     "random-1": {"method": "random", "seed": 1},
     "random-2": {"method": "random", "seed": 2},
     "matched-0": {"method": "random_matched", "seed": 0},
@@ -48,9 +48,10 @@ ARMS = {
     "matched-2": {"method": "random_matched", "seed": 2},
     "equal": {"method": "equal"},
     "by_size": {"allocation": "size"},
-    "no_cost": {"cost": "none"},
+    "divergence": {"ranking": "divergence"},
     "random_inside": {"ranking": "random"},
-    "inconsistent": {"consistency": "off"},
+    "hard": {"consistency": "hard"},
+    "off": {"consistency": "off"},
     "full": {"method": "full"},
 }
 GENERATED = ("recovery_gsm8k", "probe_arithmetic", "probe_plurals", "probe_extraction")
@@ -88,7 +89,7 @@ def recipe(output: Path, options: argparse.Namespace) -> dict:
             "budget": options.budget,
             "embedder": options.embedder,
             "max_length": 512,
-            "selections": {name: ARMS[name] for name in options.arms if name != "paser"},
+            "selections": {name: ARMS[name] for name in options.arms if name not in ("paser", "random")},
         },
         "recover": {name: arm | ({} if name == "paser" else {"selection": name}) for name in options.arms},
         "evaluate": {
@@ -117,7 +118,7 @@ def print_table(output: Path) -> None:
         cells += [score_cell(scores, name, tasks) for tasks in groups.values()]
         print(f"| {name} | " + " | ".join(cells) + " |")
     print(f"\nselecting took {seconds.get('select', 0) / 60:.0f} minutes")
-    randoms = [name for name in scores if name.startswith("random-")]
+    randoms = [name for name in scores if name.split("-")[0] == "random"]
     print("\n| arm - random | " + " | ".join(f"{group}, {name}" for name in randoms for group in groups) + " |")
     print("|---|" + "---|" * (len(randoms) * len(groups)))
     for name in scores:

@@ -48,7 +48,7 @@ def run_with(folder, monkeypatch=None, **arm):
         monkeypatch.setattr(
             module,
             "source_rows",
-            lambda run, source: (
+            lambda run, arm, source: (
                 Dataset.from_list(rewritten) if source.source == "rewritten" else module.planned_rows(run, source)
             ),
         )

@@ -35,7 +35,7 @@ class SelectionSection(Section):
     """Order inside a cluster: divergence by cost (the paper, equation 7), divergence alone, or random."""
     cost: Literal["squared_tokens", "tokens", "none"] = "squared_tokens"
     """Cost of training on a row, whose logarithm divides its divergence."""
-    consistency: Literal["hard", "soft", "off"] = "hard"
+    consistency: Literal["hard", "soft", "off"] = "soft"
     """Rows that pair known concepts in a new way are rejected (the paper), ranked lower, or treated as others."""
     order: Literal["degradation", "random"] = "degradation"
     """Order of the clusters, which decides what is consistent: the most degraded first, or drawn with the seed."""
@@ -55,8 +55,7 @@ class SelectSection(SelectionSection):
     """Selection of recovery data (PASER, 2502.12594): the rows that repair what pruning broke."""
 
     other_names: ClassVar[dict[str, str]] = SelectionSection.other_names | {
-        "embedding_model": "embedder", "k": "clusters", "n_clusters": "clusters", "num_clusters": "clusters",
-        "tau": "temperature",
+        "embedding_model": "embedder", "n_clusters": "clusters", "num_clusters": "clusters", "tau": "temperature",
     }  # fmt: skip
 
     instruction: str | None = None

@@ -125,9 +125,9 @@ def test_the_filter_follows_the_definition_row_by_row(case, data):
     expected = chosen_row_by_row(pool, concepts, budget)
     if expected is None:
         with pytest.raises(InputError, match="budget is"):
-            choose(pool, budget, Choosing())
+            choose(pool, budget, Choosing(consistency="hard"))
     else:
-        assert choose(pool, budget, Choosing()).rows.tolist() == expected
+        assert choose(pool, budget, Choosing(consistency="hard")).rows.tolist() == expected
 
 
 def chosen_row_by_row(pool, concepts, budget):
@@ -163,7 +163,7 @@ def test_planted_conflicts_are_rejected_and_their_budget_goes_to_other_clusters(
     # cluster 0: four rows that each contradict the first; cluster 1: six rows without concepts
     concepts = [[0, 1], [2, 3], [0, 2], [1, 3], [0, 3]] + [[]] * 6
     pool = pool_of([0] * 5 + [1] * 6, [0.9, 0.8, 0.7, 0.6, 0.5] + [0.1] * 6, concepts=concepts)
-    selection = choose(pool, 7, Choosing())
+    selection = choose(pool, 7, Choosing(consistency="hard"))
     assert selection.rows.tolist() == [1, 3, 11, 13, 15, 17, 19]
     assert [(part.budget, part.chosen, part.rejected) for part in selection.per_cluster] == [(5, 2, 3), (2, 5, 0)]
     assert selection.rejections.rows.tolist() == [5, 7, 9]
@@ -175,7 +175,7 @@ def test_too_few_survivors_name_what_to_change():
     pool = pool_of([0] * 4, [0.4, 0.3, 0.2, 0.1], concepts=concepts)
     message = "select.budget is 3 rows, and 2 are left: the consistency filter rejected 2 of 4; lower `select.budget`"
     with pytest.raises(InputError, match=message):
-        choose(pool, 3, Choosing())
+        choose(pool, 3, Choosing(consistency="hard"))
     assert choose(pool, 3, Choosing(consistency="soft")).rows.tolist() == [1, 3, 5]
 
 
@@ -188,7 +188,7 @@ def test_rows_without_an_answer_are_named_where_they_are_missing():
 def test_the_most_degraded_cluster_decides_what_is_consistent(damage, rejected):
     # concepts 0 and 1 conflict if they become known one by one before the row that has both
     pool = pool_of([0, 0, 1, 2, 2], [damage[0], damage[1], damage[2], 0, 0], concepts=[[0], [1], [0, 1], [2], [3]])
-    selection = choose(pool, 4, Choosing(allocation="size"))
+    selection = choose(pool, 4, Choosing(consistency="hard", allocation="size"))
     assert len(selection.rejections) == rejected
     assert (5 in selection.rows) == (not rejected)
 

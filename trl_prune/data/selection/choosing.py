@@ -20,7 +20,7 @@ from trl_prune.errors import InputError
 
 @dataclass(frozen=True)
 class Choosing:
-    """How PASER chooses; the defaults are the paper's.
+    """How PASER chooses; the defaults are the paper's, but for `consistency`: its rule, `hard`, rejects most rows.
 
     Attributes:
         allocation: what a cluster's budget is proportional to, a name in `ALLOCATIONS`.
@@ -35,7 +35,7 @@ class Choosing:
     temperature: float = 1.0
     ranking: str = "efficiency"
     cost: str = "squared_tokens"
-    consistency: str = "hard"
+    consistency: str = "soft"
     order: str = "degradation"
 
 
