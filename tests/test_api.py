@@ -1,6 +1,6 @@
 import pytest
 from datasets import Dataset
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import trl_prune
 from tests.conftest import ROWS
@@ -106,3 +106,27 @@ def test_search(dense, tmp_path):
     assert trl_prune.search(dense, rows, tmp_path / "race", budget, **settings) == (keep, found)
     with pytest.raises(InputError, match="exactly one of `parameters`, `share`"):
         trl_prune.search(dense, rows, tmp_path / "race", {})
+
+
+def test_select_recovery_data(dense, tmp_path):
+    pruned = trl_prune.prune(dense, tmp_path / "pruned", keep={"num_hidden_layers": [0, 1, 3]})
+    dataset = Dataset.from_list([{"prompt": f"Say {index}.", "completion": f"{index}!"} for index in range(24)])
+    settings = {"embedder": "hidden_states", "clusters": 2, "near_duplicates": None, "cache_dir": tmp_path / "cache"}
+    chosen = trl_prune.select_recovery_data(str(dense), str(pruned), dataset, 6, **settings)
+    assert len(chosen) == 6
+    assert chosen.features == dataset.features
+    loaded = [AutoModelForCausalLM.from_pretrained(path) for path in (dense, pruned)]
+    assert trl_prune.select_recovery_data(*loaded, dataset, 0.25, **settings).to_list() == chosen.to_list()
+    with pytest.raises(InputError, match="arguments: select.budget is 0; wanted: a share"):
+        trl_prune.select_recovery_data(str(dense), str(pruned), dataset, 0)
+    with pytest.raises(InputError, match="the dataset has the columns question; wanted: prompt"):
+        trl_prune.select_recovery_data(str(dense), str(pruned), Dataset.from_dict({"question": ["x"]}), 1)
+
+
+def test_models_of_two_vocabularies_are_not_compared(dense, tmp_path):
+    pruned = trl_prune.prune(dense, tmp_path / "pruned", keep={"num_hidden_layers": [0, 1, 3]})
+    tokenizer = AutoTokenizer.from_pretrained(pruned)
+    tokenizer.add_tokens(["The teacher's"])
+    tokenizer.save_pretrained(pruned)
+    with pytest.raises(InputError, match="the dense model's tokenizer differs from the pruned model's"):
+        trl_prune.select_recovery_data(str(dense), str(pruned), Dataset.from_list(ROWS), 1, embedder="hidden_states")
