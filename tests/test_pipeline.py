@@ -278,6 +278,7 @@ def test_a_multi_stage_run_keeps_the_first_dense_model_as_root(tmp_path):
 
 KILL_AT = {
     "score": "score/pending.json",
+    "select": "select/measured/scores/scores.done",
     "rewrite": "rewrite/answers/*.jsonl",
     "recover": "recover/sft/checkpoints/checkpoint-*/trainer_state.json",
     "lora": "recover/selfd/checkpoints/checkpoint-*",
@@ -301,12 +302,13 @@ def kill_when(process: subprocess.Popen, run_dir: Path, pattern: str) -> None:
     process.wait()
 
 
-@pytest.mark.slow  # five starts of the whole stack
+@pytest.mark.slow  # seven starts of the whole stack
 @pytest.mark.parametrize("stages", [list(KILL_AT)])
 def test_a_run_killed_in_every_stage_equals_an_uninterrupted_one(tmp_path, stages):
     values = recipe_values(tmp_path, "broken")
+    values["select"] = {"budget": 0.4, "embedder": "hidden_states", "clusters": 2, "near_duplicates": None}
     for arm in values["recover"].values():
-        arm["args"]["num_train_epochs"] = 4  # long enough to be killed in, and past its first epoch
+        arm["args"]["num_train_epochs"] = 8  # long enough to be killed in, and past its first epoch
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
     for stage in stages:

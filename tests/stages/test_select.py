@@ -6,6 +6,7 @@ import pytest
 from datasets import load_dataset
 
 from tests.recipes import recipe_values
+from tests.trainers.test_launching import config_file
 from trl_prune.errors import InputError
 from trl_prune.pipeline import run_recipe
 from trl_prune.recipe import parse_recipe
@@ -95,3 +96,14 @@ def test_rows_that_cannot_be_selected_are_counted_in_the_error(tmp_path):
     (tmp_path / "rows.jsonl").write_text("\n".join(rows))
     with pytest.raises(InputError, match="36 of 36 rows, and 34 can be selected: 1 are duplicates, 1 have no answer"):
         run_recipe(parse_recipe(recipe, "test"), ["select"])
+
+
+@pytest.mark.slow  # starts processes
+def test_two_processes_select_what_one_selects(tmp_path, monkeypatch):
+    recipe = values(tmp_path)
+    one = run_recipe(parse_recipe(recipe, "test"), ["select"])
+    two = run_recipe(
+        parse_recipe(recipe | {"output": str(tmp_path / "two")}, "test"), ["select"], str(config_file(tmp_path))
+    )
+    assert two.folder.result("select").metrics == one.folder.result("select").metrics
+    assert selected_rows(two, "paser") == selected_rows(one, "paser")
