@@ -5,8 +5,8 @@
 Embeddings of width 384 in float16, on disk, around 20 random centres of unequal weight, of which 5% of the rows are
 near copies of others (cosine 0.955 to 1); divergences and lengths are random. Each number of rows is a process of its
 own. `found` is the share of copies that are dropped, `NMI` the agreement of the clusters with the centres, `exponent`
-how CPU seconds grow with the rows since the line above. Of few rows, scikit-learn's SpectralClustering, told the number
-of clusters, is measured too.
+how CPU seconds grow with the rows since the line above. Of few rows, scikit-learn's SpectralClustering, told the
+number of clusters, is measured too.
 """
 
 import argparse

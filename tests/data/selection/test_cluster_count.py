@@ -43,6 +43,7 @@ def test_numbers_with_too_few_rows_to_confirm_them_are_not_tried():
 
 def test_the_largest_strong_number_is_chosen_that_the_number_below_does_not_explain():
     assert choose_count({2: 0.9, 3: 0.5, 4: 0.98, 5: 0.8, 6: 0.6}, 0.75) == 4
+    assert choose_count({4: 0.98, 5: 0.65, 6: 0.76, 7: 0.6}, 0.75) == 4
 
 
 def test_the_largest_strong_number_is_chosen_else_the_strongest():

@@ -30,6 +30,10 @@ ROWS_PER_CLUSTER = 10
 MIN_STRENGTH = 0.7
 
 
+# A larger number may be weaker than the strongest, but not below this share of it.
+SHARE_OF_STRONGEST = 0.8
+
+
 NUM_SUBSAMPLES, SUBSAMPLE_SHARE, SUBSAMPLE_ROWS = 5, 0.8, 4000
 
 
@@ -111,7 +115,8 @@ def weakest_strength(labels: np.ndarray, predicted: np.ndarray, num_clusters: in
 def choose_count(strengths: dict[int, float], min_strength: float) -> int:
     """Return the largest number of clusters that is strong enough and stronger than the numbers beside it.
 
-    Dividing one of several firm clusters costs little strength, which the comparison with the number below catches.
+    Dividing one of several firm clusters costs little strength, which the comparisons with the numbers beside it and
+    with the strongest catch.
 
     Args:
         strengths: of each number that was tried.
@@ -121,7 +126,8 @@ def choose_count(strengths: dict[int, float], min_strength: float) -> int:
         The number; where none is, the strongest, and 1 if none was tried.
     """
     peaks = [count for count, strength in strengths.items() if strength >= _beside(strengths, count)]
-    strong = [count for count in peaks if strengths[count] >= min_strength]
+    least = max(min_strength, SHARE_OF_STRONGEST * max(strengths.values(), default=0.0))
+    strong = [count for count in peaks if strengths[count] >= least]
     return max(strong) if strong else max(strengths, key=strengths.__getitem__, default=1)
 
 
