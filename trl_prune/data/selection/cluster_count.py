@@ -12,6 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from trl_prune.data.selection.diffusion import DiffusionMap, DiffusionSettings, diffusion_map
 from trl_prune.data.selection.factorisation import Factorisation, factorise
+from trl_prune.data.selection.threads import one_thread
 
 
 # Rows of each half, at most; more make the estimate no better, only slower.
@@ -67,13 +68,14 @@ def prediction_strengths(
         return {}
     generator = np.random.default_rng(seed)
     strengths: dict[int, list[float]] = {count: [] for count in candidates}
-    for _ in range(NUM_SPLITS):
-        order = generator.permutation(len(vectors))
-        halves = _halves(
-            vectors[order[:half_rows]], vectors[order[half_rows : 2 * half_rows]], max(candidates), settings
-        )
-        for count in candidates:
-            strengths[count] += _both_directions(halves, count, seed)
+    with one_thread():
+        for _ in range(NUM_SPLITS):
+            order = generator.permutation(len(vectors))
+            halves = _halves(
+                vectors[order[:half_rows]], vectors[order[half_rows : 2 * half_rows]], max(candidates), settings
+            )
+            for count in candidates:
+                strengths[count] += _both_directions(halves, count, seed)
     return {count: float(np.mean(values)) for count, values in strengths.items()}
 
 

@@ -73,8 +73,8 @@ def cluster_rows(
     """Cluster rows by their embeddings.
 
     With `auto`, the number of clusters is the largest whose prediction strength reaches `min_strength` and is above
-    that of the numbers beside it (`cluster_count.choose_count`); if there is none, the strongest. Identical rows share a
-    cluster, so there are at most as many clusters as distinct rows.
+    that of the numbers beside it (`cluster_count.choose_count`); if there is none, the strongest. Identical rows share
+    a cluster, so there are at most as many clusters as distinct rows.
 
     Args:
         embeddings: normalised, `(rows, width)`; may be mapped from disk, and is read in blocks.

@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from trl_prune.data.selection.neighbours import Neighbours, NeighbourSearch
+from trl_prune.data.selection.threads import one_thread
 
 
 # Below this many rows, all eigenvectors at once are as fast as Lanczos iterations, which need more rows than vectors.
@@ -173,7 +174,8 @@ def _largest(walk: sp.csr_array, deflated: sp.csr_array, count: int) -> tuple[np
             walk.shape, matvec=lambda vector: walk @ vector - deflated @ (deflated.T @ vector), dtype=np.float64
         )
         first = np.random.default_rng(0).standard_normal(num_rows)
-        eigenvalues, eigenvectors = eigsh(operator, k=count, which="LA", v0=first, tol=EIGENVALUE_TOLERANCE)
+        with one_thread():
+            eigenvalues, eigenvectors = eigsh(operator, k=count, which="LA", v0=first, tol=EIGENVALUE_TOLERANCE)
     order = np.argsort(-eigenvalues, kind="stable")
     return eigenvalues[order], eigenvectors[:, order]
 

@@ -16,6 +16,8 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
+from trl_prune.data.selection.threads import one_thread
+
 
 MAX_SWEEPS = 200
 
@@ -67,14 +69,19 @@ class Factorisation:
         products = with_constant(coordinates, self.constant) @ self.projections
         gram = self.h.T @ self.h
         w = np.maximum(products, 0) / np.maximum(np.diag(gram), TINY)
-        for _ in range(MAX_SWEEPS):
-            before = w.copy()
-            update_columns(w, products, gram)
-            if np.abs(w - before).max(initial=0) <= PREDICTION_TOLERANCE * w.max(initial=0):
-                break
+        with one_thread():
+            _descend_given(w, products, gram)
         without = w.max(axis=1) <= 0
         w[without] = (products / np.maximum(np.sqrt(np.diag(gram)), TINY))[without]
         return w.argmax(axis=1)
+
+
+def _descend_given(w: np.ndarray, products: np.ndarray, gram: np.ndarray) -> None:
+    for _ in range(MAX_SWEEPS):
+        before = w.copy()
+        update_columns(w, products, gram)
+        if np.abs(w - before).max(initial=0) <= PREDICTION_TOLERANCE * w.max(initial=0):
+            break
 
 
 def factorise(coordinates: np.ndarray, num_clusters: int, seed: int, num_starts: int = 1) -> Factorisation:
@@ -87,7 +94,8 @@ def factorise(coordinates: np.ndarray, num_clusters: int, seed: int, num_starts:
         num_starts: starts.
     """
     x = with_constant(coordinates, mean_size(coordinates))
-    results = [_descend(x, _start(x, num_clusters, seed + start)) for start in range(num_starts)]
+    with one_thread():
+        results = [_descend(x, _start(x, num_clusters, seed + start)) for start in range(num_starts)]
     return min(results, key=lambda result: result.error)
 
 
