@@ -47,6 +47,7 @@ def test_arms_and_the_section_name_further_selections():
         ({"select": {"budget": True}}, "select.budget is True; wanted"),
         ({"select": {"budget": "many"}}, "select.budget is 'many'; wanted"),
         ({"select": {"clusters": 0}}, "select.clusters is 0; wanted: auto, or a number of clusters from 1"),
+        ({"select": {"near_duplicates": 95}}, "select.near_duplicates is 95; wanted: auto, null, or a cosine"),
         ({"select": {"method": "pasr"}}, "select.method is 'pasr'; wanted: 'paser'"),
         ({"select": {"fraction": 0.1}}, "did you mean 'select.budget'"),
         ({"select": {"selections": {"r": {"budget": 0}}}}, "select.selections.r.budget is 0; wanted"),

@@ -62,8 +62,9 @@ class SelectSection(SelectionSection):
     """Column of the texts to cluster; the users' messages before the answer if left out."""
     embedder: str = "sentence-transformers/all-MiniLM-L6-v2"
     """A sentence-transformers model by hub id or folder, or `hidden_states` for those of the dense model."""
-    near_duplicates: Annotated[float, Field(gt=0, le=1)] | None = 0.95
-    """Cosine similarity from which two texts count as one; null keeps all but equal texts."""
+    near_duplicates: float | Literal["auto"] | None = "auto"
+    """Cosine similarity of two instructions from which their rows count as one; `auto` is 0.95, or 0.98 by hidden
+    states, which are alike for different texts; null finds equal texts only."""
     clusters: int | Literal["auto"] = "auto"
     """Number of clusters; `auto` takes the largest whose clusters are found again in held-out rows; 1 is none."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
@@ -78,6 +79,14 @@ class SelectSection(SelectionSection):
     """For `rds`: examples of what the model should do."""
     selections: dict[str, SelectionSection] = {}
     """Other selections to compare with, by name; each key that one leaves out is the section's own."""
+
+    @field_validator("near_duplicates", mode="before")
+    @classmethod
+    def _check_near_duplicates(cls, similarity: object) -> object:
+        is_number = isinstance(similarity, int | float) and not isinstance(similarity, bool)
+        if similarity not in ("auto", None) and not (is_number and 0 < similarity <= 1):
+            raise ValueError(f"is {similarity!r}; wanted: auto, null, or a cosine similarity above 0 and up to 1")
+        return similarity
 
     @field_validator("clusters", mode="before")
     @classmethod

@@ -21,6 +21,9 @@ from trl_prune.trainers.preparation import prepare_numbered, with_chat_template_
 
 # The embedder that needs no further model.
 HIDDEN_STATES = "hidden_states"
+# Cosine similarities from which texts are one. The nearest of different questions have a median of 0.55 by
+# all-MiniLM-L6-v2 and of 0.90 by hidden states (benchmarks/README.md).
+NEAR_DUPLICATES, NEAR_DUPLICATES_BY_HIDDEN_STATES = 0.95, 0.98
 
 
 def selection_rows(
@@ -78,13 +81,19 @@ def selection_settings(
     return SelectionSettings(
         {name: _choice(selection, seed) for name, selection in selections.items()},
         section.clusters,
-        section.near_duplicates,
+        _near_duplicates(section),
         section.temperature,
         section.batch_tokens,
         section.resident,
         decoder_blocks,
         seed,
     )
+
+
+def _near_duplicates(section: SelectSection) -> float | None:
+    if section.near_duplicates != "auto":
+        return section.near_duplicates
+    return NEAR_DUPLICATES_BY_HIDDEN_STATES if section.embedder == HIDDEN_STATES else NEAR_DUPLICATES
 
 
 def _choice(section: SelectionSection, seed: int) -> Choice:
