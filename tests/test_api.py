@@ -119,6 +119,8 @@ def test_select_recovery_data(dense, tmp_path):
     assert trl_prune.select_recovery_data(*loaded, dataset, 0.25, **settings).to_list() == chosen.to_list()
     with pytest.raises(InputError, match="arguments: select.budget is 0; wanted: a share"):
         trl_prune.select_recovery_data(str(dense), str(pruned), dataset, 0)
+    with pytest.raises(InputError, match="`selections` are for a recipe"):
+        trl_prune.select_recovery_data(str(dense), str(pruned), dataset, 6, selections={"other": {}})
     with pytest.raises(InputError, match="the dataset has the columns question; wanted: prompt"):
         trl_prune.select_recovery_data(str(dense), str(pruned), Dataset.from_dict({"question": ["x"]}), 1)
 

@@ -44,7 +44,7 @@ from trl_prune.pruning.repairs import applicable_repairs, build_repairs
 from trl_prune.pruning.repairs.calibration import Calibration
 from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 from trl_prune.pruning.surgery.cut import Cut
-from trl_prune.recipe import load_recipe, parse_recipe, parse_rewrite, parse_select
+from trl_prune.recipe import DatasetSection, load_recipe, parse_recipe, parse_rewrite, parse_select
 from trl_prune.runs.rewriting import rewrite_settings
 from trl_prune.runs.selection import build_embedder, selection_rows, selection_settings
 from trl_prune.trainers.preparation import PREPARATION_ARGS, prepare_rows
@@ -227,21 +227,28 @@ def select_recovery_data(
     cache_dir, seed = settings.pop("cache_dir", None), settings.pop("seed", 0)
     variables = settings.pop("chat_template_kwargs", {})
     section = parse_select({"budget": budget, **settings}, "select_recovery_data's arguments")
+    if section.selections:
+        raise InputError("`selections` are for a recipe, whose arms use them; call select_recovery_data once for each")
     rows, models = _rows(dataset), [_teacher(model) for model in (dense, pruned)]
     check_instruction_column(rows, section.instruction, "the dataset")
     check_encodings({"dense model": models[0].tokenizer, "pruned model": models[1].tokenizer})
-    target = None if section.target is None else read_dataset(**section.target.model_dump(exclude={"rows"}))
+    target = None if section.target is None else _section_rows(section.target, seed)
+    folder = Path(cache_dir or mkdtemp(prefix="trl-prune-select-"))
     job = Selecting(
-        selection_rows(rows, section, load_tokenizer(_folder(dense)), variables, target),
+        selection_rows(rows, section, models, variables, target),
         SelectionModels(*models, build_embedder(section, models[0])),
         selection_settings(section, {section.method: section.selection(section.method)}, seed),
-        Path(cache_dir or mkdtemp(prefix="trl-prune-select-")),
+        folder,
     )
-    try:
-        return rows.select(job.run().own.rows.tolist())
-    finally:
-        if cache_dir is None:
-            shutil.rmtree(job.folder, ignore_errors=True)
+    chosen = job.run().own.rows.tolist()
+    if cache_dir is None:  # kept after an error, so that it can be given as `cache_dir`
+        shutil.rmtree(folder)
+    return rows.select(chosen)
+
+
+def _section_rows(section: DatasetSection, seed: int) -> Dataset:
+    rows = read_dataset(section.path, section.name, section.split, section.revision)
+    return rows if section.rows is None else sample(rows, section.rows, seed)
 
 
 def cache_teacher(

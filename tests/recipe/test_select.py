@@ -39,6 +39,10 @@ def test_arms_and_the_section_name_further_selections():
     assert (again.method, again.seed, again.budget, again.cost) == ("random", 1, 0.1, "none")
 
 
+def test_off_may_be_written_as_yaml_reads_it():
+    assert parse(select={"consistency": False}).select.consistency == "off"
+
+
 @pytest.mark.parametrize(
     ("sections", "sentence"),
     [
@@ -52,6 +56,7 @@ def test_arms_and_the_section_name_further_selections():
         ({"select": {"fraction": 0.1}}, "did you mean 'select.budget'"),
         ({"select": {"selections": {"r": {"budget": 0}}}}, "select.selections.r.budget is 0; wanted"),
         ({"select": {"selections": {"r": {"metod": "random"}}}}, "did you mean 'select.selections.r.method'"),
+        ({"select": {"selections": {"random": {"method": "longest"}}}}, "'random' is a method, so rename it"),
         ({"select": {"selections": {"paser": {}}}}, "selections has 'paser', the name of the section's own"),
         ({"select": {"method": "random_matched"}}, "matches the lengths of the section's own"),
         ({"select": {"method": "rds"}}, "has `method: rds` and no `target`"),

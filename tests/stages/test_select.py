@@ -94,8 +94,49 @@ def test_rows_that_cannot_be_selected_are_counted_in_the_error(tmp_path):
     rows[1] = rows[0]
     rows[2] = json.dumps(json.loads(rows[2]) | {"completion": ""})
     (tmp_path / "rows.jsonl").write_text("\n".join(rows))
-    with pytest.raises(InputError, match="36 of 36 rows, and 34 can be selected: 1 are duplicates, 1 have no answer"):
+    sentence = "budget of 'paser' is 36 rows, and 34 of 36 rows can be selected: 1 have no answer .* 1 are duplicates"
+    with pytest.raises(InputError, match=sentence):
         run_recipe(parse_recipe(recipe, "test"), ["select"])
+    assert not (tmp_path / "run" / "select" / select.MEASURED).exists()
+
+
+def test_a_conversation_that_ends_on_a_question_changes_no_other_row(tmp_path):
+    recipe = values(tmp_path, clusters=1, budget=4)
+    rows = [
+        [{"role": "user", "content": f"Add {index} and 1."}, {"role": "assistant", "content": f"It is {index + 1}."}]
+        for index in range(12)
+    ]
+    answer_tokens = []
+    for messages in (rows, [*rows[:-1], [*rows[-1], {"role": "user", "content": "Really?"}]]):
+        (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"messages": row}) for row in messages))
+        run = run_recipe(parse_recipe(recipe, "test"), ["select"])
+        pool = load_dataset("parquet", data_files=str(run.folder.output("select", "pool")), split="train")
+        answer_tokens.append(dict(zip(pool["row"], pool["answer_tokens"], strict=True)))
+    assert len(answer_tokens[0]) == 12
+    assert answer_tokens[1] == {row: count for row, count in answer_tokens[0].items() if row < 11}
+
+
+def test_a_column_that_many_rows_share_makes_no_duplicates(tmp_path):
+    recipe = values(tmp_path, instruction="task", near_duplicates="auto", clusters="auto", budget=20)
+    rows = [json.dumps({"prompt": f"Is {n} odd?", "completion": "no", "task": "parity"}) for n in range(24)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    run = run_recipe(parse_recipe(recipe, "test"), ["select"])
+    assert json.loads(run.folder.output("select", "summary").read_text())["pool"]["candidates"] == 24
+
+
+def test_a_finished_selection_needs_no_embedder(tmp_path, monkeypatch):
+    run = run_recipe(parse(tmp_path), ["select"])
+    monkeypatch.setattr(select.selection, "check_embedder", lambda section: pytest.fail("the embedder was loaded"))
+    select.check(Run(run.recipe))
+
+
+def test_messages_without_a_chat_template_are_refused(tmp_path):
+    recipe = values(tmp_path)
+    (tmp_path / "dense" / "chat_template.jinja").unlink()
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+    (tmp_path / "rows.jsonl").write_text("\n".join([json.dumps({"messages": messages})] * 12))
+    with pytest.raises(InputError, match="has messages, and the model has no chat template"):
+        select.check(Run(parse_recipe(recipe, "test")))
 
 
 @pytest.mark.slow  # starts processes

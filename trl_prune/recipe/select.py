@@ -1,6 +1,7 @@
 """The `select` section."""
 
-from typing import Annotated, ClassVar, Literal
+from numbers import Integral
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,6 +12,7 @@ from trl_prune.recipe.section import Count, Section
 MethodName = Literal[
     "paser", "equal", "random", "random_matched", "full", "longest", "perplexity", "ifd", "rds"
 ]  # fmt: skip
+METHODS = get_args(MethodName)
 
 
 class SelectionSection(Section):
@@ -29,12 +31,12 @@ class SelectionSection(Section):
     allocation: Literal["degradation", "equal", "softmax", "size"] = "degradation"
     """What a cluster's budget is proportional to: its capability degradation score (the paper, equation 6), nothing,
     the softmax of the score, or its size."""
-    allocation_temperature: Annotated[float, Field(gt=0)] = 1.0
-    """Divisor of the scores in the softmax."""
+    allocation_temperature: Annotated[float, Field(gt=0)] = 0.1
+    """Divisor of the scores, which are below 0.7, in the softmax."""
     ranking: Literal["efficiency", "divergence", "random"] = "efficiency"
     """Order inside a cluster: divergence by cost (the paper, equation 7), divergence alone, or random."""
-    cost: Literal["squared_tokens", "tokens", "none"] = "squared_tokens"
-    """Cost of training on a row, whose logarithm divides its divergence."""
+    cost: Literal["squared_tokens", "none"] = "squared_tokens"
+    """Cost of training on a row, whose logarithm divides its divergence (the paper), or no cost."""
     consistency: Literal["hard", "soft", "off"] = "soft"
     """Rows that pair known concepts in a new way are rejected (the paper), ranked lower, or treated as others."""
     order: Literal["degradation", "random"] = "degradation"
@@ -45,10 +47,15 @@ class SelectionSection(Section):
     @field_validator("budget", mode="before")
     @classmethod
     def _check_budget(cls, budget: object) -> object:
-        is_count = isinstance(budget, int) and not isinstance(budget, bool) and budget >= 1
+        is_count = isinstance(budget, Integral) and not isinstance(budget, bool) and budget >= 1
         if not is_count and not (isinstance(budget, float) and 0 < budget <= 1):
             raise ValueError(f"is {budget!r}; wanted: a share above 0 and up to 1.0, or a number of rows from 1")
-        return budget
+        return int(budget) if is_count else budget
+
+    @field_validator("consistency", mode="before")
+    @classmethod
+    def _read_off(cls, consistency: object) -> object:
+        return "off" if consistency is False else consistency  # YAML 1.1 reads `off` as false
 
 
 class SelectSection(SelectionSection):
@@ -64,13 +71,13 @@ class SelectSection(SelectionSection):
     """A sentence-transformers model by hub id or folder, or `hidden_states` for those of the dense model."""
     near_duplicates: float | Literal["auto"] | None = "auto"
     """Cosine similarity of two instructions from which their rows count as one; `auto` is 0.95, or 0.98 by hidden
-    states, which are alike for different texts; null finds equal texts only."""
+    states, which are alike for different texts; null finds equal texts only, as does `auto` with `instruction`."""
     clusters: int | Literal["auto"] = "auto"
     """Number of clusters; `auto` takes the largest whose clusters are found again in held-out rows; 1 is none."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Divisor of both models' logits in the divergence."""
     max_length: Count = 1024
-    """Tokens of a row that are scored."""
+    """Tokens of a row that are scored, at most; the models' context length is a limit too."""
     batch_tokens: Count = 4096
     """Tokens per batch of the scoring pass, with padding."""
     resident: bool = True
@@ -114,6 +121,9 @@ class SelectSection(SelectionSection):
             raise ValueError("has `method: random_matched`, which matches the lengths of the section's own selection")
         if self.method in self.selections:
             raise ValueError(f"selections has {self.method!r}, the name of the section's own selection; rename it")
+        for name, other in self.selections.items():
+            if name in METHODS and name != other.method:
+                raise ValueError(f"selections.{name} has `method: {other.method}`; {name!r} is a method, so rename it")
         return self
 
     def selection(self, name: str) -> SelectionSection | None:
@@ -123,5 +133,4 @@ class SelectSection(SelectionSection):
             return own
         if name in self.selections:
             return self.selections[name]
-        methods = SelectionSection.model_fields["method"].annotation.__args__
-        return own.model_copy(update={"method": name}) if name in methods else None
+        return own.model_copy(update={"method": name}) if name in METHODS else None

@@ -1,16 +1,16 @@
 """The `select` section as plain arguments."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from trl_prune.data.formats import FORMATS, format_of
+from trl_prune.data.formats import is_conversational
 from trl_prune.data.selection.choosing import Choosing
 from trl_prune.data.selection.embedding import Embedder, HiddenStateEmbedder, SentenceEmbedder
 from trl_prune.data.selection.selecting import Choice, SelectionRows, SelectionSettings
-from trl_prune.data.selection.texts import answer_text, instruction_text
+from trl_prune.data.selection.texts import answer_text, has_answer, instruction_text
 from trl_prune.data.teacher import LazyTeacher
 from trl_prune.errors import InputError
 from trl_prune.losses.positions import MASKED
@@ -29,7 +29,7 @@ NEAR_DUPLICATES, NEAR_DUPLICATES_BY_HIDDEN_STATES = 0.95, 0.98
 def selection_rows(
     rows: Dataset,
     section: SelectSection,
-    tokenizer: PreTrainedTokenizerBase,
+    models: Sequence[LazyTeacher],
     chat_template_kwargs: dict[str, object],
     target: Dataset | None = None,
 ) -> SelectionRows:
@@ -38,29 +38,69 @@ def selection_rows(
     Args:
         rows: in one of TRL's formats.
         section: the section.
-        tokenizer: the dense model's; preparing rows may change its special tokens.
+        models: the dense and the pruned model; preparing rows may change the first one's special tokens.
         chat_template_kwargs: variables of the chat template.
         target: what `rds` is to be near to.
+
+    Raises:
+        InputError: there are messages, and the tokenizer has no chat template.
     """
-    instructions = [instruction_text(row, section.instruction) for row in rows]
-    answers = [answer_text(row) for row in rows]
-    is_text = format_of(rows.column_names) == FORMATS[2]
-    has_answer = np.array([is_text or bool(answer.strip()) for answer in answers])
-    args = {"max_length": section.max_length, "use_cpu": True, "eos_token": None}
-    prepared = prepare_numbered(with_chat_template_kwargs(rows, chat_template_kwargs), args, tokenizer)
-    labels = [np.asarray(row) for row in prepared["labels"]]
-    targets = [] if target is None else [instruction_text(row) for row in target]
-    texts = [f"{instruction}\n{answer}" for instruction, answer in zip(instructions, answers, strict=True)]
+    tokenizer = models[0].tokenizer
+    if tokenizer.chat_template is None and is_conversational(rows):
+        raise InputError("the rows have messages, and the dense model's tokenizer has no chat template for them")
+    learnable = np.array([has_answer(row) for row in rows])
+    length = min([section.max_length, *(model.max_model_len for model in models if model.max_model_len)])
+    prepared, indices = _prepare(rows, learnable, length, tokenizer, chat_template_kwargs)
+    tokens, answer_tokens = _counts(prepared)
+    column = section.instruction
     return SelectionRows(
-        instructions,
-        texts,
-        has_answer,
-        prepared.remove_columns("row"),
-        np.asarray(prepared["row"]),
-        np.array([len(row) for row in labels]),
-        np.array([(row[1:] != MASKED).sum() for row in labels]),
-        targets,
+        [instruction_text(row, column) for row in rows],
+        # Not of the column, which may say the same of many rows.
+        [f"{instruction_text(row)}\n{answer_text(row)}" for row in rows],
+        prepared,
+        indices,
+        tokens,
+        answer_tokens,
+        _target_texts(target, column),
     )
+
+
+def _prepare(
+    rows: Dataset,
+    learnable: np.ndarray,
+    max_length: int,
+    tokenizer: PreTrainedTokenizerBase,
+    chat_template_kwargs: dict[str, object],
+) -> tuple[Dataset, np.ndarray]:
+    """Return the learnable rows that have a token of their answer left, tokenised, and their indices."""
+    found = np.flatnonzero(learnable)
+    if len(found) == 0:
+        return Dataset.from_dict({"input_ids": [], "labels": []}), found
+    answered = with_chat_template_kwargs(rows.select(found), chat_template_kwargs)
+    if "messages" in rows.column_names:
+        answered = answered.map(_split_last, remove_columns="messages")
+    prepared = prepare_numbered(answered, {"max_length": max_length, "use_cpu": True}, tokenizer)
+    return prepared.remove_columns("row"), found[np.asarray(prepared["row"], dtype=np.int64)]
+
+
+def _split_last(row: dict) -> dict:
+    return {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
+
+
+def _counts(prepared: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Return each row's number of tokens, and of those that are learned."""
+    counts = np.zeros((2, len(prepared)), dtype=np.int64)
+    for index, row in enumerate(prepared):
+        labels = np.asarray(row["labels"])
+        counts[:, index] = len(labels), (labels[1:] != MASKED).sum()
+    return counts[0], counts[1]
+
+
+def _target_texts(target: Dataset | None, column: str | None) -> list[str]:
+    if target is None:
+        return []
+    column = column if column in target.column_names else None
+    return [instruction_text(row, column) for row in target]
 
 
 def build_embedder(section: SelectSection, dense: LazyTeacher) -> Embedder:
@@ -86,13 +126,15 @@ def selection_settings(
         section.batch_tokens,
         section.resident,
         decoder_blocks,
-        seed,
+        seed if section.seed is None else section.seed,
     )
 
 
 def _near_duplicates(section: SelectSection) -> float | None:
     if section.near_duplicates != "auto":
         return section.near_duplicates
+    if section.instruction is not None:  # which may be the same for rows that ask different things
+        return None
     return NEAR_DUPLICATES_BY_HIDDEN_STATES if section.embedder == HIDDEN_STATES else NEAR_DUPLICATES
 
 
@@ -119,4 +161,6 @@ def check_embedder(section: SelectSection) -> None:
     try:
         SentenceEmbedder(section.embedder).width  # noqa: B018  # which loads it
     except InputError as error:
-        raise InputError(f"{error} (`select.embedder: {HIDDEN_STATES}`)") from error
+        raise InputError(
+            f"{error} (`select.embedder: {HIDDEN_STATES}`; without clusters and near duplicates nothing is embedded)"
+        ) from error

@@ -7,7 +7,8 @@ from pathlib import Path
 from datasets import Dataset
 
 from trl_prune.checkpoints import atomic_file, load_tokenizer, write_json
-from trl_prune.data.selection.selecting import Selecting, SelectionModels, SelectionRows, SelectionSettings
+from trl_prune.data.formats import is_conversational
+from trl_prune.data.selection.selecting import Selecting, SelectionModels, SelectionSettings
 from trl_prune.data.selection.summary import pool_table, selection_summary
 from trl_prune.data.selection.texts import check_instruction_column
 from trl_prune.data.sharing import ProcessShare
@@ -31,14 +32,6 @@ ROWS, SUMMARY, MEASURED = "selections.json", "selection.json", "measured"
 NOT_HASHED = ("batch_tokens", "selections")
 
 
-def selection_rows(run: Run) -> SelectionRows:
-    """Return the recipe's rows as texts and tokens."""
-    section, recipe = run.recipe.select, run.recipe
-    target = None if section.target is None else run.rows(section.target)
-    tokenizer = load_tokenizer(run.dense_dir)  # not the run's own: preparing rows may change its special tokens
-    return selection.selection_rows(run.dataset, section, tokenizer, recipe.chat_template_kwargs, target)
-
-
 def selection_models(run: Run) -> SelectionModels:
     """Return the dense and the pruned model and the embedder, none of them loaded yet."""
     dense, pruned = _model(run, "dense"), _model(run, "pruned")
@@ -46,9 +39,10 @@ def selection_models(run: Run) -> SelectionModels:
 
 
 def _model(run: Run, name: str) -> LazyTeacher:
-    fingerprint = f"{run.model_hash(name)} {run.dtype}"
-    length, folder = context_length(run.config), run.model_dir(name)
-    return LazyTeacher(lambda: run.load(name), run.tokenizer, fingerprint, length, folder)
+    folder, fingerprint = run.model_dir(name), f"{run.model_hash(name)} {run.dtype}"
+    # A tokenizer of its own: preparing rows may change the special tokens of the run's.
+    tokenizer, length = load_tokenizer(folder), context_length(run.config)
+    return LazyTeacher(lambda: run.load(name), tokenizer, fingerprint, length, folder)
 
 
 def selection_settings(run: Run) -> SelectionSettings:
@@ -58,7 +52,10 @@ def selection_settings(run: Run) -> SelectionSettings:
 
 def selecting(run: Run, folder: Path) -> Selecting:
     """Return what selects the recipe's rows."""
-    return Selecting(selection_rows(run), selection_models(run), selection_settings(run), folder / MEASURED)
+    section, variables, models = run.recipe.select, run.recipe.chat_template_kwargs, selection_models(run)
+    target = None if section.target is None else run.rows(section.target)
+    rows = selection.selection_rows(run.dataset, section, [models.dense, models.pruned], variables, target)
+    return Selecting(rows, models, selection_settings(run), folder / MEASURED)
 
 
 def write_share(run: Run, folder: Path, share: ProcessShare) -> None:
@@ -136,8 +133,17 @@ def check(run: Run) -> None:
             planned_count(run, name)
         except InputError as error:
             raise InputError(f"select.{error}, in dataset {run.recipe.dataset.path!r}") from error
-    if selection_settings(run).needs_embeddings:
+    if selection_settings(run).needs_embeddings and not _is_done(run):
         selection.check_embedder(section)
+    if run.tokenizer.chat_template is None and is_conversational(run.dataset):
+        raise InputError(f"dataset {run.recipe.dataset.path!r} has messages, and the model has no chat template")
+
+
+def _is_done(run: Run) -> bool:
+    """Return whether the rows are selected, so that a machine that trains on them needs no embedder."""
+    if run.folder.result("select") is None or run.folder.result("prune") is None:
+        return False
+    return run.folder.is_done("select", "", inputs(run, ""), settings(run, ""))
 
 
 STAGE = Stage(

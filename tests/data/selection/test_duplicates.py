@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from tests.data.selection.planted import planted_clusters, unit
 from trl_prune.data.selection import duplicates
-from trl_prune.data.selection.duplicates import equal_texts, find_duplicates, greedy_duplicates, near_duplicates
+from trl_prune.data.selection.duplicates import equal_texts, greedy_duplicates, near_duplicates
 
 
 def with_near_copies(num_rows, copies, similarity, seed=0):
@@ -85,10 +85,11 @@ def test_identical_vectors_in_float16_are_duplicates_at_similarity_1():
 def test_equal_texts_and_near_duplicates_are_combined():
     texts = ["one", "two", "ONE", "three", "four"]
     vectors = unit(np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0], [0.99, 0.01, 0], [0, 0, 1]]))
-    assert find_duplicates(texts, vectors).tolist() == [0, 1, 0, 0, 4]
-    assert find_duplicates(texts).tolist() == [0, 1, 0, 3, 4]
-    assert find_duplicates(texts, vectors, None).tolist() == [0, 1, 0, 3, 4]
+    first = equal_texts(texts)
+    assert first.tolist() == [0, 1, 0, 3, 4]
+    unique = np.unique(first)
+    assert near_duplicates(vectors, 0.95, 0, unique).tolist() == [0, 1, 0, 3]
 
 
 def test_no_rows_have_no_duplicates():
-    assert find_duplicates([], np.empty((0, 3), np.float16)).tolist() == []
+    assert equal_texts([]).tolist() == near_duplicates(np.empty((0, 3), np.float16)).tolist() == []

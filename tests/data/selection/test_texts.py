@@ -3,7 +3,7 @@
 import pytest
 from datasets import Dataset
 
-from trl_prune.data.selection.texts import answer_text, check_instruction_column, instruction_text
+from trl_prune.data.selection.texts import answer_text, check_instruction_column, has_answer, instruction_text
 from trl_prune.errors import InputError
 
 
@@ -26,6 +26,23 @@ def test_the_instruction_is_what_the_user_says(row, instruction, answer):
     assert answer_text(row) == answer
 
 
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"prompt": "x", "completion": " "}, False),
+        ({"prompt": [USER], "completion": [ASSISTANT]}, True),
+        ({"messages": [USER, ASSISTANT]}, True),
+        ({"messages": [USER, ASSISTANT, USER]}, False),
+        ({"messages": [USER, {"role": "assistant", "content": None, "tool_calls": [{"type": "function"}]}]}, True),
+        ({"messages": [USER, {"role": "assistant", "content": ""}]}, False),
+        ({"text": "One two."}, True),
+        ({"text": " "}, False),
+    ],
+)
+def test_an_answer_is_what_can_be_learned(row, expected):
+    assert has_answer(row) is expected
+
+
 def test_a_named_column_is_the_instruction():
     assert instruction_text({"prompt": "x", "completion": "y", "topic": "sums"}, "topic") == "sums"
     assert instruction_text({"prompt": "x", "completion": "y", "topic": None}, "topic") == ""
@@ -40,6 +57,7 @@ def test_a_named_column_is_the_instruction():
             "is 'instruction', and the data has the columns prompt",
         ),
         ({"prompt": [[USER]], "completion": [[ASSISTANT]]}, "prompt", "holds a list; wanted: text"),
+        ({"prompt": [], "completion": []}, None, "the data has no rows to select from"),
         ({"instruction": ["x"], "output": ["y"]}, None, "the data has the columns instruction, output; wanted"),
     ],
 )

@@ -36,26 +36,6 @@ BLOCK_ROWS = 1024
 ROUNDING = 5e-4
 
 
-def find_duplicates(
-    texts: Sequence[str], embeddings: np.ndarray | None = None, similarity: float | None = SIMILARITY, seed: int = 0
-) -> np.ndarray:
-    """Return for each row the row that stands for it, `(rows,)`: itself if it is kept, else an earlier one.
-
-    Args:
-        texts: one per row; equal ones, but for case and white space, are duplicates.
-        embeddings: normalised, `(rows, width)`, may be mapped from disk; None to compare texts only.
-        similarity: the least cosine similarity of near duplicates; None to compare texts only.
-        seed: of the landmarks.
-    """
-    first = equal_texts(texts)
-    if embeddings is None or similarity is None:
-        return first
-    kept = np.flatnonzero(first == np.arange(len(first)))
-    stands_for = first.copy()
-    stands_for[kept] = kept[near_duplicates(embeddings, similarity, seed, kept)]
-    return stands_for[first]
-
-
 def equal_texts(texts: Sequence[str]) -> np.ndarray:
     """Return for each row the first row with the same text, but for case and white space, `(rows,)`."""
     rows: dict[bytes, int] = {}

@@ -12,7 +12,7 @@ from trl_prune.data.selection.budget import resolve_budget
 from trl_prune.data.selection.choosing import Choosing, Selection
 from trl_prune.data.selection.clustering import Clustering, cluster_rows
 from trl_prune.data.selection.concepts import characteristic_phrases, extract_concepts
-from trl_prune.data.selection.duplicates import find_duplicates
+from trl_prune.data.selection.duplicates import equal_texts, near_duplicates
 from trl_prune.data.selection.embedding import Embedder, embed_rows
 from trl_prune.data.selection.methods import METHODS, Request, select
 from trl_prune.data.selection.pool import Pool
@@ -41,9 +41,8 @@ class SelectionRows:
 
     Attributes:
         instructions: what is clustered, one text for each row of the dataset.
-        texts: instruction and answer, from which concepts are taken.
-        has_answer: which rows have an answer, `(rows,)` bool.
-        prepared: the rows that have a token to learn, tokenised as a trainer does it.
+        texts: prompt and answer, by which equal rows are found, and from which concepts are taken.
+        prepared: the rows that have a token of an answer to learn, tokenised as a trainer does it.
         prepared_rows: the index in the dataset of each of them, `(prepared,)`.
         tokens: the tokens of each of them, `(prepared,)`.
         answer_tokens: the tokens that are learned of each of them, `(prepared,)`.
@@ -52,7 +51,6 @@ class SelectionRows:
 
     instructions: Sequence[str]
     texts: Sequence[str]
-    has_answer: np.ndarray
     prepared: Sequence[PreparedRow]
     prepared_rows: np.ndarray
     tokens: np.ndarray
@@ -64,8 +62,8 @@ class SelectionRows:
 
     @property
     def without_answer(self) -> int:
-        """The number of rows without an answer."""
-        return int((~self.has_answer).sum())
+        """The number of rows without an answer, or whose answer is cut off."""
+        return len(self) - len(self.prepared_rows)
 
 
 @dataclass(frozen=True)
@@ -107,8 +105,7 @@ class SelectionSettings:
     Attributes:
         choices: the selections by name; `random_matched` has the lengths of the first.
         clusters: their number, `auto` for the rule in `clustering`, or 1 for none.
-        near_duplicates: cosine similarity of two instructions from which their rows are one; None for equal texts
-            only. Without clusters nothing is embedded, and equal texts alone are found.
+        near_duplicates: cosine similarity of two instructions from which their rows are one; None for equal texts.
         temperature, batch_tokens, resident, blocks_of: how the models are compared (`scoring.ScoreSpec`).
         seed: of the clustering.
     """
@@ -218,32 +215,50 @@ class Selecting:
                 finite.
         """
         seconds: dict[str, float] = {}
+        # Budgets are checked before the models read anything, and again without near duplicates.
+        unique = self._without_equal_texts()
         with _timed(seconds, "measure"):
             self.write_share(share)
         with _timed(seconds, "cluster"):
-            kept, duplicates = self._without_duplicates()
+            kept = self._without_near_duplicates(unique)
             clustering = self._cluster(kept)
         with _timed(seconds, "concepts"):
             pool = self._pool(kept, clustering)
         with _timed(seconds, "select"):
             selections = self._select(pool)
         phrases = [] if pool.concepts is None else characteristic_phrases(pool.concepts, pool.clusters, PHRASES)
+        duplicates = len(self.rows.prepared_rows) - len(kept)
         return Selected(selections, pool, clustering, phrases, duplicates, self.rows.without_answer, seconds)
 
-    def _without_duplicates(self) -> tuple[np.ndarray, int]:
-        """Return the rows that can be selected, and the number of rows for which an earlier one stands."""
-        usable = np.zeros(len(self.rows), dtype=bool)
-        usable[self.rows.prepared_rows] = True
-        # A row without an answer stands for none that has one.
-        usable = np.flatnonzero(usable & self.rows.has_answer)
-        vectors, similarity = None, self.settings.near_duplicates
-        if self.settings.needs_embeddings and similarity is not None:
-            vectors = self._embeddings_of(usable)
-        first = find_duplicates([self.rows.texts[index] for index in usable], vectors, similarity)
-        is_first = first == np.arange(len(usable))
-        duplicates = int((~is_first).sum())
-        self._check_budgets(int(is_first.sum()), duplicates)
-        return usable[is_first], duplicates
+    def _without_equal_texts(self) -> np.ndarray:
+        """Return the rows with an answer, without those that repeat an earlier one."""
+        usable = self.rows.prepared_rows
+        first = equal_texts([self.rows.texts[index] for index in usable])
+        unique = usable[first == np.arange(len(usable))]
+        self._check_counts(len(unique))
+        return unique
+
+    def _without_near_duplicates(self, rows: np.ndarray) -> np.ndarray:
+        if self.settings.near_duplicates is None:
+            return rows
+        first = near_duplicates(self.embeddings(), self.settings.near_duplicates, self.settings.seed, rows)
+        kept = rows[first == np.arange(len(rows))]
+        self._check_counts(len(kept))
+        return kept
+
+    def _check_counts(self, candidates: int) -> None:
+        """Check that there are enough rows for every budget and for the number of clusters."""
+        left_out = (
+            f"{candidates:,} of {len(self.rows):,} rows can be selected: {self.rows.without_answer:,} have no answer "
+            f"in their first tokens, {len(self.rows.prepared_rows) - candidates:,} are duplicates"
+        )
+        for name, choice in self.settings.choices.items():
+            budget = 1 if METHODS[choice.method].sets_its_own_count else resolve_budget(choice.budget, len(self.rows))
+            if budget > candidates:
+                raise InputError(f"the budget of {name!r} is {budget:,} rows, and {left_out}")
+        clusters = self.settings.clusters
+        if self.settings.needs("clusters") and clusters != "auto" and clusters > candidates:
+            raise InputError(f"{clusters:,} clusters are asked for, and {left_out}")
 
     def _embeddings_of(self, rows: np.ndarray) -> np.ndarray:
         """Return some rows' embeddings, mapped from disk where these are all rows."""

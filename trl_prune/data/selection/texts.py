@@ -2,12 +2,12 @@
 
 from datasets import Dataset
 
-from trl_prune.data.formats import Row, format_of
+from trl_prune.data.formats import Message, Row, format_of
 from trl_prune.errors import InputError
 
 
 def check_instruction_column(dataset: Dataset, column: str | None, source: str) -> None:
-    """Check that a dataset has instructions to cluster.
+    """Check that a dataset has rows, and instructions to cluster.
 
     Args:
         dataset: the rows.
@@ -15,10 +15,13 @@ def check_instruction_column(dataset: Dataset, column: str | None, source: str) 
         source: what the error calls the dataset.
 
     Raises:
-        InputError: there is no such column, it does not hold text, or the dataset has none of TRL's formats.
+        InputError: there are no rows or no such column, it does not hold text, or the dataset has none of TRL's
+            formats.
     """
+    if len(dataset) == 0:
+        raise InputError(f"{source} has no rows to select from")
+    format_of(dataset.column_names, source)
     if column is None:
-        format_of(dataset.column_names, source)
         return
     if column not in dataset.column_names:
         raise InputError(
@@ -59,3 +62,21 @@ def answer_text(row: Row) -> str:
         return completion
     messages = completion or row.get("messages") or []
     return "\n".join(str(message.get("content") or "") for message in messages if message["role"] == "assistant")
+
+
+def has_answer(row: Row) -> bool:
+    """Return whether a row has something to learn: an answer, which may be a tool call, or plain text.
+
+    Of `messages` the last one must be the assistant's.
+    """
+    if row.get("text") is not None:
+        return bool(str(row["text"]).strip())
+    completion = row.get("completion")
+    if isinstance(completion, str):
+        return bool(completion.strip())
+    messages = completion or (row.get("messages") or [])[-1:]
+    return any(_says_something(message) for message in messages if message["role"] == "assistant")
+
+
+def _says_something(message: Message) -> bool:
+    return bool(str(message.get("content") or "").strip() or message.get("tool_calls"))
