@@ -66,7 +66,7 @@ def test_a_clusters_rows_are_in_proportion_to_its_degradation():
 def test_a_cluster_gives_its_rows_of_highest_score(ranking, cost):
     pool = planted_pool()
     selection = choose(pool, 60, Choosing(ranking=ranking, cost=cost))
-    log_cost = {"squared_tokens": np.log(pool.tokens**2.0), "tokens": np.log(pool.tokens), "none": 1.0}[cost]
+    log_cost = {"squared_tokens": np.log(pool.tokens**2.0), "none": 1.0}[cost]
     score = pool.divergence / (log_cost if ranking == "efficiency" else 1.0)
     expected = []
     for cluster, count in enumerate([30, 20, 10]):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from trl_prune.data.selection.choosing import Choosing, choose
 from trl_prune.data.selection.concepts import Concepts
-from trl_prune.data.selection.methods import METHODS, Request, select, summary
+from trl_prune.data.selection.methods import METHODS, Request, select, selection_figures
 from trl_prune.data.selection.pool import Pool
 from trl_prune.errors import InputError
 
@@ -179,12 +179,12 @@ def test_a_summary_counts_the_chosen_rows():
     pool = random_pool()
     selection = select("random", pool, Request(50))
     positions = [pool.rows.tolist().index(row) for row in selection.rows]
-    figures = summary(selection, pool)
+    figures = selection_figures(selection, pool)
     assert figures["rows"] == 50
     assert figures["tokens"] == sum(pool.tokens[positions])
     assert figures["mean_tokens"] == pytest.approx(pool.tokens[positions].mean())
     assert figures["mean_divergence"] == pytest.approx(np.nanmean(pool.divergence[positions]))
     assert figures["rows_per_cluster"] == np.bincount(pool.clusters[positions], minlength=4).tolist()
-    unscored = summary(selection, replace(pool, divergence=None, clusters=None))
+    unscored = selection_figures(selection, replace(pool, divergence=None, clusters=None))
     assert unscored["mean_divergence"] is None
     assert unscored["rows_per_cluster"] is None

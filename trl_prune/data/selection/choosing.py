@@ -22,6 +22,9 @@ from trl_prune.errors import InputError
 class Choosing:
     """How PASER chooses; the defaults are the paper's, but for `consistency`: its rule, `hard`, rejects most rows.
 
+    The allocation `softmax` has a temperature of 0.1, at which 0.1 nats more of degradation give e times the weight:
+    degradations are at most log 2, so at 1 no cluster would get more than twice another's weight.
+
     Attributes:
         allocation: what a cluster's budget is proportional to, a name in `ALLOCATIONS`.
         temperature: of the allocation `softmax`.
@@ -32,7 +35,7 @@ class Choosing:
     """
 
     allocation: str = "degradation"
-    temperature: float = 1.0
+    temperature: float = 0.1
     ranking: str = "efficiency"
     cost: str = "squared_tokens"
     consistency: str = "soft"
@@ -138,10 +141,9 @@ def _at_random(pool: Pool, _log_cost: object, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).random(len(pool))
 
 
-# The logarithm of a row's cost, from its tokens. The paper's cost is the square; it orders rows as `tokens` does.
+# The logarithm of a row's cost, from its tokens. The paper's cost is their square; any power orders rows alike.
 COSTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "squared_tokens": lambda tokens: 2 * np.log(tokens),
-    "tokens": np.log,
     "none": lambda tokens: np.ones(len(tokens)),
 }
 

@@ -40,11 +40,13 @@ class Method:
         choose: returns the selection.
         needs: the fields of a pool that it reads and that may be None.
         summary: one line for a person.
+        sets_its_own_count: whether the budget is ignored.
     """
 
     choose: Callable[[Pool, Request], Selection]
     needs: frozenset[str]
     summary: str
+    sets_its_own_count: bool = False
 
 
 def select(name: str, pool: Pool, request: Request) -> Selection:
@@ -67,7 +69,7 @@ def select(name: str, pool: Pool, request: Request) -> Selection:
     return METHODS[name].choose(pool, request)
 
 
-def summary(selection: Selection, pool: Pool) -> dict[str, object]:
+def selection_figures(selection: Selection, pool: Pool) -> dict[str, object]:
     """Return a selection's figures: `rows`, `tokens`, `mean_tokens`, `mean_divergence`, `rows_per_cluster`.
 
     The last two are None where the pool has no divergence or clusters; rows without an answer have no divergence.
@@ -178,8 +180,10 @@ METHODS: dict[str, Method] = {
         "PASER with one budget for all clusters",
     ),
     "random": Method(at_random, frozenset(), "random rows"),
-    "random_matched": Method(at_random_matched, frozenset(), "random rows as long as those of another selection"),
-    "full": Method(everything, frozenset(), "all rows"),
+    "random_matched": Method(
+        at_random_matched, frozenset(), "random rows as long as those of another selection", True
+    ),
+    "full": Method(everything, frozenset(), "all candidates", sets_its_own_count=True),
     "longest": Method(longest, frozenset(), "the longest answers"),
     "perplexity": Method(
         highest_perplexity, frozenset({"cross_entropy"}), "the answers that the pruned model finds least likely"

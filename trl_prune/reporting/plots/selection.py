@@ -4,7 +4,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from trl_prune.reporting.plots.style import BLUE, GREY, RED, new_figure
+from trl_prune.reporting.plots.style import BLUE, GREEN, GREY, RED, new_figure
 from trl_prune.reporting.results import RunResults
 from trl_prune.runs.stage import Panel
 
@@ -13,6 +13,8 @@ from trl_prune.runs.stage import Panel
 MAX_POINTS = 4000
 # Characters of a cluster's name on an axis.
 NAME_LENGTH = 44
+OF_ALL, OF_BUDGET, OF_CHOSEN = "of all rows", "of the budget", "of the chosen rows"
+SHARE_COLOURS = {OF_ALL: GREY, OF_BUDGET: BLUE, OF_CHOSEN: GREEN}
 
 
 def cluster_map(results: RunResults) -> Figure:
@@ -32,31 +34,53 @@ def cluster_map(results: RunResults) -> Figure:
 
 
 def budget_by_degradation(results: RunResults) -> Figure:
-    """Draw each cluster's degradation, and its share of the chosen rows beside its share of all rows."""
-    clusters = sorted(results.selection["clusters"], key=lambda cluster: -cluster["degradation"])
+    """Draw each cluster's degradation, and its share of the budget beside its share of all rows.
+
+    The share of the chosen rows is drawn where it is not the budget's: rows were rejected, or the first selection has
+    no budgets by cluster.
+    """
+    clusters = results.selection["clusters"]  # by falling degradation
     names = [f"{cluster['cluster']}: {', '.join(cluster['phrases'][:3])}"[:NAME_LENGTH] for cluster in clusters]
-    totals = {key: max(sum(cluster[key] for cluster in clusters), 1) for key in ("rows", "selected")}
     positions = np.arange(len(clusters))
-    figure = Figure(figsize=(9.0, 0.36 * len(clusters) + 1.6), layout="constrained")
+    figure = Figure(figsize=(9.0, 0.4 * len(clusters) + 1.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    left.barh(positions, [cluster["degradation"] for cluster in clusters], color=RED)
+    # a float array has NaN for None, which draws no bar
+    left.barh(positions, np.array([cluster["degradation"] for cluster in clusters], dtype=float), color=RED)
     left.set_yticks(positions, names, fontsize=7)
     left.invert_yaxis()
     left.set(xlabel="divergence from the dense model, nats a token", title="Capability degradation score")
-    for offset, key, colour, label in ((-0.2, "rows", GREY, "of all rows"), (0.2, "selected", BLUE, "of chosen rows")):
-        shares = [100 * cluster[key] / totals[key] for cluster in clusters]
-        right.barh(positions + offset, shares, height=0.4, color=colour, label=label)
+    bars = shares(clusters)
+    height = 0.8 / len(bars)
+    for index, (label, values) in enumerate(bars.items()):
+        offset = (index - (len(bars) - 1) / 2) * height
+        right.barh(positions + offset, values, height=height, color=SHARE_COLOURS[label], label=label)
     right.set(xlabel="%", title="Share of the rows")
     right.legend(fontsize=7)
     return figure
 
 
+def shares(clusters: list[dict]) -> dict[str, list[float]]:
+    """Return each cluster's share in per cent of all rows, of the budget if there is one, and of other chosen rows."""
+    columns = {OF_ALL: "rows"}
+    if clusters[0]["budget"] is not None:
+        columns[OF_BUDGET] = "budget"
+    if any(cluster["selected"] != cluster["budget"] for cluster in clusters):
+        columns[OF_CHOSEN] = "selected"
+    counts = {label: [cluster[name] for cluster in clusters] for label, name in columns.items()}
+    return {label: [100 * count / sum(values) for count in values] for label, values in counts.items()}
+
+
 def has_clusters(results: RunResults) -> bool:
-    """Return whether the run chose rows by their clusters."""
+    """Return whether the run chose rows by their clusters, of which there may be one."""
     return bool(results.selection.get("clusters"))
 
 
-CLUSTER_MAP = Panel("cluster_map", has_clusters, cluster_map, "The rows in the clusters' coordinates.")
+def has_coordinates(results: RunResults) -> bool:
+    """Return whether rows have coordinates: a single cluster's have none."""
+    return len(results.selection.get("clusters", ())) > 1
+
+
+CLUSTER_MAP = Panel("cluster_map", has_coordinates, cluster_map, "The rows in the clusters' coordinates.")
 BUDGET_BY_DEGRADATION = Panel(
     "budget_by_degradation", has_clusters, budget_by_degradation, "What pruning broke, and what was chosen."
 )
