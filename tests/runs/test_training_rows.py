@@ -13,6 +13,7 @@ from trl_prune.losses.positions import MASKED
 from trl_prune.recipe import parse_recipe
 from trl_prune.runs import training_rows as module
 from trl_prune.runs.arms import training_args
+from trl_prune.runs.artifacts import StageOutput, config_hash
 from trl_prune.runs.context import Run
 from trl_prune.runs.training_rows import check_rows, rows_hash, training_rows
 
@@ -199,3 +200,101 @@ def test_rows_have_the_formats_of_their_datasets(folder):
     result = rows_of(folder, data=sources)
     assert [source["rows"] for source in result.sources] == [16, 8, 8]
     assert result.rows.column_names == ["input_ids", "labels"]
+
+
+CHOSEN = {"paser": list(range(0, 60, 5)), "random": [3, 5, 7], "full": list(range(58))}
+
+
+def selecting_run(folder, rewritten=None, **arm):
+    """Return a run with the selections `CHOSEN` of 60 rows, and an arm that trains on one of them.
+
+    Args:
+        folder: of the rows.
+        rewritten: the names of the selections whose rows are rewritten.
+        arm: keys of the arm.
+    """
+    arms = {"arm": arm} | {name: {"selection": name} for name in rewritten or ()}
+    run = Run(parse_recipe(recipe_values(folder) | {"select": {"budget": 12}, "recover": arms}, "test"))
+    finish(run, "select", {}, "selections", json.dumps(CHOSEN))
+    if rewritten:
+        write_rewritten(run, sorted({index for name in rewritten for index in CHOSEN[name]}))
+    return run, run.recipe.recover["arm"]
+
+
+def write_rewritten(run, indices, answer="Rewritten."):
+    rows = [
+        {"messages": [run.dataset[index]["messages"][0], {"role": "assistant", "content": answer}]}
+        for index in indices
+    ]
+    finish(run, "rewrite", {"rows": config_hash(indices)}, "rows", "\n".join(map(json.dumps, rows)))
+
+
+def finish(run, stage, inputs, name, content):
+    folder = run.folder.begin(stage, "", inputs, {})
+    (folder / f"{name}.jsonl").write_text(content)
+    run.folder.finish(stage, "", StageOutput({name: f"{name}.jsonl"}))
+
+
+def numbers(rows):
+    return [int(row["messages"][0]["content"].removeprefix("Name number ")[:-1]) for row in rows]
+
+
+@pytest.mark.parametrize("data", ["references", "rewritten"])
+@pytest.mark.parametrize("selection", [None, "random"])
+def test_an_arm_gets_the_rows_of_its_selection_and_a_part_of_them_on_demand(folder, data, selection):
+    chosen = CHOSEN[selection or "paser"]
+    run, arm = selecting_run(folder, ["paser", "random"], data=data, selection=selection)
+    rows = training_rows(run, arm, {}).rows
+    assert numbers(rows) == chosen
+    assert all((row["messages"][1]["content"] == "Rewritten.") == (data == "rewritten") for row in rows)
+    run, arm = selecting_run(folder, ["paser", "random"], data=data, selection=selection, rows=2)
+    assert len(set(numbers(training_rows(run, arm, {}).rows)) & set(chosen)) == 2
+
+
+def test_a_mix_of_selected_rows_and_another_dataset(folder):
+    wiki = {"source": "text", "share": 0.4, "dataset": {"path": str(folder / "wiki.jsonl")}}
+    run, arm = selecting_run(folder, data=[{"source": "references", "share": 0.6}, wiki])
+    check_rows(run, "arm", arm)
+    result = training_rows(run, arm, training_args(run, arm, "float32"))
+    assert [source["rows"] for source in result.sources] == [12, 8]
+    found = texts(run, result.rows)
+    questions = [text.partition("Name number ")[2].partition(".")[0] for text in found if "Name" in text]
+    assert sorted(map(int, questions)) == CHOSEN["paser"]
+    assert {text[:7] for text in found if "Name" not in text} == {f"Text {n}." for n in range(8)}
+
+
+def test_a_dataset_beside_its_selected_rows_is_refused(folder):
+    other = {"source": "text", "share": 0.5, "dataset": {"path": str(folder / "rows.jsonl"), "rows": 12}}
+    run, arm = selecting_run(folder, data=[{"source": "references", "share": 0.5}, other])
+    with pytest.raises(InputError, match="recover.arm.data has text of .* beside selected rows of the same dataset"):
+        check_rows(run, "arm", arm)
+    del other["dataset"]
+    check_rows(*named(*selecting_run(folder, data=[{"source": "references", "share": 0.5}, other])))
+
+
+def test_too_few_selected_rows_are_found_before_the_selection_or_named_after_it(folder):
+    run, arm = selecting_run(folder, data="references", rows=13)
+    with pytest.raises(InputError) as error:
+        check_rows(run, "arm", arm)
+    assert str(error.value) == "recover.arm.rows is 13, and references of the selection 'paser' has 12"
+    run, arm = selecting_run(folder, data="references", rows=59, selection="full")
+    check_rows(run, "arm", arm)
+    with pytest.raises(InputError) as error:
+        training_rows(run, arm, {})
+    assert str(error.value) == "recover.arm.rows is 59, and references of the selection 'full' has 58"
+
+
+def test_the_hash_of_rewritten_rows_is_that_of_the_arms_own(folder):
+    run, arm = selecting_run(folder, ["paser"])
+    before = rows_hash(run, arm)
+    run, arm = selecting_run(folder, ["paser", "random"])
+    assert rows_hash(run, arm) == before
+    assert rows_hash(run, run.recipe.recover["random"]) != before
+    write_rewritten(run, sorted({*CHOSEN["paser"], *CHOSEN["random"]}), "Rewritten again.")
+    assert rows_hash(run, arm) != before
+
+
+def test_without_a_selection_the_hash_is_that_of_the_rewrite_stage(folder):
+    run, arm = run_with(folder, data="rewritten")
+    finish(run, "rewrite", {}, "rows", "")
+    assert rows_hash(run, arm) == run.folder.result_hash("rewrite")

@@ -13,10 +13,10 @@ from trl_prune.errors import InputError
 from trl_prune.recipe import ArmSection, DatasetSection
 from trl_prune.recipe.recover import SourceSection
 from trl_prune.runs.artifacts import config_hash
-from trl_prune.runs.context import QUICKSTART, Run
+from trl_prune.runs.context import QUICKSTART, Run, dataset_fingerprint
 from trl_prune.runs.selected_rows import (
-    indices_to_rewrite,
     planned_count,
+    positions_in_rewritten,
     selected_rows,
     selection_name,
     uses_selection,
@@ -44,17 +44,19 @@ def training_rows(run: Run, arm: ArmSection, args: dict) -> TrainingRows:
 
     Args:
         run: the run, whose rows are rewritten if the arm uses them.
-        arm: the arm.
+        arm: one of the recipe's arms.
         args: the arguments of its training config (`runs.arms.training_args`).
 
     Raises:
-        InputError: there are fewer rows than the arm asks for.
+        InputError: there are fewer rows than the arm asks for. `check_rows` has found that before, unless duplicates
+            and rows without an answer, which the selection `full` leaves out, make the difference.
     """
     template_kwargs = run.recipe.chat_template_kwargs
     pools = [with_chat_template_kwargs(source_rows(run, arm, source), template_kwargs) for source in arm.sources]
     if not arm.is_mix and arm.rows is None:
         return TrainingRows(pools[0], len(pools[0]))
-    drawn = draw_mix(_mix_sources(run, arm, list(map(len, pools))), arm.rows, run.recipe.seed)
+    name = next(name for name, other in run.recipe.recover.items() if other is arm)
+    drawn = _draw(run, name, arm, list(map(len, pools)))
     # In the dataset's order, as where all rows are trained on; the trainer shuffles.
     parts = [pool.select(sorted(indices)) for pool, indices in zip(pools, drawn, strict=True)]
     if not arm.is_mix:
@@ -86,8 +88,7 @@ def source_rows(run: Run, arm: ArmSection, source: SourceSection) -> Dataset:
     indices = selected_rows(run, selection_name(run, arm))
     if not is_rewritten:
         return rows.select(indices)
-    positions = {index: position for position, index in enumerate(indices_to_rewrite(run))}
-    return rows.select([positions[index] for index in indices])
+    return rows.select(positions_in_rewritten(run, indices))
 
 
 def planned_rows(run: Run, source: SourceSection) -> Dataset:
@@ -95,12 +96,21 @@ def planned_rows(run: Run, source: SourceSection) -> Dataset:
     return run.dataset if source.dataset is None else run.rows(source.dataset)
 
 
-def _mix_sources(run: Run, arm: ArmSection, sizes: list[int]) -> list[MixSource]:
-    """Return the arm's sources for the draw; `rewritten` rows have the indices of the dataset's."""
-    return [
-        MixSource(source.label, source.share, dataset_origin(source.dataset or run.recipe.dataset), size)
+def _draw(run: Run, name: str, arm: ArmSection, sizes: list[int]) -> list[list[int]]:
+    """Return which rows of each source an arm trains on; `rewritten` rows have the indices of the dataset's."""
+    sources = [
+        MixSource(_label(run, arm, source), source.share, dataset_origin(source.dataset or run.recipe.dataset), size)
         for source, size in zip(arm.sources, sizes, strict=True)
     ]
+    try:
+        return draw_mix(sources, arm.rows, run.recipe.seed)
+    except InputError as error:
+        raise InputError(f"recover.{name}.{error}") from error
+
+
+def _label(run: Run, arm: ArmSection, source: SourceSection) -> str:
+    selected = f" of the selection {selection_name(run, arm)!r}" if uses_selection(run, source) else ""
+    return source.label + selected
 
 
 def dataset_origin(section: DatasetSection) -> tuple[str | None, ...]:
@@ -118,7 +128,7 @@ def dataset_origin(section: DatasetSection) -> tuple[str | None, ...]:
 
 def rows_hash(run: Run, arm: ArmSection) -> str:
     """Return the hash of the rows that an arm draws from."""
-    hashes = [_source_hash(run, source) for source in arm.sources]
+    hashes = [_source_hash(run, arm, source) for source in arm.sources]
     selections = [_selection_hash(run, arm)] if any(uses_selection(run, source) for source in arm.sources) else []
     return config_hash(hashes + selections) if arm.is_mix or selections else hashes[0]
 
@@ -128,26 +138,40 @@ def _selection_hash(run: Run, arm: ArmSection) -> str:
     return config_hash(selected_rows(run, selection_name(run, arm)))
 
 
-def _source_hash(run: Run, source: SourceSection) -> str:
-    if source.source == "rewritten":
-        return run.folder.result_hash("rewrite")
-    return run.fingerprint(source.dataset or run.recipe.dataset)
+def _source_hash(run: Run, arm: ArmSection, source: SourceSection) -> str:
+    if source.source != "rewritten":
+        return run.fingerprint(source.dataset or run.recipe.dataset)
+    if uses_selection(run, source):  # the stage's result covers the rows of all selections
+        return dataset_fingerprint(source_rows(run, arm, source))
+    return run.folder.result_hash("rewrite")
 
 
 def check_rows(run: Run, name: str, arm: ArmSection) -> None:
     """Check that an arm has enough rows, in formats that it can train on.
+
+    Selected rows are counted as `planned_count` does, at most.
 
     Raises:
         InputError: it has not.
     """
     for source in arm.sources:
         _check_format(run, f"recover.{name}", arm, source)
+    _check_selected(run, f"recover.{name}", arm)
     if arm.is_mix or arm.rows is not None:
-        sizes = [_planned_count(run, arm, source) for source in arm.sources]
-        try:
-            draw_mix(_mix_sources(run, arm, sizes), arm.rows, run.recipe.seed)
-        except InputError as error:
-            raise InputError(f"recover.{name}.{error}") from error
+        _draw(run, name, arm, [_planned_count(run, arm, source) for source in arm.sources])
+
+
+def _check_selected(run: Run, key: str, arm: ArmSection) -> None:
+    """Check that the dataset and its selected rows are not both drawn from: positions in them are different rows."""
+    if not any(uses_selection(run, source) for source in arm.sources):
+        return
+    origin = dataset_origin(run.recipe.dataset)
+    for source in arm.sources:
+        if source.dataset is not None and dataset_origin(source.dataset) == origin:
+            raise InputError(
+                f"{key}.data has {source.label} beside selected rows of the same dataset, so that a row could be "
+                "drawn twice; leave out that source's `dataset`, and it has the selected rows"
+            )
 
 
 def _planned_count(run: Run, arm: ArmSection, source: SourceSection) -> int:
