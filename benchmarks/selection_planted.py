@@ -15,11 +15,11 @@ import argparse
 import numpy as np
 from sklearn.metrics import normalized_mutual_info_score
 
-from trl_prune.data.selection.choosing import Choosing
 from trl_prune.data.selection.clustering import ClusteringSettings, cluster_rows
 from trl_prune.data.selection.concepts import Concepts
 from trl_prune.data.selection.duplicates import near_duplicates
 from trl_prune.data.selection.methods import Request, select
+from trl_prune.data.selection.paser import PaserSettings
 from trl_prune.data.selection.pool import Pool
 
 
@@ -75,11 +75,11 @@ def measure(num_rows: int, num_clusters: int, seed: int) -> list[str]:
     concepts = planted_concepts(truth, conflicting)
     pool = Pool(kept, tokens, tokens, divergence, clusters=sparse.labels, concepts=concepts)
     budget = round(BUDGET * len(kept))
-    chosen = select("paser", pool, Request(budget, choosing=Choosing(consistency="hard")))
+    chosen = select("paser", pool, Request(budget, paser=PaserSettings(consistency="hard")))
     means = np.array([divergence[truth == label].mean() for label in range(num_clusters)])
     counts = np.bincount(truth[np.isin(kept, chosen.rows)], minlength=num_clusters)
     every_consistent_row = select(
-        "paser", pool, Request(int((~conflicting).sum()), choosing=Choosing(consistency="hard"))
+        "paser", pool, Request(int((~conflicting).sum()), paser=PaserSettings(consistency="hard"))
     )
     all_chosen = np.isin(kept, every_consistent_row.rows)
     return [

@@ -25,11 +25,11 @@ import numpy as np
 from sklearn.cluster import SpectralClustering
 from sklearn.metrics import normalized_mutual_info_score
 
-from trl_prune.data.selection.choosing import Choosing
 from trl_prune.data.selection.clustering import cluster_rows
 from trl_prune.data.selection.duplicates import near_duplicates
 from trl_prune.data.selection.methods import Request, select
 from trl_prune.data.selection.neighbours import blocks
+from trl_prune.data.selection.paser import PaserSettings
 from trl_prune.data.selection.pool import Pool
 
 
@@ -103,7 +103,7 @@ def choose(kept: np.ndarray, labels: np.ndarray) -> None:
     generator = np.random.default_rng(1)
     tokens = generator.integers(20, 400, size=len(kept))
     pool = Pool(kept, tokens, tokens // 2, divergence=generator.random(len(kept)), clusters=labels)
-    request = Request(int(BUDGET * len(kept)), choosing=Choosing(consistency="off"))
+    request = Request(int(BUDGET * len(kept)), paser=PaserSettings(consistency="off"))
     assert len(select("paser", pool, request).rows) == request.budget
 
 

@@ -25,7 +25,7 @@ from trl_prune.data.generation.generator import AnswerGenerator
 from trl_prune.data.reading import read_dataset
 from trl_prune.data.rewriting.provenance import RECORDS, write_records
 from trl_prune.data.rewriting.rewrite import RewrittenDataset, rewrite_rows
-from trl_prune.data.selection.selecting import Selecting, SelectionModels
+from trl_prune.data.selection.selection_run import SelectionModels, SelectionRun
 from trl_prune.data.selection.texts import check_instruction_column
 from trl_prune.data.teacher import LazyTeacher, context_length
 from trl_prune.data.teacher_cache.cache import TeacherCache
@@ -234,7 +234,7 @@ def select_recovery_data(
     check_encodings({"dense model": models[0].tokenizer, "pruned model": models[1].tokenizer})
     target = None if section.target is None else _section_rows(section.target, seed)
     folder = Path(cache_dir or mkdtemp(prefix="trl-prune-select-"))
-    job = Selecting(
+    job = SelectionRun(
         selection_rows(rows, section, models, variables, target),
         SelectionModels(*models, build_embedder(section, models[0])),
         selection_settings(section, {section.method: section.selection(section.method)}, seed),

@@ -5,9 +5,9 @@ from typing import get_args
 import pytest
 
 from trl_prune.data.selection.budget import ALLOCATIONS
-from trl_prune.data.selection.choosing import COSTS, ORDERS, RANKINGS, Choosing
 from trl_prune.data.selection.consistency import CONSISTENCY
 from trl_prune.data.selection.methods import METHODS
+from trl_prune.data.selection.paser import COSTS, ORDERS, RANKINGS, PaserSettings
 from trl_prune.errors import InputError
 from trl_prune.recipe import SelectionSection, parse_recipe
 
@@ -83,7 +83,7 @@ def test_names_and_defaults_are_those_of_the_registries():
     assert choices("cost") == set(COSTS)
     assert choices("consistency") == set(CONSISTENCY)
     assert choices("order") == set(ORDERS)
-    defaults, ours = Choosing(), SelectionSection()
+    defaults, ours = PaserSettings(), SelectionSection()
     for name in ("allocation", "ranking", "cost", "consistency", "order"):
         assert getattr(ours, name) == getattr(defaults, name)
     assert ours.allocation_temperature == defaults.temperature

@@ -7,9 +7,9 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from trl_prune.data.formats import is_conversational
-from trl_prune.data.selection.choosing import Choosing
 from trl_prune.data.selection.embedding import Embedder, HiddenStateEmbedder, SentenceEmbedder
-from trl_prune.data.selection.selecting import Choice, SelectionRows, SelectionSettings
+from trl_prune.data.selection.paser import PaserSettings
+from trl_prune.data.selection.selection_run import SelectionRows, SelectionSettings, SelectionSpec
 from trl_prune.data.selection.texts import answer_text, has_answer, instruction_text
 from trl_prune.data.teacher import LazyTeacher
 from trl_prune.errors import InputError
@@ -111,7 +111,7 @@ def build_embedder(section: SelectSection, dense: LazyTeacher) -> Embedder:
 def selection_settings(
     section: SelectSection, selections: Mapping[str, SelectionSection], seed: int
 ) -> SelectionSettings:
-    """Return the settings of selecting.
+    """Return the settings of the selection.
 
     Args:
         section: the section.
@@ -138,8 +138,8 @@ def _near_duplicates(section: SelectSection) -> float | None:
     return NEAR_DUPLICATES_BY_HIDDEN_STATES if section.embedder == HIDDEN_STATES else NEAR_DUPLICATES
 
 
-def _choice(section: SelectionSection, seed: int) -> Choice:
-    choosing = Choosing(
+def _choice(section: SelectionSection, seed: int) -> SelectionSpec:
+    paser = PaserSettings(
         section.allocation,
         section.allocation_temperature,
         section.ranking,
@@ -147,7 +147,7 @@ def _choice(section: SelectionSection, seed: int) -> Choice:
         section.consistency,
         section.order,
     )
-    return Choice(section.method, section.budget, seed if section.seed is None else section.seed, choosing)
+    return SelectionSpec(section.method, section.budget, seed if section.seed is None else section.seed, paser)
 
 
 def check_embedder(section: SelectSection) -> None:

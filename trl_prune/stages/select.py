@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from trl_prune.checkpoints import atomic_file, load_tokenizer, write_json
 from trl_prune.data.formats import is_conversational
-from trl_prune.data.selection.selecting import Selecting, SelectionModels, SelectionSettings
+from trl_prune.data.selection.selection_run import SelectionModels, SelectionRun, SelectionSettings
 from trl_prune.data.selection.summary import pool_table, selection_summary
 from trl_prune.data.selection.texts import check_instruction_column
 from trl_prune.data.sharing import ProcessShare
@@ -46,28 +46,28 @@ def _model(run: Run, name: str) -> LazyTeacher:
 
 
 def selection_settings(run: Run) -> SelectionSettings:
-    """Return the recipe's settings of selecting."""
+    """Return the recipe's settings of the selection."""
     return selection.selection_settings(run.recipe.select, run.recipe.selections, run.recipe.seed)
 
 
-def selecting(run: Run, folder: Path) -> Selecting:
+def selection_run(run: Run, folder: Path) -> SelectionRun:
     """Return what selects the recipe's rows."""
     section, variables, models = run.recipe.select, run.recipe.chat_template_kwargs, selection_models(run)
     target = None if section.target is None else run.rows(section.target)
     rows = selection.selection_rows(run.dataset, section, [models.dense, models.pruned], variables, target)
-    return Selecting(rows, models, selection_settings(run), folder / MEASURED)
+    return SelectionRun(rows, models, selection_settings(run), folder / MEASURED)
 
 
 def write_share(run: Run, folder: Path, share: ProcessShare) -> None:
     """Compute one process's share of the embeddings and scores."""
-    selecting(run, folder).write_share(share)
+    selection_run(run, folder).write_share(share)
 
 
 def execute(run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
     """Select the rows, reusing every embedding and score that an earlier or interrupted attempt stored."""
     start = time.perf_counter()
     write_in_processes(run, __name__, folder)
-    job = selecting(run, folder)
+    job = selection_run(run, folder)
     selected = job.run(single_process_share("select", "part"))
     write_json(folder / ROWS, {name: one.rows.tolist() for name, one in selected.selections.items()})
     _write_table(run.dataset.select(selected.own.rows.tolist()), folder / DATASET)

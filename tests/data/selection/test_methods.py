@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trl_prune.data.selection.choosing import Choosing, choose
 from trl_prune.data.selection.concepts import Concepts
 from trl_prune.data.selection.methods import METHODS, Request, select, selection_figures
+from trl_prune.data.selection.paser import PaserSettings, select_by_paser
 from trl_prune.data.selection.pool import Pool
 from trl_prune.errors import InputError
 
@@ -76,9 +76,9 @@ def test_a_budget_above_the_scored_rows_is_an_error(name):
 
 
 def test_paser_and_equal_are_the_choice_with_their_allocation():
-    pool, choosing = random_pool(), Choosing(ranking="divergence", consistency="off")
-    request = Request(40, choosing=choosing)
-    np.testing.assert_array_equal(select("paser", pool, request).rows, choose(pool, 40, choosing).rows)
+    pool, paser = random_pool(), PaserSettings(ranking="divergence", consistency="off")
+    request = Request(40, paser=paser)
+    np.testing.assert_array_equal(select("paser", pool, request).rows, select_by_paser(pool, 40, paser).rows)
     equal = select("equal", pool, request)
     assert [part.chosen for part in equal.per_cluster] == [10] * 4
     without_concepts = replace(pool, concepts=None)

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trl_prune.data.selection.choosing import Choosing
 from trl_prune.data.selection.clustering import Clustering
 from trl_prune.data.selection.concepts import Concepts
 from trl_prune.data.selection.methods import Request, select
+from trl_prune.data.selection.paser import PaserSettings
 from trl_prune.data.selection.pool import Pool
-from trl_prune.data.selection.selecting import Choice, Selected, SelectionRows, SelectionSettings
+from trl_prune.data.selection.selection_run import SelectionResult, SelectionRows, SelectionSettings, SelectionSpec
 from trl_prune.data.selection.summary import EXAMPLES, example_positions, pool_table, selection_summary
 
 
@@ -45,8 +45,8 @@ def planted_clustering(strengths=None):
 def planted_case(methods=("paser", "random"), pool=None, clustering=None, budget=5, consistency="hard"):
     """The arguments of a summary: selections by each method from the planted rows."""
     pool = planted_pool() if pool is None else pool
-    choosing = Choosing(consistency=consistency, ranking="divergence")
-    selections = {name: select(name, pool, Request(budget, choosing=choosing)) for name in methods}
+    paser = PaserSettings(consistency=consistency, ranking="divergence")
+    selections = {name: select(name, pool, Request(budget, paser=paser)) for name in methods}
     phrases = [] if pool.clusters is None else [[f"phrase {label}", "a | b"] for label in range(pool.num_clusters)]
     rows = SelectionRows(
         instructions=[f"instruction {row}" for row in range(20)],
@@ -56,8 +56,8 @@ def planted_case(methods=("paser", "random"), pool=None, clustering=None, budget
         tokens=pool.tokens,
         answer_tokens=pool.answer_tokens,
     )
-    settings = SelectionSettings({name: Choice(name, budget, choosing=choosing) for name in methods})
-    return Selected(selections, pool, clustering, phrases, 4, 6, {}), rows, settings
+    settings = SelectionSettings({name: SelectionSpec(name, budget, paser=paser) for name in methods})
+    return SelectionResult(selections, pool, clustering, phrases, 4, 6, {}), rows, settings
 
 
 def case_with_clusters(strengths=None, **changes):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from trl_prune.data.selection.budget import check_budget
-from trl_prune.data.selection.choosing import Choosing, Selection, choose
+from trl_prune.data.selection.paser import PaserSettings, Selection, select_by_paser
 from trl_prune.data.selection.pool import Pool
 from trl_prune.errors import InputError
 
@@ -22,13 +22,13 @@ class Request:
     Attributes:
         budget: number of rows.
         seed: of random choices.
-        choosing: how PASER chooses.
+        paser: how PASER chooses.
         reference: the rows whose lengths `random_matched` matches, as indices in the dataset.
     """
 
     budget: int
     seed: int = 0
-    choosing: Choosing = field(default_factory=Choosing)
+    paser: PaserSettings = field(default_factory=PaserSettings)
     reference: np.ndarray | None = None
 
 
@@ -62,7 +62,7 @@ def select(name: str, pool: Pool, request: Request) -> Selection:
         ValueError: the pool lacks what the method reads.
     """
     missing = sorted(need for need in METHODS[name].needs if getattr(pool, need) is None)
-    if "concepts" in missing and request.choosing.consistency == "off":
+    if "concepts" in missing and request.paser.consistency == "off":
         missing.remove("concepts")
     if missing:
         raise ValueError(f"{name} reads {', '.join(missing)} of the pool")
@@ -92,12 +92,12 @@ def selection_figures(selection: Selection, pool: Pool) -> dict[str, object]:
 
 def by_paser(pool: Pool, request: Request) -> Selection:
     """Return PASER's selection."""
-    return choose(pool, request.budget, request.choosing, request.seed)
+    return select_by_paser(pool, request.budget, request.paser, request.seed)
 
 
 def by_equal_budgets(pool: Pool, request: Request) -> Selection:
     """Return PASER's selection with one budget for all clusters."""
-    return choose(pool, request.budget, replace(request.choosing, allocation="equal"), request.seed)
+    return select_by_paser(pool, request.budget, replace(request.paser, allocation="equal"), request.seed)
 
 
 def at_random(pool: Pool, request: Request) -> Selection:

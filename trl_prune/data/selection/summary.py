@@ -11,14 +11,14 @@ from trl_prune.data.selection.clustering import Clustering
 from trl_prune.data.selection.consistency import Rejections
 from trl_prune.data.selection.methods import selection_figures
 from trl_prune.data.selection.pool import Pool, degradation
-from trl_prune.data.selection.selecting import Selected, SelectionRows, SelectionSettings
+from trl_prune.data.selection.selection_run import SelectionResult, SelectionRows, SelectionSettings
 
 
 # What is shown of each cluster, and of the rejected rows.
 EXAMPLES, REJECTIONS = 3, 20
 
 
-def pool_table(selected: Selected) -> Dataset:
+def pool_table(selected: SelectionResult) -> Dataset:
     """Return what was measured of every candidate, one row each.
 
     Columns, where measured: `row` (its index in the dataset), `tokens`, `answer_tokens`, `divergence`,
@@ -42,7 +42,7 @@ def pool_table(selected: Selected) -> Dataset:
     return Dataset.from_dict({name: values for name, values in columns.items() if values is not None})
 
 
-def selection_summary(selected: Selected, rows: SelectionRows, settings: SelectionSettings) -> dict:
+def selection_summary(selected: SelectionResult, rows: SelectionRows, settings: SelectionSettings) -> dict:
     """Return the figures of the candidates, of each selection and of each cluster, JSON-like.
 
     The keys:
@@ -76,7 +76,7 @@ def selection_summary(selected: Selected, rows: SelectionRows, settings: Selecti
     }
 
 
-def _selection(selected: Selected, settings: SelectionSettings, name: str) -> dict:
+def _selection(selected: SelectionResult, settings: SelectionSettings, name: str) -> dict:
     selection = selected.selections[name]
     rejected = None if selection.rejections is None else len(selection.rejections)
     figures = selection_figures(selection, selected.pool)
@@ -100,7 +100,7 @@ def _clustering(clustering: Clustering) -> dict:
     }
 
 
-def _clusters(selected: Selected, rows: SelectionRows) -> list[dict]:
+def _clusters(selected: SelectionResult, rows: SelectionRows) -> list[dict]:
     """Return each cluster's figures, by falling degradation.
 
     The keys are `cluster`, `rows`, `degradation` (None if no row has an answer), `selected` (rows of the first
@@ -113,7 +113,7 @@ def _clusters(selected: Selected, rows: SelectionRows) -> list[dict]:
     return [_cluster(counts, selected, rows) for counts in by_degradation]
 
 
-def _cluster(counts: dict, selected: Selected, rows: SelectionRows) -> dict:
+def _cluster(counts: dict, selected: SelectionResult, rows: SelectionRows) -> dict:
     pool, label, damage = selected.pool, counts["cluster"], counts["degradation"]
     examples = pool.rows[example_positions(pool.divergence, np.flatnonzero(pool.clusters == label))]
     return counts | {
@@ -123,7 +123,7 @@ def _cluster(counts: dict, selected: Selected, rows: SelectionRows) -> dict:
     }
 
 
-def _counts(selected: Selected) -> list[dict]:
+def _counts(selected: SelectionResult) -> list[dict]:
     """Return each cluster's numbers of rows and degradation, from the first selection's own record if it has one."""
     if not selected.own.per_cluster:
         return _counts_of_pool(selected.pool, selected.own.rows)

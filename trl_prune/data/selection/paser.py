@@ -19,7 +19,7 @@ from trl_prune.errors import InputError
 
 
 @dataclass(frozen=True)
-class Choosing:
+class PaserSettings:
     """How PASER chooses; the defaults are the paper's, but for `consistency`: its rule, `hard`, rejects most rows.
 
     The allocation `softmax` has a temperature of 0.1, at which 0.1 nats more of degradation give e times the weight:
@@ -80,7 +80,7 @@ class Selection:
     rejections: Rejections | None = None
 
 
-def choose(pool: Pool, budget: int, choosing: Choosing, seed: int = 0) -> Selection:
+def select_by_paser(pool: Pool, budget: int, paser: PaserSettings, seed: int = 0) -> Selection:
     """Return PASER's selection of exactly `budget` rows.
 
     Each cluster contributes its budget in the order of its rows' scores; what it cannot contribute, because rows were
@@ -90,24 +90,24 @@ def choose(pool: Pool, budget: int, choosing: Choosing, seed: int = 0) -> Select
     Args:
         pool: with `divergence` and `clusters`, and `concepts` unless consistency is off.
         budget: number of rows.
-        choosing: how.
+        paser: how.
         seed: of random orders.
 
     Raises:
         InputError: fewer rows can be chosen than the budget asks for.
     """
-    candidates = _candidates(pool, row_scores(pool, choosing, seed))
+    candidates = _candidates(pool, row_scores(pool, paser, seed))
     sizes = np.array([len(part.positions) for part in candidates])
     _check_candidates(pool, budget, int(sizes.sum()))
     damage = degradation(pool)
-    weights = cluster_weights(damage, sizes, choosing.allocation, choosing.temperature)
-    record = ConsistencyFilter(None if choosing.consistency == "off" else pool.concepts)
-    streams = [CONSISTENCY[choosing.consistency](part, record) for part in candidates]
+    weights = cluster_weights(damage, sizes, paser.allocation, paser.temperature)
+    record = ConsistencyFilter(None if paser.consistency == "off" else pool.concepts)
+    streams = [CONSISTENCY[paser.consistency](part, record) for part in candidates]
     taken: list[list[int]] = [[] for _ in candidates]
     room = sizes
     while (rest := budget - sum(map(len, taken))) and room.any():
         counts = allocate(min(rest, int(room.sum())), weights, room)
-        for cluster in ORDERS[choosing.order](damage, seed):
+        for cluster in ORDERS[paser.order](damage, seed):
             taken[cluster].extend(islice(streams[cluster], int(counts[cluster])))
         room = sizes - [len(part) for part in taken] - record.num_rejected(len(sizes))
     _check_survivors(budget, int(sizes.sum()), len(record.rejected))
@@ -119,9 +119,9 @@ def choose(pool: Pool, budget: int, choosing: Choosing, seed: int = 0) -> Select
     )
 
 
-def row_scores(pool: Pool, choosing: Choosing, seed: int = 0) -> np.ndarray:
+def row_scores(pool: Pool, paser: PaserSettings, seed: int = 0) -> np.ndarray:
     """Return what rows of a cluster are ordered by, `(rows,)`; NaN for rows without an answer."""
-    scores = RANKINGS[choosing.ranking](pool, COSTS[choosing.cost], seed)
+    scores = RANKINGS[paser.ranking](pool, COSTS[paser.cost], seed)
     return np.where(np.isnan(pool.divergence), np.nan, scores)
 
 

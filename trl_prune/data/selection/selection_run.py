@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from trl_prune.data.selection.budget import resolve_budget
-from trl_prune.data.selection.choosing import Choosing, Selection
 from trl_prune.data.selection.clustering import Clustering, cluster_rows
 from trl_prune.data.selection.concepts import characteristic_phrases, extract_concepts
 from trl_prune.data.selection.duplicates import equal_texts, near_duplicates
 from trl_prune.data.selection.embedding import Embedder, embed_rows
 from trl_prune.data.selection.methods import METHODS, Request, select
+from trl_prune.data.selection.paser import PaserSettings, Selection
 from trl_prune.data.selection.pool import Pool
 from trl_prune.data.selection.scoring import (
     ScoreSpec,
@@ -82,20 +82,20 @@ class SelectionModels:
 
 
 @dataclass(frozen=True)
-class Choice:
+class SelectionSpec:
     """One selection that is asked for.
 
     Attributes:
         method: a name in `METHODS`.
         budget: number of rows, or a share of the dataset's.
         seed: of its random draws.
-        choosing: how PASER chooses.
+        paser: how PASER chooses.
     """
 
     method: str
     budget: int | float
     seed: int = 0
-    choosing: Choosing = field(default_factory=Choosing)
+    paser: PaserSettings = field(default_factory=PaserSettings)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class SelectionSettings:
         seed: of the clustering.
     """
 
-    choices: Mapping[str, Choice]
+    choices: Mapping[str, SelectionSpec]
     clusters: int | str = "auto"
     near_duplicates: float | None = 0.95
     temperature: float = 1.0
@@ -135,7 +135,7 @@ class SelectionSettings:
 
 
 @dataclass(frozen=True)
-class Selected:
+class SelectionResult:
     """The selections, and what they were made from.
 
     Attributes:
@@ -163,7 +163,7 @@ class Selected:
 
 
 @dataclass(frozen=True)
-class Selecting:
+class SelectionRun:
     """Rows, models and settings of a selection, and the folder where measurements are kept.
 
     Attributes:
@@ -204,7 +204,7 @@ class Selecting:
             settings.blocks_of,
         )
 
-    def run(self, share: ProcessShare = SINGLE_PROCESS) -> Selected:
+    def run(self, share: ProcessShare = SINGLE_PROCESS) -> SelectionResult:
         """Measure the rows as far as that is not done, and make every selection.
 
         Args:
@@ -228,7 +228,7 @@ class Selecting:
             selections = self._select(pool)
         phrases = [] if pool.concepts is None else characteristic_phrases(pool.concepts, pool.clusters, PHRASES)
         duplicates = len(self.rows.prepared_rows) - len(kept)
-        return Selected(selections, pool, clustering, phrases, duplicates, self.rows.without_answer, seconds)
+        return SelectionResult(selections, pool, clustering, phrases, duplicates, self.rows.without_answer, seconds)
 
     def _without_equal_texts(self) -> np.ndarray:
         """Return the rows with an answer, without those that repeat an earlier one."""
@@ -253,12 +253,16 @@ class Selecting:
             f"in their first tokens, {len(self.rows.prepared_rows) - candidates:,} are duplicates"
         )
         for name, choice in self.settings.choices.items():
-            budget = 1 if METHODS[choice.method].sets_its_own_count else resolve_budget(choice.budget, len(self.rows))
+            budget = self._budget(choice)
             if budget > candidates:
                 raise InputError(f"the budget of {name!r} is {budget:,} rows, and {left_out}")
         clusters = self.settings.clusters
         if self.settings.needs("clusters") and clusters != "auto" and clusters > candidates:
             raise InputError(f"{clusters:,} clusters are asked for, and {left_out}")
+
+    def _budget(self, choice: SelectionSpec) -> int:
+        """Return a selection's number of rows; 1 where the method ignores it."""
+        return 1 if METHODS[choice.method].sets_its_own_count else resolve_budget(choice.budget, len(self.rows))
 
     def _embeddings_of(self, rows: np.ndarray) -> np.ndarray:
         """Return some rows' embeddings, mapped from disk where these are all rows."""
@@ -304,8 +308,8 @@ class Selecting:
         selections: dict[str, Selection] = {}
         for name, choice in self.settings.choices.items():
             reference = next(iter(selections.values())).rows if selections else None
-            budget = resolve_budget(choice.budget, len(self.rows))
-            selections[name] = select(choice.method, pool, Request(budget, choice.seed, choice.choosing, reference))
+            request = Request(self._budget(choice), choice.seed, choice.paser, reference)
+            selections[name] = select(choice.method, pool, request)
         return selections
 
 

@@ -6,9 +6,9 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from trl_prune.data.selection.budget import allocate
-from trl_prune.data.selection.choosing import COSTS, ORDERS, Choosing, choose, row_scores
 from trl_prune.data.selection.concepts import Concepts
 from trl_prune.data.selection.consistency import ConceptGraph
+from trl_prune.data.selection.paser import COSTS, ORDERS, PaserSettings, row_scores, select_by_paser
 from trl_prune.data.selection.pool import Pool
 from trl_prune.errors import InputError
 
@@ -54,7 +54,7 @@ def pools(draw):
 
 
 def test_a_clusters_rows_are_in_proportion_to_its_degradation():
-    selection = choose(planted_pool(), 60, Choosing())
+    selection = select_by_paser(planted_pool(), 60, PaserSettings())
     assert [part.chosen for part in selection.per_cluster] == [30, 20, 10]
     assert [part.budget for part in selection.per_cluster] == [30, 20, 10]
     assert [part.rows for part in selection.per_cluster] == [100, 100, 100]
@@ -65,7 +65,7 @@ def test_a_clusters_rows_are_in_proportion_to_its_degradation():
 @pytest.mark.parametrize("cost", list(COSTS))
 def test_a_cluster_gives_its_rows_of_highest_score(ranking, cost):
     pool = planted_pool()
-    selection = choose(pool, 60, Choosing(ranking=ranking, cost=cost))
+    selection = select_by_paser(pool, 60, PaserSettings(ranking=ranking, cost=cost))
     log_cost = {"squared_tokens": np.log(pool.tokens**2.0), "none": 1.0}[cost]
     score = pool.divergence / (log_cost if ranking == "efficiency" else 1.0)
     expected = []
@@ -77,33 +77,33 @@ def test_a_cluster_gives_its_rows_of_highest_score(ranking, cost):
 
 def test_a_shorter_row_of_equal_divergence_comes_first():
     pool = pool_of([0, 0, 0], [0.2, 0.2, 0.2], [900, 30, 200])
-    assert choose(pool, 1, Choosing()).rows.tolist() == [3]
-    assert choose(pool, 1, Choosing(cost="none")).rows.tolist() == [1]
+    assert select_by_paser(pool, 1, PaserSettings()).rows.tolist() == [3]
+    assert select_by_paser(pool, 1, PaserSettings(cost="none")).rows.tolist() == [1]
 
 
 def test_a_row_of_one_token_has_a_finite_score():
     pool = pool_of([0, 0], [0.2, 0.2], [1, 2])
-    assert np.isfinite(row_scores(pool, Choosing())).all()
+    assert np.isfinite(row_scores(pool, PaserSettings())).all()
 
 
 @given(pools(), st.data())
 def test_a_selection_has_its_budget_or_names_what_is_missing(case, data):
     pool, _ = case
     budget = data.draw(st.integers(1, len(pool)))
-    choosing = Choosing(
+    paser = PaserSettings(
         allocation=data.draw(st.sampled_from(["degradation", "equal", "softmax", "size"])),
         ranking=data.draw(st.sampled_from(["efficiency", "divergence", "random"])),
         consistency=data.draw(st.sampled_from(["hard", "soft", "off"])),
         order=data.draw(st.sampled_from(list(ORDERS))),
     )
     answered = np.count_nonzero(~np.isnan(pool.divergence))
-    everything = choose(pool, answered, replace(choosing, consistency="off")) if answered else None
+    everything = select_by_paser(pool, answered, replace(paser, consistency="off")) if answered else None
     assert everything is None or len(everything.rows) == answered
     try:
-        selection = choose(pool, budget, choosing, seed=3)
+        selection = select_by_paser(pool, budget, paser, seed=3)
     except InputError:
         event("too few rows")
-        assert budget > answered or choosing.consistency == "hard"
+        assert budget > answered or paser.consistency == "hard"
         return
     assert budget <= answered
     assert len(set(selection.rows.tolist())) == budget
@@ -113,7 +113,7 @@ def test_a_selection_has_its_budget_or_names_what_is_missing(case, data):
     for part in selection.per_cluster:
         assert part.chosen == np.count_nonzero(pool.clusters[positions] == part.cluster)
         assert part.chosen + part.rejected <= part.candidates <= part.rows
-    np.testing.assert_array_equal(choose(pool, budget, choosing, seed=3).rows, selection.rows)
+    np.testing.assert_array_equal(select_by_paser(pool, budget, paser, seed=3).rows, selection.rows)
     assert not set(selection.rejections.rows.tolist()) & set(selection.rows.tolist())
 
 
@@ -125,9 +125,9 @@ def test_the_filter_follows_the_definition_row_by_row(case, data):
     expected = chosen_row_by_row(pool, concepts, budget)
     if expected is None:
         with pytest.raises(InputError, match="budget is"):
-            choose(pool, budget, Choosing(consistency="hard"))
+            select_by_paser(pool, budget, PaserSettings(consistency="hard"))
     else:
-        assert choose(pool, budget, Choosing(consistency="hard")).rows.tolist() == expected
+        assert select_by_paser(pool, budget, PaserSettings(consistency="hard")).rows.tolist() == expected
 
 
 def chosen_row_by_row(pool, concepts, budget):
@@ -163,7 +163,7 @@ def test_planted_conflicts_are_rejected_and_their_budget_goes_to_other_clusters(
     # cluster 0: four rows that each contradict the first; cluster 1: six rows without concepts
     concepts = [[0, 1], [2, 3], [0, 2], [1, 3], [0, 3]] + [[]] * 6
     pool = pool_of([0] * 5 + [1] * 6, [0.9, 0.8, 0.7, 0.6, 0.5] + [0.1] * 6, concepts=concepts)
-    selection = choose(pool, 7, Choosing(consistency="hard"))
+    selection = select_by_paser(pool, 7, PaserSettings(consistency="hard"))
     assert selection.rows.tolist() == [1, 3, 11, 13, 15, 17, 19]
     assert [(part.budget, part.chosen, part.rejected) for part in selection.per_cluster] == [(5, 2, 3), (2, 5, 0)]
     assert selection.rejections.rows.tolist() == [5, 7, 9]
@@ -175,20 +175,20 @@ def test_too_few_survivors_name_what_to_change():
     pool = pool_of([0] * 4, [0.4, 0.3, 0.2, 0.1], concepts=concepts)
     message = "select.budget is 3 rows, and 2 are left: the consistency filter rejected 2 of 4; lower `select.budget`"
     with pytest.raises(InputError, match=message):
-        choose(pool, 3, Choosing(consistency="hard"))
-    assert choose(pool, 3, Choosing(consistency="soft")).rows.tolist() == [1, 3, 5]
+        select_by_paser(pool, 3, PaserSettings(consistency="hard"))
+    assert select_by_paser(pool, 3, PaserSettings(consistency="soft")).rows.tolist() == [1, 3, 5]
 
 
 def test_rows_without_an_answer_are_named_where_they_are_missing():
     with pytest.raises(InputError, match="budget is 2 rows, and 1 of the 3 rows have an answer"):
-        choose(pool_of([0, 0, 0], [np.nan, 0.1, np.nan]), 2, Choosing())
+        select_by_paser(pool_of([0, 0, 0], [np.nan, 0.1, np.nan]), 2, PaserSettings())
 
 
 @pytest.mark.parametrize(("damage", "rejected"), [((0.9, 0.8, 0.1), 1), ((0.2, 0.1, 0.9), 0)])
 def test_the_most_degraded_cluster_decides_what_is_consistent(damage, rejected):
     # concepts 0 and 1 conflict if they become known one by one before the row that has both
     pool = pool_of([0, 0, 1, 2, 2], [damage[0], damage[1], damage[2], 0, 0], concepts=[[0], [1], [0, 1], [2], [3]])
-    selection = choose(pool, 4, Choosing(consistency="hard", allocation="size"))
+    selection = select_by_paser(pool, 4, PaserSettings(consistency="hard", allocation="size"))
     assert len(selection.rejections) == rejected
     assert (5 in selection.rows) == (not rejected)
 
@@ -203,6 +203,6 @@ def test_orders_of_clusters():
 def test_the_graph_is_not_needed_without_the_filter():
     pool = pool_of([0, 0], [0.1, 0.2])
     pool = Pool(pool.rows, pool.tokens, pool.answer_tokens, pool.divergence, clusters=pool.clusters)
-    selection = choose(pool, 1, Choosing(consistency="off"))
+    selection = select_by_paser(pool, 1, PaserSettings(consistency="off"))
     assert selection.rows.tolist() == [3]
     assert len(selection.rejections) == 0
