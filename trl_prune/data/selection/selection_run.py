@@ -103,14 +103,14 @@ class SelectionSettings:
     """How rows are measured, and which selections are made.
 
     Attributes:
-        choices: the selections by name; `random_matched` has the lengths of the first.
+        selections: by name; `random_matched` has the lengths of the first.
         clusters: their number, `auto` for the rule in `clustering`, or 1 for none.
         near_duplicates: cosine similarity of two instructions from which their rows are one; None for equal texts.
         temperature, batch_tokens, resident, blocks_of: how the models are compared (`scoring.ScoreSpec`).
         seed: of the clustering.
     """
 
-    choices: Mapping[str, SelectionSpec]
+    selections: Mapping[str, SelectionSpec]
     clusters: int | str = "auto"
     near_duplicates: float | None = 0.95
     temperature: float = 1.0
@@ -121,7 +121,7 @@ class SelectionSettings:
 
     def needs(self, name: str) -> bool:
         """Return whether a selection reads a field of the pool."""
-        return any(name in METHODS[choice.method].needs for choice in self.choices.values())
+        return any(name in METHODS[spec.method].needs for spec in self.selections.values())
 
     @property
     def needs_embeddings(self) -> bool:
@@ -252,31 +252,22 @@ class SelectionRun:
             f"{candidates:,} of {len(self.rows):,} rows can be selected: {self.rows.without_answer:,} have no answer "
             f"in their first tokens, {len(self.rows.prepared_rows) - candidates:,} are duplicates"
         )
-        for name, choice in self.settings.choices.items():
-            budget = self._budget(choice)
+        for name, spec in self.settings.selections.items():
+            budget = self._budget(spec)
             if budget > candidates:
                 raise InputError(f"the budget of {name!r} is {budget:,} rows, and {left_out}")
         clusters = self.settings.clusters
         if self.settings.needs("clusters") and clusters != "auto" and clusters > candidates:
             raise InputError(f"{clusters:,} clusters are asked for, and {left_out}")
 
-    def _budget(self, choice: SelectionSpec) -> int:
+    def _budget(self, spec: SelectionSpec) -> int:
         """Return a selection's number of rows; 1 where the method ignores it."""
-        return 1 if METHODS[choice.method].sets_its_own_count else resolve_budget(choice.budget, len(self.rows))
+        return 1 if METHODS[spec.method].sets_its_own_count else resolve_budget(spec.budget, len(self.rows))
 
     def _embeddings_of(self, rows: np.ndarray) -> np.ndarray:
         """Return some rows' embeddings, mapped from disk where these are all rows."""
         vectors = self.embeddings()
         return vectors if len(rows) == len(vectors) else vectors[rows]
-
-    def _check_budgets(self, candidates: int, duplicates: int) -> None:
-        for name, choice in self.settings.choices.items():
-            budget = 1 if choice.method == "full" else resolve_budget(choice.budget, len(self.rows))
-            if budget > candidates:
-                raise InputError(
-                    f"the budget of {name!r} is {budget:,} of {len(self.rows):,} rows, and {candidates:,} can be "
-                    f"selected: {duplicates:,} are duplicates, {self.rows.without_answer:,} have no answer"
-                )
 
     def _cluster(self, kept: np.ndarray) -> Clustering | None:
         if not self.settings.needs("clusters") or self.settings.clusters == 1:
@@ -306,10 +297,10 @@ class SelectionRun:
 
     def _select(self, pool: Pool) -> dict[str, Selection]:
         selections: dict[str, Selection] = {}
-        for name, choice in self.settings.choices.items():
+        for name, spec in self.settings.selections.items():
             reference = next(iter(selections.values())).rows if selections else None
-            request = Request(self._budget(choice), choice.seed, choice.paser, reference)
-            selections[name] = select(choice.method, pool, request)
+            request = Request(self._budget(spec), spec.seed, spec.paser, reference)
+            selections[name] = select(spec.method, pool, request)
         return selections
 
 

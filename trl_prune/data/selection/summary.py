@@ -80,7 +80,7 @@ def _selection(selected: SelectionResult, settings: SelectionSettings, name: str
     selection = selected.selections[name]
     rejected = None if selection.rejections is None else len(selection.rejections)
     figures = selection_figures(selection, selected.pool)
-    return {"method": settings.choices[name].method} | figures | {"rejected": rejected}
+    return {"method": settings.selections[name].method} | figures | {"rejected": rejected}
 
 
 def _rejections(rejections: Rejections) -> dict:
