@@ -224,10 +224,29 @@ def embed_rows(
     Raises:
         InputError: there are no texts, or vectors are not finite.
     """
+    array = _embedding_array(texts, embedder, folder)
+    _write(array, texts, embedder, share)
+    share.wait_for_everyone()
+    return array.read()
+
+
+def write_embeddings(texts: Sequence[str], embedder: Embedder, folder: Path, share: ProcessShare) -> None:
+    """Embed one process's share of texts; `embed_rows` then reads the vectors of all.
+
+    Raises:
+        InputError: as `embed_rows`.
+    """
+    _write(_embedding_array(texts, embedder, folder), texts, embedder, share)
+
+
+def _embedding_array(texts: Sequence[str], embedder: Embedder, folder: Path) -> RowArray:
     if not texts:
         raise InputError("there are no texts to embed")
     key = f"{embedder.fingerprint}-{_texts_hash(texts)}"
-    array = RowArray(folder / EMBEDDINGS_FILE, (len(texts), embedder.width), key, STORED_DTYPE, CHUNK_ROWS)
+    return RowArray(folder / EMBEDDINGS_FILE, (len(texts), embedder.width), key, STORED_DTYPE, CHUNK_ROWS)
+
+
+def _write(array: RowArray, texts: Sequence[str], embedder: Embedder, share: ProcessShare) -> None:
     array.create()
     # The share is of all chunks: what is missing changes while other processes work.
     missing = set(array.missing()).intersection(range(array.num_chunks)[share.process_index :: share.num_processes])
@@ -237,8 +256,6 @@ def embed_rows(
         _check_finite(vectors, rows.start)
         array.write(chunk, vectors)
     embedder.release()
-    share.wait_for_everyone()
-    return array.read()
 
 
 def _texts_hash(texts: Sequence[str]) -> str:

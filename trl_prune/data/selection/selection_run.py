@@ -12,7 +12,7 @@ from trl_prune.data.selection.budget import resolve_budget
 from trl_prune.data.selection.clustering import Clustering, cluster_rows
 from trl_prune.data.selection.concepts import characteristic_phrases, extract_concepts
 from trl_prune.data.selection.duplicates import equal_texts, near_duplicates
-from trl_prune.data.selection.embedding import Embedder, embed_rows
+from trl_prune.data.selection.embedding import Embedder, embed_rows, write_embeddings
 from trl_prune.data.selection.methods import METHODS, Request, select
 from trl_prune.data.selection.paser import PaserSettings, Selection
 from trl_prune.data.selection.pool import Pool
@@ -181,15 +181,15 @@ class SelectionRun:
     def write_share(self, share: ProcessShare) -> None:
         """Compute one process's share of the embeddings and scores, as far as they are missing."""
         if self.settings.needs_embeddings:
-            self.embeddings(share)
+            write_embeddings(self.rows.instructions, self.models.embedder, self.folder / EMBEDDINGS, share)
         if self.settings.needs_scores:
             write_scores(self.folder / SCORES, self._score_spec, share)
         if self.settings.needs("answer_alone_cross_entropy"):
             write_answers_alone(self.folder / SCORES, self._score_spec, share)
 
-    def embeddings(self, share: ProcessShare = SINGLE_PROCESS) -> np.ndarray:
+    def embeddings(self) -> np.ndarray:
         """Return the embedding of each row's instruction, `(rows, width)`."""
-        return embed_rows(self.rows.instructions, self.models.embedder, self.folder / EMBEDDINGS, share)
+        return embed_rows(self.rows.instructions, self.models.embedder, self.folder / EMBEDDINGS)
 
     @property
     def _score_spec(self) -> ScoreSpec:
