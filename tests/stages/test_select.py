@@ -43,7 +43,7 @@ def test_the_stage_writes_rows_figures_and_a_dataset(tmp_path):
     summary = json.loads(run.folder.output("select", "summary").read_text())
     assert sum(cluster["rows"] for cluster in summary["clusters"]) == summary["pool"]["candidates"] == 36
     assert sum(cluster["selected"] for cluster in summary["clusters"]) == 9
-    assert summary["selections"]["random"]["rows"] == 9
+    assert [(one["name"], one["rows"]) for one in summary["selections"]] == [("paser", 9), ("random", 9)]
     assert all(0 < cluster["degradation"] < 0.7 for cluster in summary["clusters"])
 
 

@@ -69,7 +69,7 @@ def selection_summary(selected: SelectionResult, rows: SelectionRows, settings: 
     }
     return {
         "pool": pool,
-        "selections": {name: _selection(selected, settings, name) for name in selected.selections},
+        "selections": [_selection(selected, settings, name) for name in selected.selections],
         "clustering": None if selected.clustering is None else _clustering(selected.clustering),
         "clusters": [] if selected.pool.clusters is None else _clusters(selected, rows),
         "rejections": None if selected.own.rejections is None else _rejections(selected.own.rejections),
@@ -80,7 +80,7 @@ def _selection(selected: SelectionResult, settings: SelectionSettings, name: str
     selection = selected.selections[name]
     rejected = None if selection.rejections is None else len(selection.rejections)
     figures = selection_figures(selection, selected.pool)
-    return {"method": settings.selections[name].method} | figures | {"rejected": rejected}
+    return {"name": name, "method": settings.selections[name].method} | figures | {"rejected": rejected}
 
 
 def _rejections(rejections: Rejections) -> dict:

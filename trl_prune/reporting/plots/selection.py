@@ -23,14 +23,18 @@ def cluster_map(results: RunResults) -> Figure:
     step = max(1, -(-len(pool["row"]) // MAX_POINTS))
     x, y, cluster, chosen = (np.asarray(pool[name])[::step] for name in ("x", "y", "cluster", "selected"))
     figure, axes = new_figure(height=4.6)
-    colours = mpl.colormaps["tab20"]
     for index in sorted(set(cluster.tolist())):
         members = cluster == index
-        axes.scatter(x[members], y[members], s=6, color=colours(index % 20), alpha=0.4, linewidths=0, label=f"{index}")
+        axes.scatter(x[members], y[members], s=6, color=_colour(index), alpha=0.4, linewidths=0, label=f"{index}")
     axes.scatter(x[chosen], y[chosen], s=10, facecolors="none", edgecolors="black", linewidths=0.5, label="chosen")
     axes.set(xlabel="diffusion coordinate 1", ylabel="diffusion coordinate 2", title="Rows by cluster")
     axes.legend(fontsize=7, ncols=2, markerscale=1.5, loc="center left", bbox_to_anchor=(1.01, 0.5), title="cluster")
     return figure
+
+
+def _colour(cluster: int) -> tuple[float, ...]:
+    """Return a cluster's colour: the dark ones of the palette's pairs first."""
+    return mpl.colormaps["tab20"](2 * cluster % 20 + cluster // 10 % 2)
 
 
 def budget_by_degradation(results: RunResults) -> Figure:
