@@ -34,7 +34,7 @@ def parse(folder, **section):
     return parse_recipe(values(folder, **section), "test")
 
 
-def test_the_stage_writes_rows_figures_and_a_dataset(tmp_path):
+def test_the_stage_writes_rows_figures_and_a_dataset(tmp_path, capsys):
     run = run_recipe(parse(tmp_path), ["select"])
     chosen = {name: selected_rows(run, name) for name in ("paser", "random")}
     assert all(len(set(rows)) == 9 and rows == sorted(rows) for rows in chosen.values())
@@ -45,6 +45,10 @@ def test_the_stage_writes_rows_figures_and_a_dataset(tmp_path):
     assert sum(cluster["selected"] for cluster in summary["clusters"]) == 9
     assert [(one["name"], one["rows"]) for one in summary["selections"]] == [("paser", 9), ("random", 9)]
     assert all(0 < cluster["degradation"] < 0.7 for cluster in summary["clusters"])
+    select.STAGE.show(run)
+    shown = capsys.readouterr().out
+    assert "Selected of 36 candidates" in shown
+    assert f"{summary['clusters'][0]['degradation']:.4f}" in shown
 
 
 def test_arms_train_on_their_selections(tmp_path):

@@ -50,3 +50,32 @@ def show_search(run: Run) -> None:
     console = Console()
     console.print(table)
     console.print(f"plan: {run.folder.output('search', 'keep')}", soft_wrap=True)
+
+
+def show_selection(run: Run) -> None:
+    """Print the selections, and what pruning broke, the most degraded cluster first."""
+    selection = RunResults(run).selection
+    table = Table("selection", title=f"Selected of {selection['pool']['candidates']:,} candidates")
+    for name in ("rows", "tokens", "mean divergence"):
+        table.add_column(name, justify="right")
+    for one in selection["selections"]:
+        table.add_row(one["name"], f"{one['rows']:,}", f"{one['tokens']:,}", _figure(one["mean_divergence"]))
+    console = Console()
+    console.print(table)
+    if selection["clusters"]:
+        console.print(_cluster_table(selection["clusters"]))
+    console.print(f"rows: {run.folder.output('select', 'dataset')}", soft_wrap=True)
+
+
+def _cluster_table(clusters: list[dict]) -> Table:
+    table = Table("cluster", title="What pruning broke (nats a token of the answers)")
+    for name in ("degradation", "rows", "chosen"):
+        table.add_column(name, justify="right")
+    for one in clusters:
+        phrases = f"{one['cluster']}: {', '.join(one['phrases'])}"
+        table.add_row(phrases, _figure(one["degradation"]), f"{one['rows']:,}", f"{one['selected']:,}")
+    return table
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

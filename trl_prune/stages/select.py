@@ -15,6 +15,7 @@ from trl_prune.data.sharing import ProcessShare
 from trl_prune.data.teacher import LazyTeacher, context_length
 from trl_prune.errors import InputError
 from trl_prune.recipe import Recipe
+from trl_prune.reporting.console import show_selection
 from trl_prune.reporting.plots.selection import BUDGET_BY_DEGRADATION, CLUSTER_MAP
 from trl_prune.reporting.tables import SELECTION_TABLE
 from trl_prune.runs import selection
@@ -158,6 +159,7 @@ STAGE = Stage(
     check,
     keeps=(MEASURED,),
     panels=(BUDGET_BY_DEGRADATION, CLUSTER_MAP, SELECTION_TABLE),
+    show=show_selection,
 )
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def test_rows_with_a_conflict_are_rejected_and_recorded(rows):
     assert chosen == accepted
     rejections = recorded_rejections(record, np.arange(len(rows)) + 100)
     assert len(rejections) == len(rejected)
-    assert rejections.per_cluster(5) == [0, 0, 0, len(rejected), 0]
+    assert rejections.clusters.tolist() == [3] * len(rejected)
     assert rejections.examples(2) == [
         {"row": position + 100, "cluster": 3, "conflict": [f"name {a}", f"name {b}"]}
         for position, (a, b) in rejected[:2]

@@ -116,10 +116,6 @@ class Rejections:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def per_cluster(self, num_clusters: int) -> list[int]:
-        """Return how many rows of each cluster were rejected."""
-        return np.bincount(self.clusters, minlength=num_clusters).tolist()
-
     def examples(self, count: int) -> list[dict[str, int | list[str]]]:
         """Return the first rejected rows: `row`, `cluster` and `conflict`, the names of two concepts."""
         first = zip(self.rows[:count].tolist(), self.clusters.tolist(), self.conflicts.tolist(), strict=False)

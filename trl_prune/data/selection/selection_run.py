@@ -223,7 +223,7 @@ class SelectionRun:
             kept = self._without_near_duplicates(unique)
             clustering = self._cluster(kept)
         with _timed(seconds, "concepts"):
-            pool = self._pool(kept, clustering)
+            pool = self._pool(kept, clustering, share)
         with _timed(seconds, "select"):
             selections = self._select(pool)
         phrases = [] if pool.concepts is None else characteristic_phrases(pool.concepts, pool.clusters, PHRASES)
@@ -274,7 +274,7 @@ class SelectionRun:
             return None
         return cluster_rows(self._embeddings_of(kept), self.settings.clusters, self.settings.seed)
 
-    def _pool(self, kept: np.ndarray, clustering: Clustering | None) -> Pool:
+    def _pool(self, kept: np.ndarray, clustering: Clustering | None, share: ProcessShare) -> Pool:
         """Return the candidates with what was measured of them."""
         rows, settings = self.rows, self.settings
         positions = np.full(len(rows), -1)
@@ -292,7 +292,7 @@ class SelectionRun:
             measured["target_similarity"] = np.asarray(self._embeddings_of(kept), dtype=np.float32) @ targets.T
         if settings.needs("clusters"):
             measured["clusters"] = np.zeros(len(kept), int) if clustering is None else clustering.labels
-            measured["concepts"] = extract_concepts(rows.texts[index] for index in kept)
+            measured["concepts"] = extract_concepts([rows.texts[index] for index in kept], progress=share.progress)
         return Pool(kept, rows.tokens[prepared], rows.answer_tokens[prepared], **measured)
 
     def _select(self, pool: Pool) -> dict[str, Selection]:
