@@ -3,7 +3,7 @@ import json
 import pytest
 from datasets import Dataset
 
-from trl_prune.data.reading import read_dataset
+from trl_prune.data.reading import dataset_commit, read_dataset
 from trl_prune.errors import InputError
 
 
@@ -61,3 +61,10 @@ def test_missing_file_and_hub_id_without_network(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="'someone/data' is not a local file and cannot be loaded from the Hub"):
         read_dataset("someone/data")
+
+
+def test_a_hub_that_cannot_be_reached_tells_no_commit(monkeypatch):
+    # Nothing listens there; the client's own error is none of Python's.
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    assert dataset_commit("someone/rows") is None

@@ -81,5 +81,7 @@ def dataset_commit(path: str, revision: str | None = None) -> str | None:
 
     try:
         return HfApi().dataset_info(path, revision=revision).sha
-    except OSError:  # the dataset was read from the local cache, which does not record its commit
+    # Without a network the client's error is its HTTP library's, which is no OSError. The dataset then comes from the
+    # local cache, which does not record its commit, or reading it says what is wrong.
+    except Exception:
         return None

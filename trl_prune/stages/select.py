@@ -129,15 +129,21 @@ def check(run: Run) -> None:
     if section is None:
         raise InputError("the recipe has no `select` section")
     check_instruction_column(run.dataset, section.instruction, f"dataset {run.recipe.dataset.path!r}")
+    if run.tokenizer.chat_template is None and is_conversational(run.dataset):
+        raise InputError(f"dataset {run.recipe.dataset.path!r} has messages, and the model has no chat template")
+    if section.target is not None:
+        run.rows(section.target)  # which says what is wrong with it
+    _check_budgets(run)
+    if selection_settings(run).needs_embeddings and not _is_done(run):
+        selection.check_embedder(section)
+
+
+def _check_budgets(run: Run) -> None:
     for name in run.recipe.selections:
         try:
             planned_count(run, name)
         except InputError as error:
             raise InputError(f"select.{error}, in dataset {run.recipe.dataset.path!r}") from error
-    if selection_settings(run).needs_embeddings and not _is_done(run):
-        selection.check_embedder(section)
-    if run.tokenizer.chat_template is None and is_conversational(run.dataset):
-        raise InputError(f"dataset {run.recipe.dataset.path!r} has messages, and the model has no chat template")
 
 
 def _is_done(run: Run) -> bool:
