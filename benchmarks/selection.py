@@ -15,13 +15,10 @@ roleplay_instructions {"instruction", "input", "output"}.
 """
 
 import argparse
-import json
-import random
 from pathlib import Path
 
-import yaml
-from recovery import HELD_OUT, TRAINED, read_rows, training_row, write_tasks
-from self_distillation import only, roleplay_row, score_cell, shorten
+from recovery import HELD_OUT, TRAINED
+from self_distillation import only, score_cell, write_inputs
 
 from trl_prune.evaluation.recovery import paired_difference
 from trl_prune.recipe import load_recipe
@@ -55,16 +52,6 @@ ARMS = {
     "full": {"method": "full"},
 }
 GENERATED = ("recovery_gsm8k", "probe_arithmetic", "probe_plurals", "probe_extraction")
-
-
-def write_rows(data: Path, path: Path, scale: float) -> None:
-    """Write the rows to select from, a share of `ROWS`."""
-    rows = []
-    for name, count in ROWS.items():
-        for item in random.Random(0).sample(read_rows(data / "train" / f"{name}.jsonl"), round(scale * count)):
-            rows.append(roleplay_row(item) if "instruction" in item else training_row(name, item))
-    random.Random(0).shuffle(rows)
-    path.write_text("\n".join(map(json.dumps, rows)))
 
 
 def recipe(output: Path, options: argparse.Namespace) -> dict:
@@ -150,12 +137,7 @@ def main() -> None:
     if options.table:
         print_table(output)
         return
-    output.mkdir(parents=True, exist_ok=True)
-    write_rows(options.data, output / "rows.jsonl", options.scale)
-    write_tasks(options.data, output / "tasks")
-    shorten(output / "tasks" / "gsm8k.jsonl", options.items // 2)  # its answers are generated
-    values = recipe(output, options)
-    (output / "recipe.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    write_inputs(options, ROWS, recipe(output, options))
 
 
 if __name__ == "__main__":

@@ -33,14 +33,25 @@ TOKENS = 100_000
 PAPER_LORA = {"r": 8, "lora_alpha": 16}
 
 
-def write_training_rows(data: Path, path: Path, scale: float) -> None:
-    """Write the training rows, a share of `ROWS`."""
+def write_training_rows(data: Path, path: Path, counts: dict[str, int]) -> None:
+    """Write so many training rows of each dataset, shuffled."""
     rows = []
-    for name, count in ROWS.items():
-        for item in random.Random(0).sample(read_rows(data / "train" / f"{name}.jsonl"), round(scale * count)):
+    for name, count in counts.items():
+        for item in random.Random(0).sample(read_rows(data / "train" / f"{name}.jsonl"), count):
             rows.append(roleplay_row(item) if "instruction" in item else training_row(name, item))
     random.Random(0).shuffle(rows)
     path.write_text("\n".join(map(json.dumps, rows)))
+
+
+def write_inputs(options: argparse.Namespace, counts: dict[str, int], values: dict) -> None:
+    """Write rows, tasks and the recipe into the output folder."""
+    output = options.output.resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    scaled = {name: round(options.scale * count) for name, count in counts.items()}
+    write_training_rows(options.data, output / "rows.jsonl", scaled)
+    write_tasks(options.data, output / "tasks")
+    shorten(output / "tasks" / "gsm8k.jsonl", options.items // 2)  # its answers are generated
+    (output / "recipe.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
 
 
 def roleplay_row(item: dict) -> dict:
@@ -148,12 +159,7 @@ def main() -> None:
     if options.table:
         print_table(output)
         return
-    output.mkdir(parents=True, exist_ok=True)
-    write_training_rows(options.data, output / "rows.jsonl", options.scale)
-    write_tasks(options.data, output / "tasks")
-    shorten(output / "tasks" / "gsm8k.jsonl", options.items // 2)  # its answers are generated
-    values = recipe(output, options)
-    (output / "recipe.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    write_inputs(options, ROWS, recipe(output, options))
 
 
 if __name__ == "__main__":
