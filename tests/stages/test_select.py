@@ -152,3 +152,18 @@ def test_two_processes_select_what_one_selects(tmp_path, monkeypatch):
     )
     assert two.folder.result("select").metrics == one.folder.result("select").metrics
     assert selected_rows(two, "paser") == selected_rows(one, "paser")
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({"method": "random", "near_duplicates": 0.98}, True),
+        ({"clusters": 1, "near_duplicates": "auto"}, True),
+        ({"method": "random"}, False),
+        ({"clusters": 1}, False),
+        ({}, True),
+    ],
+)
+def test_whatever_reads_embeddings_has_them_measured_first(tmp_path, section, expected):
+    settings = select.selection_settings(Run(parse(tmp_path, **section)))
+    assert settings.needs_embeddings is expected

@@ -126,7 +126,8 @@ class SelectionSettings:
     @property
     def needs_embeddings(self) -> bool:
         """Whether texts are embedded."""
-        return self.needs("target_similarity") or (self.needs("clusters") and self.clusters != 1)
+        has_clusters = self.needs("clusters") and self.clusters != 1
+        return has_clusters or self.needs("target_similarity") or self.near_duplicates is not None
 
     @property
     def needs_scores(self) -> bool:
