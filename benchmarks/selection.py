@@ -17,8 +17,7 @@ roleplay_instructions {"instruction", "input", "output"}.
 import argparse
 from pathlib import Path
 
-from recovery import HELD_OUT, TRAINED
-from self_distillation import only, score_cell, write_inputs
+from self_distillation import ARGS, PAPER_LORA, evaluate_section, only, score_cell, write_inputs
 
 from trl_prune.evaluation.recovery import paired_difference
 from trl_prune.recipe import load_recipe
@@ -56,16 +55,8 @@ GENERATED = ("recovery_gsm8k", "probe_arithmetic", "probe_plurals", "probe_extra
 
 def recipe(output: Path, options: argparse.Namespace) -> dict:
     """Return the recipe."""
-    args = {
-        "per_device_train_batch_size": 8,
-        "num_train_epochs": 1,
-        "learning_rate": 1e-4,
-        "warmup_steps": 0.1,
-        "max_length": 512,
-        "padding_free": True,
-        "gradient_checkpointing": False,
-    }
-    arm = {"data": "references", "args": args, "peft": {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05}}
+    args = ARGS | {"num_train_epochs": 1, "max_length": 512}
+    arm = {"data": "references", "args": args, "peft": PAPER_LORA | {"lora_dropout": 0.05}}
     return {
         "model": "quickstart",
         "dataset": {"path": str(output / "rows.jsonl")},
@@ -79,13 +70,7 @@ def recipe(output: Path, options: argparse.Namespace) -> dict:
             "selections": {name: ARMS[name] for name in options.arms if name not in ("paser", "random")},
         },
         "recover": {name: arm | ({} if name == "paser" else {"selection": name}) for name in options.arms},
-        "evaluate": {
-            "tasks": [f"recovery_{name}" for name in TRAINED + HELD_OUT] + ["recovery_probes"],
-            "include_path": [str(output / "tasks")],
-            "questions": [],
-            "batch_size": 64,
-            "limit": options.items,
-        },
+        "evaluate": evaluate_section(output, options.items),
     }
 
 

@@ -31,6 +31,14 @@ from trl_prune.runs.context import Run
 ROWS = {"gsm8k": 300, "arc_easy": 150, "arc_challenge": 150, "openbookqa": 300, "roleplay_instructions": 300}
 TOKENS = 100_000
 PAPER_LORA = {"r": 8, "lora_alpha": 16}
+ARGS = {
+    "per_device_train_batch_size": 8,
+    "learning_rate": 1e-4,
+    "warmup_steps": 0.1,
+    "max_length": None,
+    "padding_free": True,
+    "gradient_checkpointing": False,
+}
 
 
 def write_training_rows(data: Path, path: Path, counts: dict[str, int]) -> None:
@@ -73,14 +81,6 @@ def shorten(path: Path, items: int) -> None:
 
 def recipe(output: Path, options: argparse.Namespace) -> dict:
     """Return the recipe."""
-    args = {
-        "per_device_train_batch_size": 8,
-        "learning_rate": 1e-4,
-        "warmup_steps": 0.1,
-        "max_length": None,
-        "padding_free": True,
-        "gradient_checkpointing": False,
-    }
     arms = {}
     for seed in options.seeds:
         for weights, peft in (("lora", PAPER_LORA), ("full", None)):
@@ -88,7 +88,7 @@ def recipe(output: Path, options: argparse.Namespace) -> dict:
                 arm = {
                     "data": source,
                     "tokens": round(options.scale * TOKENS),
-                    "args": args | {"seed": seed},
+                    "args": ARGS | {"seed": seed},
                     "peft": peft,
                 }
                 arms[f"{name}_{weights}_{seed}"] = arm
@@ -100,13 +100,18 @@ def recipe(output: Path, options: argparse.Namespace) -> dict:
         "prune": {"target": {"layers": options.layers}, "repairs": {}},
         "rewrite": {"max_new_tokens": 192, "batch_size": 32},
         "recover": arms,
-        "evaluate": {
-            "tasks": [f"recovery_{name}" for name in TRAINED + HELD_OUT] + ["recovery_probes"],
-            "include_path": [str(output / "tasks")],
-            "questions": [],
-            "batch_size": 64,
-            "limit": options.items,
-        },
+        "evaluate": evaluate_section(output, options.items),
+    }
+
+
+def evaluate_section(output: Path, items: int) -> dict:
+    """Return the `evaluate` section of a recipe over the written tasks and the probes."""
+    return {
+        "tasks": [f"recovery_{name}" for name in TRAINED + HELD_OUT] + ["recovery_probes"],
+        "include_path": [str(output / "tasks")],
+        "questions": [],
+        "batch_size": 64,
+        "limit": items,
     }
 
 

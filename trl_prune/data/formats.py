@@ -67,6 +67,16 @@ def is_conversational(rows: Dataset) -> bool:
     return "messages" in rows.column_names or not isinstance((rows[0].get("prompt") or rows[0].get("text")), str)
 
 
+def check_has_template(rows: Dataset, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+    """Check that there is a chat template for rows of messages.
+
+    Raises:
+        InputError: there is none; `source` is what the sentence calls the rows.
+    """
+    if tokenizer.chat_template is None and is_conversational(rows):
+        raise InputError(f"{source} has messages, and the model has no chat template for them")
+
+
 def template_variables(row: Row, defaults: Mapping[str, object]) -> dict[str, object]:
     """Return the variables of the chat template for a row: the defaults, and over them those of its own column.
 

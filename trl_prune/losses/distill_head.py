@@ -125,11 +125,11 @@ def _run_tiles(hidden: Tensor, args: _HeadArguments) -> tuple[tuple[Tensor, ...]
     gradients = _empty_gradients(hidden, args)
     settings = BlockSettings(args.objective, args.head, any(args.needs_grad))
     student_buffer, teacher_buffer = _tile_buffers(count, args)
-    for tile in _split(slice(0, count), _rows_per(TILE_BYTES, args, MIN_ROWS)):
+    for tile in split_rows(slice(0, count), _rows_per(TILE_BYTES, args, MIN_ROWS)):
         student, teacher = student_buffer[: tile.stop - tile.start], teacher_buffer[: tile.stop - tile.start]
         write_logits(hidden[tile], args.head, student)
         _write_teacher_logits(args.target, tile, teacher)
-        for block in _split(tile, _rows_per(BLOCK_BYTES, args)):
+        for block in split_rows(tile, _rows_per(BLOCK_BYTES, args)):
             in_tile = slice(block.start - tile.start, block.stop - tile.start)
             block_teacher = teacher[in_tile] if isinstance(args.target, HeadTarget) else _slice(args.target, block)
             output, gradient = block_loss(settings, student[in_tile], block_teacher, args.labels[block])
@@ -144,13 +144,17 @@ def _run_tiles(hidden: Tensor, args: _HeadArguments) -> tuple[tuple[Tensor, ...]
 
 
 def _rows_per(sizes: dict[str, int], args: _HeadArguments, least: int = 1) -> int:
-    """Return how many rows of logits have the size for the device, but no fewer than `least`."""
     vocab_size = max(len(args.head.weight), len(args.target.head.weight) if isinstance(args.target, HeadTarget) else 0)
-    size = sizes.get(args.head.weight.device.type, sizes["cuda"])
-    return max(least, size // (4 * vocab_size))
+    return rows_of_size(sizes, args.head.weight.device, vocab_size, least)
 
 
-def _split(rows: slice, size: int) -> Iterator[slice]:
+def rows_of_size(sizes: dict[str, int], device: torch.device, vocab_size: int, least: int = 1) -> int:
+    """Return how many rows of float32 logits have the size for a device, but no fewer than `least`."""
+    return max(least, sizes.get(device.type, sizes["cuda"]) // (4 * vocab_size))
+
+
+def split_rows(rows: slice, size: int) -> Iterator[slice]:
+    """Yield consecutive slices of at most `size` rows."""
     return (slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size))
 
 

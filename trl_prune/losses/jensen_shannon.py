@@ -5,13 +5,20 @@ written for gradients; its value has the rounding of differences of logarithms, 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from trl_prune.losses.distill_head import BLOCK_BYTES, MIN_ROWS, TILE_BYTES, write_logits
+from trl_prune.losses.distill_head import (
+    BLOCK_BYTES,
+    MIN_ROWS,
+    TILE_BYTES,
+    rows_of_size,
+    split_rows,
+    write_logits,
+)
 from trl_prune.losses.divergences import row_dot
 from trl_prune.losses.lm_head import LMHead
 from trl_prune.losses.targets import HeadTarget
@@ -49,18 +56,19 @@ def compare_heads(
     sides = [HeadTarget(hidden, head), *([] if target is None else [target])]
     sizes = [len(side.head.weight) for side in sides]
     device, count = head.weight.device, len(hidden)
-    tile_rows = max(MIN_ROWS, _rows_of(TILE_BYTES, device, max(sizes)))
+    tile_rows = rows_of_size(TILE_BYTES, device, max(sizes), MIN_ROWS)
+    block_rows = rows_of_size(BLOCK_BYTES, device, max(sizes))
     buffers = [
         torch.empty(min(tile_rows, count), size, device=device) for size in (sizes[0], min(sizes))[: len(sides)]
     ]
     output = HeadComparison(*(torch.zeros(count, device=device) for _ in range(2)))
-    for tile in _split(0, count, tile_rows):
+    for tile in split_rows(slice(0, count), tile_rows):
         logits = [_logits(side, tile, buffer) for side, buffer in zip(sides, buffers, strict=True)]
-        for block in _split(0, tile.stop - tile.start, max(1, _rows_of(BLOCK_BYTES, device, max(sizes)))):
-            rows = slice(tile.start + block.start, tile.start + block.stop)
-            parts = _compare_block([part[block] for part in logits], labels[rows], temperature)
+        for block in split_rows(tile, block_rows):
+            in_tile = slice(block.start - tile.start, block.stop - tile.start)
+            parts = _compare_block([part[in_tile] for part in logits], labels[block], temperature)
             for full, part in zip(output, parts, strict=True):
-                full[rows] = part
+                full[block] = part
     return output
 
 
@@ -97,11 +105,3 @@ def _logits(side: HeadTarget, tile: slice, buffer: Tensor) -> Tensor:
     logits = buffer[: tile.stop - tile.start]
     write_logits(side.hidden[tile].to(side.head.weight.dtype), side.head, logits)
     return logits
-
-
-def _rows_of(sizes: dict[str, int], device: torch.device, vocab_size: int) -> int:
-    return sizes.get(device.type, sizes["cuda"]) // (4 * vocab_size)
-
-
-def _split(start: int, stop: int, size: int) -> Iterator[slice]:
-    return (slice(first, min(first + size, stop)) for first in range(start, stop, size))

@@ -6,7 +6,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from trl_prune.data.formats import is_conversational
+from trl_prune.data.formats import check_has_template
 from trl_prune.data.selection.embedding import Embedder, HiddenStateEmbedder, SentenceEmbedder
 from trl_prune.data.selection.paser import PaserSettings
 from trl_prune.data.selection.selection_run import SelectionRows, SelectionSettings, SelectionSpec
@@ -46,8 +46,7 @@ def selection_rows(
         InputError: there are messages, and the tokenizer has no chat template.
     """
     tokenizer = models[0].tokenizer
-    if tokenizer.chat_template is None and is_conversational(rows):
-        raise InputError("the rows have messages, and the dense model's tokenizer has no chat template for them")
+    check_has_template(rows, tokenizer, "the dataset")
     learnable = np.array([has_answer(row) for row in rows])
     length = min([section.max_length, *(model.max_model_len for model in models if model.max_model_len)])
     prepared, indices = _prepare(rows, learnable, length, tokenizer, chat_template_kwargs)
@@ -119,7 +118,7 @@ def selection_settings(
         seed: the recipe's.
     """
     return SelectionSettings(
-        {name: _choice(selection, seed) for name, selection in selections.items()},
+        {name: _spec(selection, seed) for name, selection in selections.items()},
         section.clusters,
         _near_duplicates(section),
         section.temperature,
@@ -138,7 +137,7 @@ def _near_duplicates(section: SelectSection) -> float | None:
     return NEAR_DUPLICATES_BY_HIDDEN_STATES if section.embedder == HIDDEN_STATES else NEAR_DUPLICATES
 
 
-def _choice(section: SelectionSection, seed: int) -> SelectionSpec:
+def _spec(section: SelectionSection, seed: int) -> SelectionSpec:
     paser = PaserSettings(
         section.allocation,
         section.allocation_temperature,

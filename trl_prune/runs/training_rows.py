@@ -6,7 +6,7 @@ from pathlib import Path
 from datasets import Dataset, concatenate_datasets
 
 from trl_prune.checkpoints import load_tokenizer
-from trl_prune.data.formats import FORMATS, format_of, is_conversational
+from trl_prune.data.formats import FORMATS, check_has_template, format_of
 from trl_prune.data.mixing import MixSource, draw_mix
 from trl_prune.data.reading import read_dataset
 from trl_prune.errors import InputError
@@ -183,8 +183,7 @@ def _planned_count(run: Run, arm: ArmSection, source: SourceSection) -> int:
 def _check_format(run: Run, key: str, arm: ArmSection, source: SourceSection) -> None:
     with_chat_template_kwargs(planned_rows(run, source), {})  # refuses a column that is no object
     rows, path = planned_rows(run, source), (source.dataset or run.recipe.dataset).path
-    if run.tokenizer.chat_template is None and is_conversational(rows):
-        raise InputError(f"dataset {path!r} has messages, and the model has no chat template for them")
+    check_has_template(rows, run.tokenizer, f"dataset {path!r}")
     is_text = format_of(rows.column_names, f"dataset {path!r}") == FORMATS[2]
     if arm.is_mix and is_text and source.source != "text":
         raise InputError(

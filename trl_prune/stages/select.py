@@ -7,7 +7,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from trl_prune.checkpoints import atomic_file, load_tokenizer, write_json
-from trl_prune.data.formats import is_conversational
+from trl_prune.data.formats import check_has_template
 from trl_prune.data.selection.selection_run import SelectionModels, SelectionRun, SelectionSettings
 from trl_prune.data.selection.summary import pool_table, selection_summary
 from trl_prune.data.selection.texts import check_instruction_column
@@ -129,8 +129,7 @@ def check(run: Run) -> None:
     if section is None:
         raise InputError("the recipe has no `select` section")
     check_instruction_column(run.dataset, section.instruction, f"dataset {run.recipe.dataset.path!r}")
-    if run.tokenizer.chat_template is None and is_conversational(run.dataset):
-        raise InputError(f"dataset {run.recipe.dataset.path!r} has messages, and the model has no chat template")
+    check_has_template(run.dataset, run.tokenizer, f"dataset {run.recipe.dataset.path!r}")
     if section.target is not None:
         run.rows(section.target)  # which says what is wrong with it
     _check_budgets(run)

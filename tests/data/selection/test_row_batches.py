@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trl_prune.data.selection import row_batches
+from trl_prune.data.selection.row_array import missing_of_share, share_of_chunks
 from trl_prune.data.selection.row_batches import (
     AnswerRows,
     measure_chunks,
-    missing_of_share,
-    share_of_chunks,
 )
 from trl_prune.data.sharing import ProcessShare
 from trl_prune.losses.positions import MASKED

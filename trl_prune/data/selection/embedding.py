@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trl_prune.checkpoints import load_config
-from trl_prune.data.selection.row_array import RowArray
+from trl_prune.data.selection.row_array import RowArray, missing_of_share
 from trl_prune.data.sharing import SINGLE_PROCESS, ProcessShare
 from trl_prune.data.teacher import LazyTeacher
 from trl_prune.errors import InputError, first_line
@@ -248,9 +248,7 @@ def _embedding_array(texts: Sequence[str], embedder: Embedder, folder: Path) -> 
 
 def _write(array: RowArray, texts: Sequence[str], embedder: Embedder, share: ProcessShare) -> None:
     array.create()
-    # The share is of all chunks: what is missing changes while other processes work.
-    missing = set(array.missing()).intersection(range(array.num_chunks)[share.process_index :: share.num_processes])
-    for chunk in share.progress(sorted(missing)):
+    for chunk in share.progress(missing_of_share(array, share)):
         rows = array.rows_of(chunk)
         vectors = embedder.embed(texts[rows])
         _check_finite(vectors, rows.start)

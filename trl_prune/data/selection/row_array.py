@@ -13,6 +13,7 @@ import numpy as np
 from filelock import FileLock
 
 from trl_prune.checkpoints import atomic_file, write_json
+from trl_prune.data.sharing import ProcessShare
 from trl_prune.errors import InputError
 
 
@@ -136,3 +137,17 @@ def _write_at(path: Path, offset: int, content: bytes) -> None:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def share_of_chunks(array: RowArray, share: ProcessShare) -> list[int]:
+    """Return the chunks that one process is to write, whether written or not."""
+    return list(range(array.num_chunks))[share.process_index :: share.num_processes]
+
+
+def missing_of_share(array: RowArray, share: ProcessShare) -> list[int]:
+    """Return the chunks of a process's share that are not written.
+
+    The share is of all chunks: what is missing changes while other processes work.
+    """
+    missing = set(array.missing())
+    return [chunk for chunk in share_of_chunks(array, share) if chunk in missing]

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from trl_prune.data.selection.row_array import RowArray
-from trl_prune.data.sharing import ProcessShare
 from trl_prune.data.teacher_cache.sequences import PreparedRow
 from trl_prune.losses.positions import MASKED, learned_positions
 
@@ -133,17 +132,6 @@ class AnswerRows:
         lines = np.empty_like(values, subok=False)
         lines[self.order] = values
         return lines
-
-
-def share_of_chunks(array: RowArray, share: ProcessShare) -> list[int]:
-    """Return the chunks that one process is to write, whether written or not."""
-    return list(range(array.num_chunks))[share.process_index :: share.num_processes]
-
-
-def missing_of_share(array: RowArray, share: ProcessShare) -> list[int]:
-    """Return the chunks of a process's share that are not written."""
-    missing = set(array.missing())
-    return [chunk for chunk in share_of_chunks(array, share) if chunk in missing]
 
 
 def measure_chunks(

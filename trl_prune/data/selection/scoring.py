@@ -19,13 +19,11 @@ import torch
 from torch import Tensor
 
 from trl_prune.data.selection.model_pair import ModelPair, Predictions, PrunedAlone, ResidentPair, StoredPair
-from trl_prune.data.selection.row_array import RowArray
+from trl_prune.data.selection.row_array import RowArray, missing_of_share, share_of_chunks
 from trl_prune.data.selection.row_batches import (
     AnswerRows,
     RowBatch,
     measure_chunks,
-    missing_of_share,
-    share_of_chunks,
 )
 from trl_prune.data.selection.shared_blocks import BlocksOf
 from trl_prune.data.sharing import SINGLE_PROCESS, ProcessShare
