@@ -1,0 +1,67 @@
+import time
+from itertools import islice
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trl_prune.evaluation.timing import Interval, interleaved_seconds, median_interval, speed_up, timed_repeats
+
+
+def named_calls(names, log):
+    return {name: lambda name=name: log.append(name) for name in names}
+
+
+def test_the_order_turns_round_every_second_repeat():
+    log = []
+    seconds = interleaved_seconds(named_calls("AB", log), repeats=4)
+    assert "".join(log) == "AB" + "ABBAABBA"  # the first two are the warm-up
+    assert {name: len(values) for name, values in seconds.items()} == {"A": 4, "B": 4}
+
+
+@settings(deadline=None)
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 3))
+def test_every_call_runs_once_a_repeat(count, repeats, warm_up):
+    log = []
+    seconds = interleaved_seconds(named_calls(range(count), log), repeats, warm_up)
+    assert sorted(log) == sorted(list(range(count)) * (repeats + warm_up))
+    assert all(len(values) == repeats for values in seconds.values())
+
+
+def test_a_call_that_sleeps_takes_the_time_it_sleeps():
+    repeats = timed_repeats({"sleeps": lambda: time.sleep(0.02), "idle": lambda: None}, warm_up=0)
+    for seconds in islice(repeats, 2):
+        assert seconds["sleeps"] >= 0.02
+
+
+def test_the_gain_does_not_see_a_load_that_slows_both_calls():
+    load = np.array([1.0, 3.0, 1.2, 7.0, 1.1, 2.0])
+    gain = speed_up(1.18 * load, load)
+    assert (gain.value, gain.low, gain.high) == pytest.approx((1.18, 1.18, 1.18))
+    assert not gain.is_busy
+
+
+def test_the_interval_holds_the_true_gain_about_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    true, trials = 1.2, 200
+    noise = np.exp(generator.normal(scale=0.05, size=(trials, 2, 12)))
+    intervals = [speed_up(true * base, other) for base, other in noise]
+    inside = np.mean([interval.low <= true <= interval.high for interval in intervals])
+    assert 0.88 < inside <= 1.0
+
+
+def test_a_disturbed_measurement_says_so():
+    assert speed_up([1.0, 2.0, 1.0, 1.7], [1.0, 1.0, 1.4, 1.0]).is_busy
+    assert str(Interval(1.1834, 1.16, 1.2)) == "1.18x [1.16, 1.20]"
+
+
+def test_one_repeat_has_no_interval():
+    gain = speed_up([2.0], [1.0])
+    assert gain.value == 2.0
+    assert np.isnan([gain.low, gain.high]).all()
+
+
+def test_the_interval_is_the_same_on_every_call():
+    values = np.random.default_rng(1).normal(10, 1, 9)
+    assert median_interval(values) == median_interval(values)

@@ -1,0 +1,95 @@
+"""How much faster one call is than another, on a machine whose load changes from second to second.
+
+Calls are timed in turn, so that a change of load reaches all of them, and are compared repeat by repeat.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import bootstrap
+
+
+Calls = Mapping[str, Callable[[], object]]
+Seconds = dict[str, list[float]]
+
+# An interval wider than this share of its value says that other work disturbed the measurement.
+BUSY_WIDTH = 0.1
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measured value and its confidence interval; the ends are NaN where one repeat leaves them unknown."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def relative_width(self) -> float:
+        """The interval's width as a share of the value."""
+        return (self.high - self.low) / self.value
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the repeats differ so much that the machine must have had other work."""
+        return self.relative_width > BUSY_WIDTH
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f}x [{self.low:.2f}, {self.high:.2f}]"
+
+
+def interleaved_seconds(calls: Calls, repeats: int, warm_up: int = 1) -> Seconds:
+    """Return each call's seconds, one value per repeat: A B, B A, A B, ... after `warm_up` untimed repeats.
+
+    The order turns round so that a call gains nothing from coming after another one.
+    """
+    seconds = {name: [] for name in calls}
+    for _, one_repeat in zip(range(repeats), timed_repeats(calls, warm_up), strict=False):
+        for name, value in one_repeat.items():
+            seconds[name].append(value)
+    return seconds
+
+
+def timed_repeats(calls: Calls, warm_up: int = 1) -> Iterator[dict[str, float]]:
+    """Yield the seconds of every call, repeat by repeat and without end; see `interleaved_seconds`."""
+    for _ in range(warm_up):
+        for call in calls.values():
+            call()
+    order = list(calls)
+    while True:
+        yield {name: _seconds(calls[name]) for name in order}
+        order.reverse()
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    _synchronise()
+    start = time.perf_counter()
+    call()
+    _synchronise()
+    return time.perf_counter() - start
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def speed_up(base_seconds: Sequence[float], other_seconds: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Return how many times as fast the other call is: the median of `base / other` over repeats.
+
+    The interval is that of a percentile bootstrap over repeats (scipy).
+    """
+    return median_interval(np.asarray(base_seconds) / np.asarray(other_seconds), confidence)
+
+
+def median_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Interval:
+    """Return the median of repeated measurements with its bootstrap interval."""
+    median = float(np.median(values))
+    if len(values) < 2:
+        return Interval(median, float("nan"), float("nan"))
+    options = {"confidence_level": confidence, "method": "percentile", "random_state": 0}
+    ends = bootstrap((np.asarray(values),), np.median, **options).confidence_interval
+    return Interval(median, float(ends.low), float(ends.high))
