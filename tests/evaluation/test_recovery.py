@@ -63,6 +63,26 @@ def test_paired_difference_and_its_error():
     assert (same.value, same.stderr) == (0.0, 0.0)
 
 
+def test_the_error_of_a_score_is_lm_evals():
+    from lm_eval.api.metrics import mean_stderr
+
+    items = list(np.random.default_rng(0).random(50))
+    assert TaskScore("a", "acc", items).stderr == pytest.approx(mean_stderr(items))
+    same_weights = TaskScore("a", "acc", items, weights=[7.0] * 50)
+    assert same_weights.stderr == pytest.approx(mean_stderr(items))
+    assert np.isnan(TaskScore("a", "acc", [1.0]).stderr)
+
+
+def test_a_perplexity_is_the_exponential_of_a_weighted_mean_and_its_error_follows():
+    generator = np.random.default_rng(0)
+    items, weights = generator.normal(3, 0.5, 4000), generator.integers(1, 50, 4000).astype(float)
+    score = TaskScore("w", "word_perplexity", list(items), weights=list(weights), higher_is_better=False)
+    assert score.mean == pytest.approx(np.exp((items * weights).sum() / weights.sum()))
+    chosen = generator.integers(0, 4000, (1000, 4000))
+    means = np.exp((items[chosen] * weights[chosen]).sum(1) / weights[chosen].sum(1))
+    assert score.stderr == pytest.approx(means.std(), rel=0.1)
+
+
 def test_estimates_are_reproducible():
     assert recovery(RECOVERED, DENSE, PRUNED, seed=3) == recovery(RECOVERED, DENSE, PRUNED, seed=3)
 

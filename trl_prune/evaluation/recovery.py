@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from trl_prune.evaluation.task_metrics import PERPLEXITIES
+
 
 # Bootstrap resamples.
 RESAMPLES = 2000
@@ -24,6 +26,12 @@ class TaskScore:
         chance: the score of guessing; None where it is unknown.
         capability: what the task measures, for reports.
         trained: whether the recovery data has rows of this capability; None where it is unknown.
+        kind: `choice`, `generation` or `likelihood`; None where it is unknown.
+        higher_is_better: whether a higher mean is a better one.
+        doc_hashes: the hash of each item's document, by which results are aligned.
+        weights: of each item, where items do not weigh the same (a text's words).
+        loops: of generated answers, whether each ends in a loop.
+        repeats: how many answers were generated for each item.
     """
 
     task: str
@@ -32,16 +40,32 @@ class TaskScore:
     chance: float | None = None
     capability: str | None = None
     trained: bool | None = None
+    kind: str | None = None
+    higher_is_better: bool = True
+    doc_hashes: list[str] | None = field(default=None, repr=False)
+    weights: list[float] | None = field(default=None, repr=False)
+    loops: list[bool] | None = field(default=None, repr=False)
+    repeats: int = 1
+
+    @property
+    def item_mean(self) -> float:
+        """The (weighted) mean of the items' scores, of a perplexity in nats."""
+        return float(np.average(self.items, weights=self.weights))
 
     @property
     def mean(self) -> float:
-        """The mean score over items."""
-        return float(np.mean(self.items))
+        """The task's score as lm-eval aggregates it: the mean over items, or exp of it for a perplexity."""
+        return float(np.exp(self.item_mean)) if self.metric in PERPLEXITIES else self.item_mean
 
     @property
     def stderr(self) -> float:
-        """The standard error of the mean."""
-        return float(np.std(self.items, ddof=1) / np.sqrt(len(self.items))) if len(self.items) > 1 else float("nan")
+        """The standard error of `mean`; of weighted items and perplexities to first order."""
+        count = len(self.items)
+        if count < 2:
+            return float("nan")
+        weights = np.ones(count) if self.weights is None else np.asarray(self.weights) / np.mean(self.weights)
+        spread = np.sqrt(np.sum((weights * (np.asarray(self.items) - self.item_mean)) ** 2) / (count - 1) / count)
+        return float(spread * (self.mean if self.metric in PERPLEXITIES else 1.0))
 
 
 Scores = Mapping[str, TaskScore]
