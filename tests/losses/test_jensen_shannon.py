@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
-from trl_prune.losses import jensen_shannon as module
+from trl_prune.losses import paired_logits as module
 from trl_prune.losses.jensen_shannon import compare_heads, jensen_shannon
 from trl_prune.losses.lm_head import LMHead
 from trl_prune.losses.targets import HeadTarget

@@ -1,7 +1,7 @@
 """The Jensen-Shannon divergence of two models at many positions, without a gradient and without full logits.
 
-It runs over tiles of tokens, and in the cache over blocks of a tile, as `distill_head` does. That one's divergence is
-written for gradients; its value has the rounding of differences of logarithms, about 2e-6 even of equal models.
+The divergence of `distill_head` is written for gradients; its value has the rounding of differences of logarithms,
+about 2e-6 even of equal models.
 """
 
 import math
@@ -11,16 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trl_prune.losses.distill_head import (
-    BLOCK_BYTES,
-    MIN_ROWS,
-    TILE_BYTES,
-    rows_of_size,
-    split_rows,
-    write_logits,
-)
 from trl_prune.losses.divergences import row_dot
 from trl_prune.losses.lm_head import LMHead
+from trl_prune.losses.paired_logits import logits_in_blocks
 from trl_prune.losses.targets import HeadTarget
 
 
@@ -55,20 +48,10 @@ def compare_heads(
     """
     sides = [HeadTarget(hidden, head), *([] if target is None else [target])]
     sizes = [len(side.head.weight) for side in sides]
-    device, count = head.weight.device, len(hidden)
-    tile_rows = rows_of_size(TILE_BYTES, device, max(sizes), MIN_ROWS)
-    block_rows = rows_of_size(BLOCK_BYTES, device, max(sizes))
-    buffers = [
-        torch.empty(min(tile_rows, count), size, device=device) for size in (sizes[0], min(sizes))[: len(sides)]
-    ]
-    output = HeadComparison(*(torch.zeros(count, device=device) for _ in range(2)))
-    for tile in split_rows(slice(0, count), tile_rows):
-        logits = [_logits(side, tile, buffer) for side, buffer in zip(sides, buffers, strict=True)]
-        for block in split_rows(tile, block_rows):
-            in_tile = slice(block.start - tile.start, block.stop - tile.start)
-            parts = _compare_block([part[in_tile] for part in logits], labels[block], temperature)
-            for full, part in zip(output, parts, strict=True):
-                full[block] = part
+    output = HeadComparison(*(torch.zeros(len(hidden), device=head.weight.device) for _ in range(2)))
+    for block, logits in logits_in_blocks(sides, [sizes[0], min(sizes)][: len(sides)]):
+        for full, part in zip(output, _compare_block(logits, labels[block], temperature), strict=True):
+            full[block] = part
     return output
 
 
@@ -99,9 +82,3 @@ def _compare_block(logits: Sequence[Tensor], labels: Tensor, temperature: float)
 
 def _tempered(logits: Tensor, temperature: float) -> Tensor:
     return logits.div_(temperature).softmax(1)
-
-
-def _logits(side: HeadTarget, tile: slice, buffer: Tensor) -> Tensor:
-    logits = buffer[: tile.stop - tile.start]
-    write_logits(side.hidden[tile].to(side.head.weight.dtype), side.head, logits)
-    return logits
