@@ -1,41 +1,92 @@
-"""The card of a pruned checkpoint is one that the hub can read."""
+"""The card of a checkpoint is one that the hub can read, with its scores, and tells nothing of the machine."""
 
+import json
+from dataclasses import replace
+
+import pytest
+import yaml
 from huggingface_hub import ModelCard, metadata_load
 
-from tests.conftest import save_tiny
-from trl_prune.checkpoints import Provenance, write_provenance
+from tests.recipes import recipe_values
+from trl_prune.checkpoints import fingerprint, read_provenance, write_provenance
+from trl_prune.evaluation.recovery import TaskScore
+from trl_prune.pipeline import run_recipe
+from trl_prune.recipe import parse_recipe
 from trl_prune.reporting.card import write_card
 
 
-SIZES = {"parameters": (134_515_008, 113_274_432)}
+HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+SCORES = {
+    "dense": {"tiny_choice": TaskScore("tiny_choice", "acc", [1.0, 1.0, 0.0, 1.0])},
+    "pruned": {"tiny_choice": TaskScore("tiny_choice", "acc", [1.0, 0.0, 0.0, 0.0])},
+    "sft": {"tiny_choice": TaskScore("tiny_choice", "acc", [1.0, 1.0, 0.0, 0.0])},
+}
 
 
-def carded(tmp_path, path, licence=""):
-    source = save_tiny(tmp_path / "source")
-    if licence:
-        (source / "README.md").write_text(f"---\nlicense: {licence}\n---\n# The dense model\n")
-    edits = [{"repair": "norm_rescale"}]
-    keep = {"num_hidden_layers": [0, 2, 3], "hidden_size": list(range(16))}
-    folder = save_tiny(tmp_path / "pruned")
-    write_provenance(Provenance({"path": path}, str(source), keep, edits), folder)
-    write_card(folder, source, SIZES, "Chosen by angular_distance.")
-    return folder / "README.md"
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run with a pruned model and one arm."""
+    values = recipe_values(tmp_path_factory.mktemp("cards"))
+    values["recover"] = {"sft": values["recover"]["sft"] | {"peft": {"r": 2}}}
+    del values["rewrite"]
+    return run_recipe(parse_recipe(values, "test"), ["recover"])
 
 
-def test_a_cut_of_a_hub_model_names_it_and_its_licence(tmp_path):
-    card = carded(tmp_path, "HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")
-    metadata = metadata_load(card)
-    assert metadata["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
-    assert metadata["license"] == "apache-2.0"
+def metrics(run, name):
+    return run.folder.require(*(("prune",) if name == "pruned" else ("recover", name))).metrics
+
+
+@pytest.mark.parametrize("name", ["pruned", "sft"])
+def test_a_stage_leaves_a_card_without_scores_and_without_the_place_of_anything(run, name):
+    folder = run.model_dir(name)
+    card = (folder / "README.md").read_text()
+    metadata = metadata_load(folder / "README.md")
+    assert str(run.folder.path.parent) not in card
     assert metadata["library_name"] == "transformers"
-    text = ModelCard.load(card).text
-    assert "hidden_size 16, num_hidden_layers 3" in text
-    assert "| parameters | 134,515,008 | 113,274,432 |" in text
-    assert "norm_rescale" in text
+    assert not {"base_model", "base_model_relation", "license", "model-index"} & set(metadata)
+    text = ModelCard(card).text
+    assert "Not measured yet" in text
+    assert "blocks by angular_distance ([2403.17887](https://huggingface.co/papers/2403.17887))" in text
+    assert "num_hidden_layers 2" in text
+    parameters = metrics(run, "pruned")["pruned"]["parameters"]
+    assert f"| {parameters:,} |" in text
+    assert ("LoRA of rank 2" in text) == (name == "sft")
+    assert f"trl-prune {'prune' if name == 'pruned' else 'recover'} recipe.yaml" in text
+    assert "TRL 1." in text
+    assert "see `LICENSE`" in text
 
 
-def test_a_cut_of_a_folder_names_no_hub_model(tmp_path):
-    metadata = metadata_load(carded(tmp_path, str(tmp_path / "source")))
-    assert "base_model" not in metadata
-    assert "license" not in metadata
-    assert str(tmp_path) not in (tmp_path / "pruned" / "README.md").read_text()
+def test_the_recipe_in_a_card_is_the_runs_own(run):
+    text = ModelCard((run.model_dir("sft") / "README.md").read_text()).text
+    block = text.split("````yaml\n")[1].split("````")[0]
+    published, own = yaml.safe_load(block), yaml.safe_load((run.folder.path / "recipe.yaml").read_text())
+    assert published["recover"] == own["recover"]
+    assert parse_recipe(own, "test") == run.recipe
+
+
+def test_an_evaluated_model_has_its_scores_in_table_and_metadata(run):
+    folder = run.model_dir("sft")
+    before = fingerprint(folder)
+    write_card(run, "sft", folder, metrics(run, "sft"), SCORES)
+    assert fingerprint(folder) == before
+    result = metadata_load(folder / "README.md")["model-index"][0]["results"][0]
+    assert result["dataset"]["name"] == "tiny_choice"
+    assert result["metrics"] == [{"type": "acc", "value": 0.5, "name": "acc"}]
+    card = (folder / "README.md").read_text()
+    row = "| tiny_choice | acc | 4 | 0.750 ± 0.250 | 0.250 ± 0.250 | 0.500 ± 0.289 | 67 % |"
+    assert row in card
+    assert "trl-prune evaluate recipe.yaml" in card
+
+
+def test_the_licence_and_hub_id_of_the_dense_model_are_named(run, tmp_path):
+    folder = run.model_dir("pruned")
+    (run.dense_dir / "README.md").write_text("---\nlicense: apache-2.0\n---\n# The dense model\n")
+    provenance = read_provenance(folder)
+    write_provenance(replace(provenance, dense=provenance.dense | {"path": HUB}), folder)
+    write_card(run, "pruned", folder, metrics(run, "pruned"))
+    metadata = metadata_load(folder / "README.md")
+    assert metadata["base_model"] == HUB
+    assert metadata["base_model_relation"] == "finetune"
+    assert metadata["license"] == "apache-2.0"
+    assert f"[{HUB}](https://huggingface.co/{HUB})" in (folder / "README.md").read_text()
+    assert json.loads((folder / "trl_prune.json").read_text())["dense"]["path"] == HUB

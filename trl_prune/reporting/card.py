@@ -1,65 +1,145 @@
-"""The model card of a pruned checkpoint: its dense model, the cut, and the figure of the scores."""
+"""The model card of a checkpoint of a run: what it is, how good it is beside the dense model, and how to make it."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from huggingface_hub import ModelCardData, metadata_load
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load
 
 from trl_prune.checkpoints import Provenance, read_provenance, write_text
+from trl_prune.data.reading import FILE_TYPES
+from trl_prune.evaluation.recovery import Scores, TaskScore
 from trl_prune.pruning.keep import kept_sizes
+from trl_prune.recipe import ArmSection, Recipe
+from trl_prune.reporting.making import how_made
+from trl_prune.reporting.published_recipe import is_hub_id, published_recipe
+from trl_prune.reporting.rendering import render
+from trl_prune.reporting.results import RunResults
+from trl_prune.runs.artifacts import Result
+from trl_prune.runs.context import QUICKSTART, Run
 
 
 CARD, PICTURE = "README.md", "importance.png"
-TEXT = """---
-{metadata}
----
-
-# {name}, pruned
-
-Pruned from {source} with trl-prune; an ordinary checkpoint of the same architecture that loads without custom code.
-
-| | before this cut | after |
-|---|---|---|
-{rows}
-
-{details}
-
-The kept units, counted in the dense model, and every change to kept weights are listed in `trl_prune.json`. A pruned
-model has lost quality: recover it by training before use.
-"""
+TEMPLATE = "card.md"
+# Files of the dense model's licence.
+LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*")
+SIZE_LABELS = {"parameters": "parameters", "flops_per_token": "FLOP a token"}
+LIBRARIES = {
+    "trl-prune": "trl-prune",
+    "trl": "TRL",
+    "transformers": "Transformers",
+    "peft": "PEFT",
+    "torch": "PyTorch",
+}
 
 
-def write_card(folder: Path, source: Path, sizes: Mapping[str, tuple[float, float]], chosen_by: str) -> None:
-    """Write the model card of a pruned checkpoint.
+def write_card(
+    run: Run, name: str, folder: Path, metrics: Mapping, scores: Mapping[str, Scores] | None = None
+) -> None:
+    """Write the model card of a checkpoint, which replaces any other.
 
     Args:
-        folder: the pruned checkpoint.
-        source: the checkpoint that it was pruned from, for the licence.
-        sizes: rows of the table: a name with the dense and the pruned model's number.
-        chosen_by: a sentence on how the units were chosen.
+        run: the run.
+        name: the model: `pruned`, an arm or a merge.
+        folder: its checkpoint, with `trl_prune.json`.
+        metrics: what its stage measured.
+        scores: the scores of the run's evaluated models, by model; the card has no scores where this model's or the
+            dense one's are missing.
     """
-    details = _details(folder, chosen_by)
-    write_text(folder / CARD, card_text(read_provenance(folder), _licence(source), sizes, details))
+    scores = scores or {}
+    shown = {key: scores[key] for key in dict.fromkeys(("dense", "pruned", name)) if key in scores}
+    write_text(folder / CARD, _card(run, name, folder, metrics, shown if {"dense", name} <= set(shown) else {}))
 
 
-def card_text(
-    provenance: Provenance, licence: dict[str, str], sizes: Mapping[str, tuple[float, float]], details: str
-) -> str:
-    """Return the text of the model card."""
+def write_cards(results: RunResults) -> None:
+    """Write the model cards of a run's evaluated models again, with their scores."""
+    run = results.run
+    for name in results.scores:
+        if name != "dense":
+            write_card(run, name, run.model_dir(name), _result(run, name).metrics, results.scores)
+
+
+def _result(run: Run, name: str) -> Result:
+    """Return the result of the stage that made a model."""
+    return run.folder.require("prune") if name == "pruned" else run.folder.require(_stage(run.recipe, name), name)
+
+
+def _stage(recipe: Recipe, name: str) -> str:
+    return "prune" if name == "pruned" else "recover" if name in recipe.recover else "merge"
+
+
+def _card(run: Run, name: str, folder: Path, metrics: Mapping, scores: Mapping[str, Scores]) -> str:
+    provenance = read_provenance(folder)
+    sizes = metrics if name == "pruned" else run.folder.require("prune").metrics
+    values = {
+        "name": name,
+        "dense": dense_name(provenance),
+        "dense_on_hub": _dense_hub_id(provenance) is not None,
+        "sizes": {label: (sizes["dense"][key], sizes["pruned"][key]) for key, label in SIZE_LABELS.items()},
+        "kept": kept_sizes(provenance.keep),
+        "repairs": [edit["repair"] for edit in provenance.edits if "repair" in edit],
+        "made": how_made(run, name, metrics, sizes["cut"]),
+        "picture": PICTURE if (folder / PICTURE).is_file() else None,
+        "scores": scores,
+        "shares": {task: _share(scores[name][task], score) for task, score in scores.get("dense", {}).items()},
+        "licence": next((path.name for pattern in LICENCES for path in sorted(folder.glob(pattern))), None),
+        "commands": _commands(run.recipe, name, evaluated=bool(scores)),
+        "recipe": published_recipe(run.recipe).rstrip(),
+        "versions": {LIBRARIES.get(key, key): version for key, version in provenance.versions.items()},
+    }
+    data = _metadata(run, name, provenance, scores.get(name, {}))
+    return str(ModelCard(render(TEMPLATE, values | {"metadata": data})))
+
+
+def _share(score: TaskScore, dense: TaskScore) -> str:
+    """Return a score as a share of the dense model's; of a perplexity, the inverse."""
+    if dense.mean == 0:
+        return ""
+    share = score.mean / dense.mean if score.higher_is_better else dense.mean / score.mean
+    return f"{100 * share:.0f} %"
+
+
+def dense_name(provenance: Provenance) -> str:
+    """Return the hub id of the dense model, or the name of its folder: a local path is not published."""
+    return _dense_hub_id(provenance) or Path(str(provenance.dense["path"])).name
+
+
+def _dense_hub_id(provenance: Provenance) -> str | None:
     path = str(provenance.dense["path"])
-    on_hub = not Path(path).is_absolute()
-    name = path if on_hub else Path(path).name  # a local path is not published
-    metadata = ModelCardData(
-        base_model=name if on_hub else None,
+    return path if is_hub_id(path) else None
+
+
+def _metadata(run: Run, name: str, provenance: Provenance, scores: Scores) -> ModelCardData:
+    merges = getattr(run.recipe, "merges", {})
+    datasets = [] if name == "pruned" else _hub_datasets(run.recipe)
+    return ModelCardData(
+        **_base_model(provenance, is_merge=name in merges),
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["trl-prune", "pruned"],
+        tags=_tags(run.recipe, name),
+        datasets=datasets or None,
+        model_name=f"{dense_name(provenance).split('/')[-1]} {name}",
+        eval_results=[_eval_result(task, score) for task, score in scores.items()] or None,
         ignore_metadata_errors=True,
-        **licence,
+        **_licence(run.dense_dir),
     )
-    rows = "\n".join(f"| {row} | {dense:,.0f} | {pruned:,.0f} |" for row, (dense, pruned) in sizes.items())
-    source = f"[{name}](https://huggingface.co/{name})" if on_hub else name
-    return TEXT.format(metadata=metadata.to_yaml(), name=name, source=source, rows=rows, details=details)
+
+
+def _base_model(provenance: Provenance, is_merge: bool) -> dict[str, str]:
+    hub_id = _dense_hub_id(provenance)
+    return {"base_model": hub_id, "base_model_relation": "merge" if is_merge else "finetune"} if hub_id else {}
+
+
+def _tags(recipe: Recipe, name: str) -> list[str]:
+    arm: ArmSection | None = recipe.recover.get(name)
+    if arm is not None:
+        return ["trl-prune", "pruned", arm.method] + ["self-distillation"] * arm.uses_rewritten
+    return ["trl-prune", "pruned"] + ["merge", "mergekit"] * (name != "pruned")
+
+
+def _hub_datasets(recipe: Recipe) -> list[str]:
+    """Return the hub ids of the datasets that arms train on."""
+    paths = [section.path for section in recipe.training_datasets if section.path != QUICKSTART]
+    return [path for path in paths if is_hub_id(path) and Path(path).suffix not in FILE_TYPES]
 
 
 def _licence(source: Path) -> dict[str, str]:
@@ -68,11 +148,16 @@ def _licence(source: Path) -> dict[str, str]:
     return {key: metadata[key] for key in ("license", "license_name", "license_link") if key in metadata}
 
 
-def _details(folder: Path, chosen_by: str) -> str:
-    provenance = read_provenance(folder)
-    sizes = kept_sizes(provenance.keep)
-    lines = [f"Kept: {', '.join(f'{axis} {size}' for axis, size in sizes.items())}. {chosen_by}"]
-    lines += [f"Repaired: {edit.get('repair', edit)}." for edit in provenance.edits]
-    if (folder / PICTURE).is_file():
-        lines.append(f"![Scores of all units, with the cut marked]({PICTURE})")
-    return "\n\n".join(lines)
+def _eval_result(task: str, score: TaskScore) -> EvalResult:
+    return EvalResult(
+        task_type="text-generation",
+        dataset_type=task,
+        dataset_name=task,
+        metric_type=score.metric,
+        metric_name=score.metric,
+        metric_value=round(score.mean, 4),
+    )
+
+
+def _commands(recipe: Recipe, name: str, evaluated: bool) -> list[str]:
+    return [f"trl-prune {_stage(recipe, name)} recipe.yaml"] + ["trl-prune evaluate recipe.yaml"] * evaluated

@@ -1,4 +1,4 @@
-"""The run folder: which run it holds, the lock on it, and what each stage wrote there.
+"""The run folder: which run it holds, its recipe, the lock on it, and what each stage wrote there.
 
 A stage's folder holds `result.json`, which is written last. It names the inputs and settings that the outputs come
 from; a stage whose result still matches them is skipped. An interrupted stage left `pending.json` with the same
@@ -14,13 +14,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import yaml
 from filelock import FileLock, Timeout
 
-from trl_prune.checkpoints import file_hash, fingerprint, write_json
+from trl_prune.checkpoints import file_hash, fingerprint, write_json, write_text
 from trl_prune.errors import InputError
+from trl_prune.recipe import Recipe
 
 
-NOTES, LOCK, RESULT, PENDING, TIMING = "run.json", ".lock", "result.json", "pending.json", "timing.json"
+NOTES, RECIPE, LOCK = "run.json", "recipe.yaml", ".lock"
+RESULT, PENDING, TIMING = "result.json", "pending.json", "timing.json"
 logger = logging.getLogger("trl_prune")
 
 
@@ -125,6 +128,17 @@ class RunFolder:
         notes = self.notes()
         if notes | values != notes:
             write_json(self.path / NOTES, notes | values)
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Write the recipe with its overrides, as it was given last, so that the folder can be read without it."""
+        text = yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
+        if not self.recipe_path.is_file() or self.recipe_path.read_text(encoding="utf-8") != text:
+            write_text(self.recipe_path, text)
+
+    @property
+    def recipe_path(self) -> Path:
+        """The copy of the recipe."""
+        return self.path / RECIPE
 
     def stage_dir(self, stage: str, part: str = "") -> Path:
         """Return the folder of a stage, or of one part of it (an arm, a model)."""

@@ -155,7 +155,8 @@ class Run:
         return faster_dtype(load_model(self.dense_dir, "float32", "cpu"))
 
     def record_choices(self) -> None:
-        """Write to the run folder what a later start must not choose again: dtype and hub commits."""
+        """Write to the run folder the recipe, and what a later start must not choose again: dtype and hub commits."""
+        self.folder.write_recipe(self.recipe)
         commits = self.folder.notes().get("dataset_commits", {})
         for section in self.recipe.datasets:
             if section.path not in commits:

@@ -1,6 +1,7 @@
 """Which units the prune stage keeps: given by the recipe, found by the search, or chosen for a target."""
 
 import shutil
+from collections.abc import Collection
 from functools import lru_cache, reduce
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from trl_prune.pruning.keep import Keep, compose_keep
 from trl_prune.pruning.sizes.budget import Budget
 from trl_prune.pruning.sizes.targets import SizeTarget, TargetSizes, target_sizes
 from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
+from trl_prune.recipe import PruneSection
 from trl_prune.runs.context import Run
 from trl_prune.runs.effects import removed_by_effect
 from trl_prune.runs.scoring import PARTIAL, SCORES, score_model
@@ -38,6 +40,21 @@ def recipe_sizes(run: Run) -> TargetSizes:
         return target_sizes(SizeTarget(target.sizes, budget, target.axes, section.round_sizes), run.costs)
     except InputError as error:
         raise InputError(f"prune.target: {error}") from error
+
+
+def chosen_by(section: PruneSection, axes: Collection[str]) -> str:
+    """Return what chose the units that are kept, in words.
+
+    Args:
+        section: the recipe's.
+        axes: the axes that are cut.
+    """
+    if section.keep is not None:
+        return "by hand"
+    if section.by == "search":
+        return "by the search"
+    methods = [f"blocks by {section.by}"] * (LAYERS in axes)
+    return " and ".join(methods + ["units by their scores"] * any(axis != LAYERS for axis in axes)) or "nothing"
 
 
 def given_keep(run: Run) -> Keep | None:

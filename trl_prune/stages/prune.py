@@ -23,7 +23,14 @@ from trl_prune.runs.artifacts import StageOutput
 from trl_prune.runs.context import Run
 from trl_prune.runs.effects import effect_tasks
 from trl_prune.runs.evaluation import evaluation_values
-from trl_prune.runs.pruning_plan import chosen_keep, planned_keep, recipe_ranking, recipe_sizes, sizes_per_round
+from trl_prune.runs.pruning_plan import (
+    chosen_by,
+    chosen_keep,
+    planned_keep,
+    recipe_ranking,
+    recipe_sizes,
+    sizes_per_round,
+)
 from trl_prune.runs.repairs import FITS, fitted_repairs, omitted_repairs, recipe_repairs
 from trl_prune.runs.scoring import calibration_inputs
 from trl_prune.runs.search_space import load_scores
@@ -54,7 +61,7 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
     }
     if run.folder.result("score") is not None:
         draw_scores(load_scores(run), cut.keep, recipe_ranking(run), folder / "model" / PICTURE)
-    write_card(folder / "model", run.dense_dir, _card_sizes(metrics), f"Chosen: {_chosen_by(run, cut)}.")
+    write_card(run, "pruned", folder / "model", metrics)
     outputs = {"model": "model", "keep": KEEP} | _write_passthrough(run, cut, folder)
     return StageOutput(outputs, metrics, {"seconds": time.perf_counter() - start})
 
@@ -69,12 +76,6 @@ def _cut_axes(cut: Cut) -> dict[str, list[int]]:
     """Return the dense and the pruned size of each axis that is cut."""
     kept = kept_sizes(cut.keep)
     return {axis: [cut.sizes[axis], size] for axis, size in kept.items() if size != cut.sizes[axis]}
-
-
-def _card_sizes(metrics: dict) -> dict[str, tuple[float, float]]:
-    """Return the dense and the pruned model's sizes, by their label in the model card."""
-    labels = {"parameters": "parameters", "flops_per_token": "FLOP a token"}
-    return {label: (metrics["dense"][name], metrics["pruned"][name]) for name, label in labels.items()}
 
 
 def _write_passthrough(run: Run, cut: Cut, folder: Path) -> dict[str, str]:
@@ -137,7 +138,7 @@ def describe(run: Run, part: str) -> str:  # noqa: ARG001
     cut = Cut.of(run.config, keep)
     axes = ", ".join(f"{axis} {dense} -> {kept}" for axis, (dense, kept) in _cut_axes(cut).items())
     clauses = [
-        f"{axes or 'nothing removed'}, {_chosen_by(run, cut)}",
+        f"{axes or 'nothing removed'}, {chosen_by(run.recipe.prune, _cut_axes(cut))}",
         _rounding(run),
         f"repairs: {', '.join(recipe_repairs(run, cut)) or 'none'}",
         omitted_repairs(run, cut),
@@ -163,17 +164,6 @@ def _sizes(run: Run, keep: Keep) -> str:
         f"{gigabytes:.3g} -> {gigabytes * pruned.parameters / dense.parameters:.3g} GB, "
         f"{dense.flops_per_token / 1e9:.3g} -> {pruned.flops_per_token / 1e9:.3g} GFLOP a token"
     )
-
-
-def _chosen_by(run: Run, cut: Cut) -> str:
-    section = run.recipe.prune
-    if section.keep is not None:
-        return "by hand"
-    if section.by == "search":
-        return "by the search"
-    blocks = len(cut.keep[LAYERS]) < run.config.num_hidden_layers
-    methods = [f"blocks by {section.by}"] * blocks + ["units by their scores"] * cut.cuts_width
-    return " and ".join(methods)
 
 
 def needs(recipe: Recipe) -> list[str]:

@@ -11,6 +11,7 @@ from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 from trl_prune.pruning.surgery.cut import Cut
 from trl_prune.pruning.surgery.untrained import write_untrained
 from trl_prune.recipe import ArmSection, Recipe
+from trl_prune.reporting.card import write_card
 from trl_prune.reporting.plots.training import LOSS
 from trl_prune.reporting.tables import ARM_TABLE
 from trl_prune.runs.arms import arm_settings, check_training, train, training_args
@@ -49,6 +50,7 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:
     }
     if data.sources is not None:
         metrics["sources"] = data.sources
+    write_card(run, part, folder / MODEL, metrics)
     return StageOutput({"model": MODEL, "log": LOG}, metrics, {"seconds": time.perf_counter() - start})
 
 

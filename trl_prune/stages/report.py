@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trl_prune.checkpoints import write_json, write_text
 from trl_prune.recipe import Recipe
+from trl_prune.reporting.card import write_cards
 from trl_prune.reporting.console import show_recovery
 from trl_prune.reporting.page import PAGES, write_report
 from trl_prune.reporting.results import RunResults
@@ -33,12 +34,13 @@ def report_stage(reported: Sequence[Stage]) -> Stage:
 
 
 def execute(reported: Sequence[Stage], run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
-    """Write the recovery table, the figures and the pages."""
+    """Write the recovery table, the figures, the pages, and the model cards with their scores."""
     start = time.perf_counter()
     results = RunResults(run)
     write_json(folder / RECOVERY, {"lines": [asdict(row) for row in results.rows], "differences": results.differences})
     for page, text in write_report(results, reported, folder).items():
         write_text(folder / page, text)
+    write_cards(results)
     outputs = {"recovery": RECOVERY} | {page: page for page in PAGES}
     metrics = {f"{row.group}: {row.model}": row.recovery.recovery.value for row in results.rows}
     return StageOutput(outputs, metrics, {"seconds": time.perf_counter() - start}, frozenset(PAGES))

@@ -1,0 +1,40 @@
+"""Templates to text, with the formats of numbers and of foreign text that they share."""
+
+import re
+
+from jinja2 import Environment, PackageLoader
+
+from trl_prune.evaluation.recovery import Estimate
+
+
+# What would be a tag, an entity, a link, an image, code, emphasis or the end of a table's cell in Markdown.
+MARKUP = re.compile(r"[\\`*\[\]|]")
+ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+
+
+def render(template: str, values: dict) -> str:
+    """Return a template of `templates/` (its name without `.j2`) filled in; names that end in html escape values."""
+    environment = Environment(
+        loader=PackageLoader("trl_prune", "reporting/templates"),
+        autoescape=template.endswith("html"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "plain": plain, "cell": cell}
+    return environment.get_template(f"{template}.j2").render(values)
+
+
+def percent(estimate: Estimate | None) -> str:
+    """Return an estimate in per cent with its standard error."""
+    return "" if estimate is None else f"{100 * estimate.value:.1f} ± {100 * estimate.stderr:.1f}"
+
+
+def plain(estimate: Estimate | None) -> str:
+    """Return an estimate with its standard error."""
+    return "" if estimate is None else f"{estimate.value:.3f} ± {estimate.stderr:.3f}"
+
+
+def cell(text: str) -> str:
+    """Return foreign text as Markdown that shows it and nothing else, on one line, for a table's cell or a list."""
+    escaped = re.sub("[&<>]", lambda found: ENTITIES[found[0]], " ".join(str(text).split()))
+    return MARKUP.sub(lambda found: "\\" + found[0], escaped)
