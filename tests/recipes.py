@@ -62,6 +62,7 @@ def recipe_values(folder: Path, name: str = "run") -> dict:
             "tasks": ["tiny_choice", "tiny_other"],
             "include_path": [str(folder / "tasks")],
             "questions": ["Why?"],
+            "speed_seconds": 0,
         },
     }
 

@@ -1,16 +1,24 @@
-"""Size, floating-point operations and measured speed of a model."""
+"""What a model costs by count: its size, its floating-point operations, the weights and the KV cache that it reads."""
 
-import time
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
+
+from trl_prune.evaluation.timing import interleaved_seconds
 
 
 # The length of the forward pass whose operations are counted.
 FLOP_TOKENS = 512
+# Operations that read chosen rows of a weight rather than all of it.
+ROW_READS = {torch.ops.aten.embedding.default, torch.ops.aten.index.Tensor, torch.ops.aten.index_select.default}
 
 
 @dataclass(frozen=True)
@@ -27,58 +35,84 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Speed:
-    """A model's speed on this machine, in tokens per second.
+class Work:
+    """What prefill and decoding cost a model, by count.
 
     Attributes:
-        prompt: prefill of a batch of prompts.
-        decode: generation of one text with a KV cache.
+        prefill_flops: floating-point operations for each token of a prompt of 512 tokens, whose last token alone gets
+            logits.
+        decode_weights: number of weights that are read to generate one token of one text: of experts those that it is
+            routed to, of an embedding table one row.
+        cache_values: number of values in the KV cache for each token of a text of 512 tokens; a layer with a sliding
+            window holds no more than its window.
     """
 
-    prompt: float
-    decode: float
+    prefill_flops: float
+    decode_weights: int
+    cache_values: float
+
+    def decode_reads(self, context: float) -> float:
+        """Return the number of values, weights and KV cache, that are read to generate a token after a context."""
+        return self.decode_weights + self.cache_values * context
 
 
 def measure_size(meta_model: PreTrainedModel) -> Size:
     """Return the size of a model on the meta device."""
-    # Grouped products fail in float32 on some versions of torch, and the counter does not count them.
+    flops, _ = _forward(meta_model, FLOP_TOKENS, use_cache=False)
+    return Size(sum(weight.numel() for weight in meta_model.parameters()), flops / FLOP_TOKENS)
+
+
+def count_work(meta_model: PreTrainedModel) -> Work:
+    """Return what prefill and decoding cost a model on the meta device."""
+    flops, output = _forward(meta_model, FLOP_TOKENS, use_cache=True, logits_to_keep=1)
+    values = sum(state.numel() for layer in output.past_key_values.layers for state in (layer.keys, layer.values))
+    with _WeightReads(meta_model) as reads:
+        _forward(meta_model, 1, use_cache=False)
+    return Work(flops / FLOP_TOKENS, reads.count, values / FLOP_TOKENS)
+
+
+def _forward(meta_model: PreTrainedModel, length: int, **options: object) -> tuple[int, object]:
+    """Return the operations and the output of a forward pass over one text on the meta device."""
+    # Grouped products fail in float32 on some versions of torch, and the counter does not count them. Batched ones
+    # look up the experts that a token is routed to.
     meta_model.set_experts_implementation("batched_mm")
-    tokens = torch.zeros((1, FLOP_TOKENS), dtype=torch.long, device="meta")
+    tokens = torch.zeros((1, length), dtype=torch.long, device="meta")
     # With a mask and eager attention the forward reads no values, which meta tensors do not have.
-    mask = torch.ones_like(tokens)
+    forward = partial(meta_model, input_ids=tokens, attention_mask=torch.ones_like(tokens), **options)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        meta_model(input_ids=tokens, attention_mask=mask, use_cache=False)
-    return Size(sum(weight.numel() for weight in meta_model.parameters()), counter.get_total_flops() / FLOP_TOKENS)
+        output = forward()
+    return counter.get_total_flops(), output
 
 
-@torch.inference_mode()
-def measure_speed(model: PreTrainedModel, batch_size: int = 4, tokens: int = 256, new_tokens: int = 16) -> Speed:
-    """Return measured tokens per second; the better of two runs, after one warm-up."""
-    prompts = torch.randint(10, model.config.vocab_size, (batch_size, tokens), device=model.device)
-    options = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False, "pad_token_id": 0}
-    short_prompt = prompts[:1, :16]
-    mask = torch.ones_like(short_prompt)
-    prompt_seconds = _fastest(lambda: model(prompts, use_cache=False, logits_to_keep=1))
-    decode_seconds = _fastest(lambda: model.generate(short_prompt, attention_mask=mask, **options))
-    return Speed(batch_size * tokens / prompt_seconds, new_tokens / decode_seconds)
+class _WeightReads(TorchDispatchMode):
+    """Counts the weights that operations read: every weight once, or the rows of it that are looked up."""
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__()
+        self._sizes = {_storage(weight): weight.numel() for weight in model.parameters()}
+        self._whole: set[StorageWeakRef] = set()
+        self._rows: Counter[StorageWeakRef] = Counter()
+
+    @property
+    def count(self) -> int:
+        """The number of weights read so far."""
+        rows = sum(count for storage, count in self._rows.items() if storage not in self._whole)
+        return rows + sum(self._sizes[storage] for storage in self._whole)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        storages = {_storage(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        weights = storages & self._sizes.keys()
+        if weights and func in ROW_READS:
+            self._rows.update(dict.fromkeys(weights, result.numel()))
+        elif not func.is_view:  # a view (transposed, reshaped) reads nothing
+            self._whole |= weights
+        return result
 
 
-def _fastest(function: Callable[[], object], repeats: int = 2) -> float:
-    """Return the least seconds of a call, after one warm-up call."""
-    function()
-    seconds = []
-    for _ in range(repeats):
-        _synchronise()
-        start = time.perf_counter()
-        function()
-        _synchronise()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
-
-
-def _synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def _storage(tensor: Tensor) -> StorageWeakRef:
+    # Meta tensors have no address, but a view shares the storage of its weight.
+    return StorageWeakRef(tensor.untyped_storage())
 
 
 def faster_dtype(model: PreTrainedModel) -> str:
@@ -94,6 +128,6 @@ def faster_dtype(model: PreTrainedModel) -> str:
         loss.backward()
         model.zero_grad(set_to_none=True)
 
-    float32_seconds = _fastest(lambda: step(False), repeats=1)
-    bfloat16_seconds = _fastest(lambda: step(True), repeats=1)
-    return "bfloat16" if bfloat16_seconds < float32_seconds else "float32"
+    calls = {"float32": partial(step, False), "bfloat16": partial(step, True)}
+    seconds = interleaved_seconds(calls, repeats=1)
+    return min(seconds, key=seconds.get)

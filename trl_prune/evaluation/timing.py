@@ -6,6 +6,7 @@ Calls are timed in turn, so that a change of load reaches all of them, and are c
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -17,6 +18,10 @@ Seconds = dict[str, list[float]]
 
 # An interval wider than this share of its value says that other work disturbed the measurement.
 BUSY_WIDTH = 0.1
+# The least number of repeats: with fewer, less than 95 % of such intervals hold the true median (1 - 2 / 2^6 = 97 %).
+MIN_REPEATS, MAX_REPEATS = 6, 12
+# An interval of this width, as a share of its value, is narrow enough to stop.
+NARROW_WIDTH = 0.04
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,8 @@ def interleaved_seconds(calls: Calls, repeats: int, warm_up: int = 1) -> Seconds
     The order turns round so that a call gains nothing from coming after another one.
     """
     seconds = {name: [] for name in calls}
-    for _, one_repeat in zip(range(repeats), timed_repeats(calls, warm_up), strict=False):
-        for name, value in one_repeat.items():
+    for repeat in islice(timed_repeats(calls, warm_up), repeats):
+        for name, value in repeat.items():
             seconds[name].append(value)
     return seconds
 
@@ -75,6 +80,23 @@ def _seconds(call: Callable[[], object]) -> float:
 def _synchronise() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def repeat_until_narrow(base: Callable[[], object], other: Callable[[], object], seconds: float) -> Seconds:
+    """Return the seconds of two calls in turn, `{base, other}`, repeated until the interval of their ratio is narrow.
+
+    That is within 2 % on either side, after 6 repeats at least. It ends after 12 repeats, or after `seconds`, but
+    never before the second repeat.
+    """
+    start, timed = time.perf_counter(), {"base": [], "other": []}
+    for repeat in islice(timed_repeats({"base": base, "other": other}), MAX_REPEATS):
+        for name, value in repeat.items():
+            timed[name].append(value)
+        count, elapsed = len(timed["base"]), time.perf_counter() - start
+        is_narrow = count >= MIN_REPEATS and speed_up(*timed.values()).relative_width <= NARROW_WIDTH
+        if is_narrow or (count > 1 and elapsed > seconds):
+            break
+    return timed
 
 
 def speed_up(base_seconds: Sequence[float], other_seconds: Sequence[float], confidence: float = 0.95) -> Interval:

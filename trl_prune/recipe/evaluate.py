@@ -1,6 +1,8 @@
 """The `evaluate` section."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from trl_prune.recipe.dataset import DatasetSection
 from trl_prune.recipe.section import Count, Section
@@ -30,6 +32,8 @@ class EvaluateSection(Section):
     """Requests per batch."""
     held_out: DatasetSection | None = None
     """Texts that no arm trains on, up to 1,024 tokens of each: on them models are compared with the dense one."""
+    speed_seconds: Annotated[float, Field(ge=0)] = 60
+    """About how long the pruned model is timed against the dense one, in turn; 0 leaves it out."""
     questions: list[str] = [
         "Why does ice float on water?",
         "Give me two tips for sleeping better.",

@@ -5,12 +5,13 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import combinations, zip_longest
 
+import torch
 from datasets import Dataset
 
 from trl_prune.data.rewriting.acceptance import ACCEPTED
 from trl_prune.data.rewriting.provenance import AnswerRecord, read_records
 from trl_prune.data.rewriting.turns import turns
-from trl_prune.evaluation.efficiency import Size
+from trl_prune.evaluation.efficiency import Size, Work, count_work
 from trl_prune.evaluation.forgetting import Forgetting
 from trl_prune.evaluation.recovery import (
     Estimate,
@@ -21,7 +22,9 @@ from trl_prune.evaluation.recovery import (
     recovery,
     subset,
 )
+from trl_prune.evaluation.speed import Bound, SpeedComparison, speed_bound
 from trl_prune.pruning.importance.layers import LayerScores
+from trl_prune.pruning.surgery.cut import meta_model
 from trl_prune.runs.artifacts import TIMING, Result
 from trl_prune.runs.context import Run
 from trl_prune.runs.evaluation import HELD_OUT_TEXT, read_scores
@@ -134,15 +137,31 @@ class RunResults:
         result = self.folder.result("prune")
         return {name: Size(**result.metrics[name]) for name in ("dense", "pruned")} if result else {}
 
+    @cached_property
+    def work(self) -> dict[str, Work]:
+        """What prefill and decoding cost the dense and the pruned model, by count."""
+        if self.folder.result("prune") is None:
+            return {}
+        keep = json.loads(self.folder.output("prune", "keep").read_text())
+        return {name: count_work(meta_model(self.run.config, of)) for name, of in (("dense", None), ("pruned", keep))}
+
     @property
-    def speeds(self) -> dict[str, dict[str, float]]:
-        """The measured tokens per second of the dense and the pruned model."""
-        paths = {name: self.folder.stage_dir("evaluate", name) / TIMING for name in ("dense", "pruned")}
-        return {
-            name: json.loads(path.read_text())["tokens_per_second"]
-            for name, path in paths.items()
-            if name in self.scores
-        }
+    def speed(self) -> SpeedComparison | None:
+        """The pruned model timed against the dense one; None if it was not."""
+        if self.folder.result("evaluate", "pruned") is None:
+            return None
+        timing = json.loads((self.folder.stage_dir("evaluate", "pruned") / TIMING).read_text())
+        return SpeedComparison.from_dict(timing["speed"]) if timing.get("speed") else None
+
+    @property
+    def value_bytes(self) -> int:
+        """The bytes of a weight, or of a value in the KV cache, in the run's dtype."""
+        return getattr(torch, self.run.dtype).itemsize
+
+    @property
+    def speed_bound(self) -> Bound:
+        """How many times as fast operations and bytes allow the pruned model to be."""
+        return speed_bound(self.work["dense"], self.work["pruned"])
 
     @property
     def arms(self) -> dict[str, Result]:

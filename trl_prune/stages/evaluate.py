@@ -12,7 +12,6 @@ from trl_prune.checkpoints import write_json
 from trl_prune.data.generation.prompts import prompt_ids
 from trl_prune.data.generation.sampling import Sampling
 from trl_prune.data.generation.transformers_engine import generate_batch
-from trl_prune.evaluation.efficiency import measure_speed
 from trl_prune.evaluation.harness import evaluate_task
 from trl_prune.recipe import Recipe
 from trl_prune.reporting.console import show_recovery
@@ -30,6 +29,7 @@ from trl_prune.runs.evaluation import (
     read_scores,
     scores_file,
 )
+from trl_prune.runs.speed import SPEED, compare_with_dense_speed
 from trl_prune.runs.stage import Stage
 
 
@@ -47,8 +47,7 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:
             score, items = evaluate_task(model, run.tokenizer, tasks, task, evaluation_settings(run))
             write_json(path, {"score": asdict(score), "items": items})
     write_json(folder / ANSWERS, answer_questions(run, model))
-    # Arms have the pruned model's shape, and so its speed.
-    speed = vars(measure_speed(model)) if part in ("dense", "pruned") else None
+    speed = compare_with_dense_speed(run, lambda: model, folder) if part == "pruned" else None
     scores = read_scores(folder, tasks.names)
     metrics = {
         task: {"metric": score.metric, "mean": score.mean, "stderr": score.stderr} for task, score in scores.items()
@@ -57,7 +56,7 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:
     if run.recipe.evaluate.held_out is not None:
         metrics[HELD_OUT_TEXT] = held_out_metrics(run, part, folder, model)
         outputs["forgetting"] = FORGETTING
-    return StageOutput(outputs, metrics, {"seconds": time.perf_counter() - start, "tokens_per_second": speed})
+    return StageOutput(outputs, metrics, {"seconds": time.perf_counter() - start, "speed": speed})
 
 
 def held_out_metrics(run: Run, part: str, folder: Path, model: PreTrainedModel) -> dict[str, float]:
@@ -98,16 +97,21 @@ def inputs(run: Run, part: str) -> dict[str, str]:
     return hashes | {"held_out": run.fingerprint(run.recipe.evaluate.held_out), "dense": run.dense_fingerprint}
 
 
-def settings(run: Run, part: str) -> dict:  # noqa: ARG001
+def settings(run: Run, part: str) -> dict:
     """Return the settings that determine the scores and answers."""
     values = {
-        "evaluate": run.recipe.evaluate.model_dump(mode="json", exclude={"models"}),
+        "evaluate": run.recipe.evaluate.model_dump(mode="json", exclude=_not_scored(part)),
         "apply_chat_template": run.apply_chat_template,
         "seed": run.recipe.seed,
         "dtype": run.dtype,
     }
     think_end = evaluation_settings(run).think_end_token
     return values | run.recipe.template_settings | ({} if think_end is None else {"think_end_token": think_end})
+
+
+def _not_scored(part: str) -> set[str]:
+    """Return the keys that a part's results do not depend on: only the pruned model is timed."""
+    return {"models"} if part == "pruned" else {"models", "speed_seconds"}
 
 
 def describe(run: Run, part: str) -> str:  # noqa: ARG001
@@ -135,6 +139,7 @@ STAGE = Stage(
     parts,
     needs,
     check=check,
+    keeps=(SPEED,),
     panels=(
         RECOVERY_TABLE,
         RECOVERY,

@@ -1,9 +1,12 @@
 """Figures of the evaluation: recovery, scores by task, size and speed."""
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from trl_prune.reporting.plots.style import HEIGHT, MODEL_COLOURS, WIDTH, model_colour, new_figure
+from trl_prune.evaluation.speed import DECODE, PREFILL, Bound, SpeedComparison
+from trl_prune.evaluation.timing import Interval
+from trl_prune.reporting.plots.style import MODEL_COLOURS, NARROW, RED, TEXT, model_colour, model_style, new_figure
 from trl_prune.reporting.results import ALL_TASKS, RunResults
 from trl_prune.runs.stage import Panel
 
@@ -60,21 +63,50 @@ def task_scores(results: RunResults) -> Figure:
 
 
 def size_and_speed(results: RunResults) -> Figure:
-    """Draw parameters, FLOP and measured speed of the dense and the pruned model."""
-    sizes, speeds = results.sizes, results.speeds
-    values_by_title = {
-        "parameters (M)": {name: size.parameters / 1e6 for name, size in sizes.items()},
-        "GFLOP per token": {name: size.flops_per_token / 1e9 for name, size in sizes.items()},
-        "prompt tokens/s": {name: speed["prompt"] for name, speed in speeds.items()},
-        "decode tokens/s": {name: speed["decode"] for name, speed in speeds.items()},
-    }
-    figure = Figure(figsize=(WIDTH + 2, HEIGHT - 0.8), layout="constrained")
-    for axes, (title, values) in zip(figure.subplots(1, len(values_by_title)), values_by_title.items(), strict=True):
-        bars = axes.bar(list(values), list(values.values()), color=[MODEL_COLOURS[name] for name in values])
-        axes.bar_label(bars, fmt=lambda value: f"{value:.3g}" if value < 100 else f"{value:,.0f}", fontsize=8)
-        axes.set_title(title, fontsize=9)
-        axes.margins(y=0.15)
+    """Draw the pruned model's cost as a share of the dense one's, and below its measured and its possible speed-up."""
+    rows = 1 if results.speed is None else 2
+    figure = Figure(figsize=(NARROW, 2.6 * rows), layout="constrained")
+    axes = figure.subplots(rows, 1, squeeze=False)[:, 0]
+    _draw_cost(axes[0], results)
+    if results.speed is not None:
+        _draw_speed_up(axes[1], results.speed, results.speed_bound)
     return figure
+
+
+def _draw_cost(axes: Axes, results: RunResults) -> None:
+    (dense, pruned), (dense_work, work) = (
+        [values[name] for name in MODEL_COLOURS] for values in (results.sizes, results.work)
+    )
+    shares = {
+        "parameters": pruned.parameters / dense.parameters,
+        "FLOP a token": pruned.flops_per_token / dense.flops_per_token,
+        "KV cache": work.cache_values / dense_work.cache_values,
+    }
+    style = model_style(results, "pruned")
+    bars = axes.barh(list(shares), [100 * share for share in shares.values()], color=style.colour, hatch=style.hatch)
+    axes.bar_label(bars, fmt="%.0f", padding=2, fontsize=TEXT)
+    axes.axvline(100, color="grey", linestyle="--", linewidth=0.8)
+    axes.set_xlim(0, max(115.0, 115 * max(shares.values())))
+    axes.invert_yaxis()
+    axes.tick_params(labelsize=TEXT)
+    axes.set_title("pruned, % of dense", fontsize=TEXT)
+
+
+def _draw_speed_up(axes: Axes, speed: SpeedComparison, allowed: Bound) -> None:
+    names = [PREFILL, DECODE]
+    gains: list[Interval] = [getattr(speed, name) for name in names]
+    values = [gain.value for gain in gains]
+    errors = [[gain.value - gain.low for gain in gains], [gain.high - gain.value for gain in gains]]
+    axes.errorbar(values, [0, 1], xerr=errors, fmt="o", color="black", capsize=4, label="measured, 95 % interval")
+    bounds = [getattr(allowed, name) for name in names]
+    axes.plot(bounds, [0, 1], "D", color=RED, fillstyle="none", markersize=11, label="allowed by the cost")
+    axes.axvline(1, color="grey", linestyle="--", linewidth=0.8)
+    axes.set_yticks([0, 1], names)
+    axes.set_ylim(2.6, -0.5)  # room for the legend
+    axes.margins(x=0.15)
+    axes.tick_params(labelsize=TEXT)
+    axes.set_title("times as fast as dense", fontsize=TEXT)
+    axes.legend(fontsize=TEXT - 1, loc="lower center", frameon=False)
 
 
 def _has_dense_scores(results: RunResults) -> bool:
@@ -83,9 +115,4 @@ def _has_dense_scores(results: RunResults) -> bool:
 
 RECOVERY = Panel("recovery", _has_dense_scores, recovery, "Recovery by group of tasks.")
 TASK_SCORES = Panel("tasks", _has_dense_scores, task_scores, "Scores by task.")
-SIZE_AND_SPEED = Panel(
-    "size_and_speed",
-    lambda results: results.sizes and len(results.speeds) == len(MODEL_COLOURS),
-    size_and_speed,
-    "Size and speed.",
-)
+SIZE_AND_SPEED = Panel("size_and_speed", lambda results: results.sizes, size_and_speed, "Size and speed.")

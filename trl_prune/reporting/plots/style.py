@@ -1,4 +1,10 @@
-"""Sizes and colours that all figures share."""
+"""Sizes, colours, hatches and markers that all figures share.
+
+Colours are dark enough to be seen on white, and models differ also in hatch and marker, for grey prints.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -7,9 +13,26 @@ from trl_prune.reporting.results import RunResults
 
 
 WIDTH, HEIGHT, DPI = 7.2, 3.8, 130
-RED, BLUE, GREEN, GREY = "#c44e52", "#4c72b0", "#55a868", "#b8b8b8"
+# A figure this wide shows text of this size (points) at 14 pixels on a phone's screen of 390 pixels.
+NARROW, TEXT = 4.2, 12
+# Characters of a name of which two fit beside each other there.
+SHORT_NAME = 14
+RED, BLUE, GREEN, GREY = "#c44e52", "#4c72b0", "#3d8f54", "#8c8c8c"
 MODEL_COLOURS = {"dense": "#4a4a4a", "pruned": RED}
-ARM_COLOURS = (BLUE, GREEN, "#8172b3", "#ccb974", "#64b5cd", "#dd8452")
+ARM_COLOURS = (BLUE, GREEN, "#8172b3", "#98782a", "#2f8fad", "#c4622d")
+HATCHES = {"dense": "", "pruned": "////"}
+ARM_HATCHES = ("...", "\\\\\\\\", "xxx", "---", "+++", "|||", "ooo", "***")
+MARKERS = {"dense": "o", "pruned": "X"}
+ARM_MARKERS = ("s", "^", "D", "v", "P", "<", ">", "*", "p", "h")
+
+
+@dataclass(frozen=True)
+class ModelStyle:
+    """How a model is drawn."""
+
+    colour: str
+    hatch: str
+    marker: str
 
 
 def new_figure(width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Axes]:
@@ -18,7 +41,24 @@ def new_figure(width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Ax
     return figure, figure.subplots()
 
 
+def legend_columns(names: Iterable[str]) -> int:
+    """Return how many columns of a legend fit into a narrow figure."""
+    return 2 if max(map(len, names), default=0) <= SHORT_NAME else 1
+
+
 def model_colour(results: RunResults, name: str) -> str:
     """Return a model's colour, the same in every figure."""
-    arms = list(results.run.recipe.recover)
-    return MODEL_COLOURS.get(name) or ARM_COLOURS[arms.index(name) % len(ARM_COLOURS)]
+    return model_style(results, name).colour
+
+
+def model_style(results: RunResults, name: str) -> ModelStyle:
+    """Return how a model is drawn, the same in every figure."""
+    recovered = [model for model in results.run.recipe.models if model not in MODEL_COLOURS]
+    if name in MODEL_COLOURS:
+        return ModelStyle(MODEL_COLOURS[name], HATCHES[name], MARKERS[name])
+    return indexed_style(recovered.index(name))
+
+
+def indexed_style(index: int) -> ModelStyle:
+    """Return the style of the recovered model, or run, of this index; their combinations repeat late."""
+    return ModelStyle(*(values[index % len(values)] for values in (ARM_COLOURS, ARM_HATCHES, ARM_MARKERS)))
