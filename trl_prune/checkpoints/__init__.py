@@ -20,12 +20,14 @@ from trl_prune.checkpoints.reading import (
     read_header,
     tensor_files,
 )
+from trl_prune.checkpoints.verification import DamagedCheckpointError, probe_logits, verify_loads, verify_runs
 from trl_prune.checkpoints.writing import atomic_file, atomic_folder, write_json, write_text
 
 
 __all__ = [
     "INDEX",
     "PROVENANCE",
+    "DamagedCheckpointError",
     "Provenance",
     "atomic_file",
     "atomic_folder",
@@ -42,9 +44,12 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "locate",
+    "probe_logits",
     "read_header",
     "read_provenance",
     "tensor_files",
+    "verify_loads",
+    "verify_runs",
     "weights_fingerprint",
     "write_json",
     "write_provenance",

@@ -1,15 +1,13 @@
-"""Damaged checkpoints are found by loading them with transformers and by running them."""
-
-import json
+"""A pruned checkpoint is written only if it loads, and its logits are the dense model's without the blocks."""
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import save_tiny
+from trl_prune.checkpoints import DamagedCheckpointError
 from trl_prune.pruning.families import HIDDEN, LAYERS
 from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
-from trl_prune.pruning.surgery.verification import DamagedCheckpointError, verify_loads, verify_logits
+from trl_prune.pruning.surgery.verification import verify_logits
 
 
 @pytest.fixture
@@ -21,32 +19,6 @@ def rewrite(folder, change):
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def test_a_correct_checkpoint_passes(folder):
-    verify_loads(folder)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.weight"),
-        lambda tensors: tensors.update({"model.layers.9.mlp.up_proj.weight": torch.zeros(48, 32)}),
-        lambda tensors: tensors.update({"model.layers.1.mlp.up_proj.weight": torch.zeros(47, 32)}),
-    ],
-    ids=["missing", "unexpected", "another shape"],
-)
-def test_a_damaged_checkpoint_raises(folder, change):
-    rewrite(folder, change)
-    with pytest.raises(DamagedCheckpointError, match="does not load"):
-        verify_loads(folder)
-
-
-def test_a_config_that_does_not_match_raises(folder):
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 5}))
-    with pytest.raises(DamagedCheckpointError, match="missing_keys"):
-        verify_loads(folder)
 
 
 def test_no_folder_remains_if_verification_fails(folder, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from trl_prune.checkpoints import (
     load_config,
     read_provenance,
     tensor_files,
+    verify_loads,
     write_json,
     write_provenance,
 )
@@ -23,7 +24,6 @@ from trl_prune.pruning.families import LAYERS, Family
 from trl_prune.pruning.keep import compose_keep
 from trl_prune.pruning.surgery.cut import Cut, match_block
 from trl_prune.pruning.surgery.shards import write_shards
-from trl_prune.pruning.surgery.verification import verify_loads
 
 
 def check_blocks(names: Iterable[str], family: Family, num_layers: int) -> None:
