@@ -1,0 +1,132 @@
+"""A draft is judged as a whole, on tiny models: what depends on the models is exact, costs and speeds are there."""
+
+import json
+
+import pytest
+
+from tests.conftest import tiny_model
+from tests.evaluation.speculative.models import draft_of, flatter
+from trl_prune.evaluation.speculative import advice
+from trl_prune.evaluation.speculative.costs import StepCosts, depth_cost, measure_costs
+from trl_prune.evaluation.speculative.drafting import Difference
+from trl_prune.evaluation.speculative.generation import MeasuredDrafting
+from trl_prune.evaluation.speculative.measurement import (
+    ExpectedAcceptance,
+    Speculation,
+    SpeculativeSettings,
+    continue_prompts,
+    measure_speculation,
+)
+from trl_prune.evaluation.speculative.prediction import DepthCost, Rounds, speed_up
+from trl_prune.evaluation.speculative.summary import acceptance_summary, speed_summary
+from trl_prune.evaluation.speculative.texts import SpeculativePrompt
+from trl_prune.evaluation.timing import Interval
+
+
+SETTINGS = SpeculativeSettings((1, 3), (1, 2), max_new_tokens=10, timed_prompts=2)
+PROMPTS = [
+    SpeculativePrompt([5, 6, 7], [9, 10, 11], "one"),
+    SpeculativePrompt([8, 9], None, "one"),
+    SpeculativePrompt([40, 41, 42, 43], [7], "other"),
+]
+
+
+@pytest.fixture(scope="module")
+def speculation():
+    target = flatter(tiny_model("llama"))
+    texts = continue_prompts(target, PROMPTS, SETTINGS)
+    return measure_speculation(target, draft_of(target), texts, SETTINGS)
+
+
+def test_every_kind_of_text_is_judged(speculation):
+    expected = speculation.expected
+    assert {kind: one.texts for kind, one in expected.items()} == {"greedy": 3, "sampled": 3, "reference": 2}
+    assert expected["greedy"].alpha == expected["greedy"].agreement
+    assert expected["sampled"].alpha == expected["sampled"].overlap < 1
+    assert expected["reference"].rounds == {}
+    assert expected["greedy"].by_capability.keys() == {"one", "other"}
+    assert expected["greedy"].rounds[3].calls == round(expected["greedy"].rounds[3].calls)
+
+
+def test_greedy_text_is_the_targets_own_on_every_prompt(speculation):
+    assert (speculation.compared, speculation.differences) == (3, [])
+
+
+def test_decoding_is_counted_and_timed_for_each_length(speculation):
+    assert speculation.measured.keys() == {"greedy", "sampled"}
+    for drafting in speculation.measured.values():
+        assert drafting.rounds.keys() == drafting.speed_up.keys() == {1, 3}
+        assert all(rounds.tokens == 20 for rounds in drafting.rounds.values())
+        assert all(speed.value > 0 for speed in drafting.speed_up.values())
+
+
+def test_predictions_follow_from_acceptance_and_costs(speculation):
+    costs = speculation.costs[1]
+    assert costs.batch_size == 2
+    prediction = speculation.prediction("greedy", costs)
+    rounds = speculation.expected["greedy"].rounds[3]
+    ratio, verification = costs.cost_ratio.value, costs.verification[3].value
+    assert prediction.expected[3] == speed_up(rounds.tokens_per_call, 3, ratio, verification)
+    assert prediction.bound[3] == pytest.approx(4 / (3 * ratio + verification))
+    assert prediction.best in (1, 3)
+
+
+def test_summaries_are_json(speculation):
+    accepted, speeds = acceptance_summary(speculation), speed_summary(speculation)
+    assert json.loads(json.dumps(accepted)) == accepted
+    assert json.loads(json.dumps(speeds)) == speeds
+    assert accepted["expected"]["greedy"]["by_length"].keys() == accepted["measured"]["greedy"].keys() == {"1", "3"}
+    assert [one["batch_size"] for one in speeds["predicted"]["sampled"]] == [1, 2]
+    assert speeds["best_measured"]["greedy"] in (1, 3)
+
+
+def test_a_padded_embedding_is_judged_without_decoding():
+    target, draft = flatter(tiny_model("llama")), tiny_model("llama", vocab_size=264)
+    settings = SpeculativeSettings((2,), (1,), max_new_tokens=4, sampled=False)
+    found = measure_speculation(target, draft, continue_prompts(target, PROMPTS, settings), settings)
+    assert (found.measured, found.compared) == ({}, 0)
+    assert found.expected["greedy"].tokens == 12
+    assert "padded to different sizes" in speed_summary(found)["warnings"][1]
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+def test_costs_leave_the_cache_as_it_was(family):
+    model = tiny_model(family)
+    costs = measure_costs(model, draft_of(model, 1), (2,), batch_size=2, context=12)
+    assert costs.cost_ratio.value > 0
+    assert costs.verification.keys() == {2}
+    depth = depth_cost(model)
+    assert depth.blocks == 4
+    assert 0 < depth.ratio(1) < depth.ratio(3) < 1
+
+
+def made_up(speed, cost_ratio=0.75, alpha=0.9, differences=(), parameters=(100, 80)):
+    rounds = {g: Rounds(100, 100 / (1 + alpha * g), (1,), (1,)) for g in (1, 2, 4)}
+    expected = ExpectedAcceptance(4, 100, alpha, alpha, alpha, {}, [], rounds)
+    one = Interval(1.0, 1.0, 1.0)
+    costs = StepCosts(1, 10, Interval(cost_ratio, cost_ratio, cost_ratio), dict.fromkeys((1, 2, 4), one), 0.1)
+    measured = MeasuredDrafting(rounds, dict.fromkeys((1, 2, 4), speed), [])
+    depth = DepthCost(30, 106, 28)
+    return Speculation({"greedy": expected}, {"greedy": measured}, [costs], 4, list(differences), depth, parameters)
+
+
+def test_a_draft_that_does_not_pay_is_said_to_and_which_depth_would():
+    (sentence,) = advice.warnings(made_up(Interval(0.9, 0.8, 0.99)))
+    assert sentence.startswith("No draft length pays: the best, 1, was measured at 0.90x [0.80, 0.99].")
+    assert "costs 0.75 of the target's" in sentence
+    assert "at most 1.25x with these draft lengths, and less than 1.33x with any" in sentence
+    assert "measured acceptance of 0.90" in sentence
+    assert "at an assumed 0.8" in sentence
+    assert "no number of blocks at the measured acceptance of 0.10" in advice.depth_advice(made_up(None, alpha=0.1))
+
+
+def test_a_draft_that_pays_has_no_warning():
+    assert advice.warnings(made_up(Interval(1.3, 1.2, 1.4))) == []
+
+
+def test_a_large_draft_and_texts_that_differ_are_warned_of():
+    found = advice.warnings(
+        made_up(Interval(1.3, 1.2, 1.4), differences=[Difference(2, 4, 7, 1e-5)], parameters=(100, 100))
+    )
+    assert found[0] == "The draft has 100 parameters and the target 100: a draft that is not smaller cannot pay."
+    assert "differs from the target's own on 1 of 4 prompts, by at most 1e-05" in found[1]

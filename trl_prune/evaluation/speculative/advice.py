@@ -1,0 +1,95 @@
+"""Whether a draft pays, said in sentences, and what would."""
+
+from trl_prune.evaluation.speculative.costs import medians
+from trl_prune.evaluation.speculative.measurement import Speculation
+from trl_prune.evaluation.speculative.prediction import best, deepest_draft, expected_tokens, speed_up
+from trl_prune.evaluation.speculative.texts import GREEDY
+
+
+# The speed-up for which a draft is worth a second model in memory.
+WORTHWHILE = 1.2
+# The acceptance of a well trained draft, assumed to say which depth would pay with one.
+ASSUMED_ACCEPTANCE = 0.8
+
+
+def warnings(speculation: Speculation) -> list[str]:
+    """Return what the user should know before using a draft, in sentences."""
+    return [*_size(speculation), *_embedding(speculation), *_texts(speculation), *_pays(speculation)]
+
+
+def _size(speculation: Speculation) -> list[str]:
+    target, draft = speculation.parameters
+    if draft < target:
+        return []
+    return [f"The draft has {draft:,} parameters and the target {target:,}: a draft that is not smaller cannot pay."]
+
+
+def _embedding(speculation: Speculation) -> list[str]:
+    if speculation.measured:
+        return []
+    return [
+        "The embeddings of target and draft are padded to different sizes, with which transformers refuses to decode: "
+        "acceptance, costs and predictions are given, and nothing was timed."
+    ]
+
+
+def _texts(speculation: Speculation) -> list[str]:
+    if not speculation.differences:
+        return []
+    gaps = [one.logit_gap for one in speculation.differences if one.logit_gap is not None]
+    largest = f", by at most {max(map(abs, gaps)):.2g} between the logits of the two tokens" if gaps else ""
+    count = len({one.prompt for one in speculation.differences})
+    return [
+        f"Greedy text with the draft differs from the target's own on {count} of {speculation.compared} prompts"
+        f"{largest}: tokens verified together are added up in another order, which decides near ties."
+    ]
+
+
+def pays(speculation: Speculation) -> bool:
+    """Return whether any draft length was measured to be faster than decoding without, or predicted to be.
+
+    Measured is what the whole interval says; predictions count where nothing could be measured.
+    """
+    speeds = [speed for drafting in speculation.measured.values() for speed in drafting.speed_up.values()]
+    if not speeds:
+        return max(speculation.prediction(GREEDY, speculation.costs[0]).expected.values()) > 1
+    return any(speed.low > 1 for speed in speeds)
+
+
+def _pays(speculation: Speculation) -> list[str]:
+    if pays(speculation):
+        return []
+    costs = speculation.costs[0]
+    prediction, ratio = speculation.prediction(GREEDY, costs), costs.cost_ratio.value
+    bound = max(prediction.bound.values())
+    found = f"{prediction.best}, is predicted to give {prediction.expected[prediction.best]:.2f}x"
+    if speculation.measured:
+        measured = speculation.measured[GREEDY].speed_up
+        length = best({g: speed.value for g, speed in measured.items()})
+        found = f"{length}, was measured at {measured[length]}"
+    return [
+        f"No draft length pays: the best, {found}. A step of the draft costs "
+        f"{ratio:.2f} of the target's, so that even a draft whose every token is accepted gives at most {bound:.2f}x "
+        f"with these draft lengths, and less than {1 / ratio:.2f}x with any. {depth_advice(speculation)}"
+    ]
+
+
+def depth_advice(speculation: Speculation) -> str:
+    """Return a sentence on how many blocks a draft may have to give a worthwhile speed-up."""
+    measured = speculation.expected[GREEDY].alpha
+    shallow = _depth(speculation, measured), _depth(speculation, ASSUMED_ACCEPTANCE)
+    return (
+        f"For {WORTHWHILE}x, by the weights that a step reads, a draft may have {shallow[0]} at the measured "
+        f"acceptance of {measured:.2f}, and {shallow[1]} at an assumed {ASSUMED_ACCEPTANCE}; a draft of fewer blocks "
+        "reaches the same acceptance only by training."
+    )
+
+
+def _depth(speculation: Speculation, acceptance: float) -> str:
+    depth, verification = speculation.target_depth, medians(speculation.costs[0].verification)
+    blocks = deepest_draft(acceptance, depth, verification, WORTHWHILE)
+    if blocks is None:
+        return "no number of blocks"
+    ratio = depth.ratio(blocks)
+    length = best({g: speed_up(expected_tokens(acceptance, g), g, ratio, cost) for g, cost in verification.items()})
+    return f"at most {blocks} of {depth.blocks} blocks (cost {ratio:.2f}, {length} proposed tokens)"
