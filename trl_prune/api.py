@@ -33,7 +33,7 @@ from trl_prune.data.teacher_cache.codecs import Codec, codec_from_settings
 from trl_prune.data.teacher_cache.encoding import CacheSpec
 from trl_prune.data.teacher_cache.writing import write_cache
 from trl_prune.errors import InputError
-from trl_prune.evaluation.harness import EvaluationSettings, evaluate_task, load_tasks
+from trl_prune.evaluation.harness import EvaluationSettings, evaluate_tasks, load_tasks
 from trl_prune.evaluation.recovery import TaskScore
 from trl_prune.pipeline import run_recipe
 from trl_prune.pruning.choosing.units import MEASURED_BEST, Ranking, choose_keep
@@ -290,7 +290,7 @@ def evaluate(
     loaded_tasks = load_tasks([tasks] if isinstance(tasks, str) else tasks, [])
     loaded, tokenizer = _model(model), load_tokenizer(_folder(model))
     settings = EvaluationSettings(apply_chat_template=apply_chat_template, limit=limit)
-    return {name: evaluate_task(loaded, tokenizer, loaded_tasks, name, settings)[0] for name in loaded_tasks.names}
+    return evaluate_tasks(loaded, tokenizer, loaded_tasks, settings)
 
 
 def _path_of(dataset: Rows, output: Path) -> str:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.evaluation.harness.conftest import Asked
 from tests.recipes import recipe_values
 from trl_prune.checkpoints import load_model
 from trl_prune.data.batches import calibration_batches
@@ -28,6 +29,11 @@ def values_with_held_out(folder, name="run"):
 
 def results(run):
     return {path: path.stat().st_mtime_ns for path in run.folder.path.rglob("evaluate/*/*.json")}
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    return Asked(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +82,55 @@ def test_a_finished_comparison_is_reused_and_other_texts_are_measured_anew(finis
     folder, run = finished
     stage_dir = run.folder.stage_dir("evaluate", "pruned")
     monkeypatch.setattr(evaluate, "compare_with_dense", lambda *_: pytest.fail("measured again"))
-    assert evaluate.held_out_metrics(run, "pruned", stage_dir, None)["kl"] > 0
+    assert evaluate.held_out_metrics(run, "pruned", stage_dir, lambda: pytest.fail("loaded"))["kl"] > 0
     before = evaluate.inputs(run, "pruned")
     (folder / "held_out.jsonl").write_text(json.dumps({"text": "Another text."}))
     assert evaluate.inputs(Run(run.recipe), "pruned") != before
+
+
+def evaluated_again(run, asked, monkeypatch, **changes):
+    """Evaluate after a change of the section; return what each model was asked, by kind, and the new run."""
+    values = run.recipe.model_dump(exclude_unset=True)
+    values["evaluate"] |= changes
+    questions = []
+    generate = evaluate.generate_batch
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "generate_batch", lambda *args: questions.extend(args[2]) or generate(*args))
+        run = run_recipe(parse_recipe(values, "test"), ["evaluate"])
+    return {"requests": len(asked.take()), "questions": len(questions)}, run
+
+
+def test_a_change_asks_every_model_only_what_is_new(tmp_path, asked, monkeypatch):
+    values = recipe_values(tmp_path)
+    values |= {"recover": {}, "rewrite": None}
+    values["evaluate"] |= {"limit": 4, "tasks": ["tiny_choice"]}
+    run = run_recipe(parse_recipe(values, "test"), ["evaluate"])
+    assert len(asked.take()) == 2 * 4 * 2, "two models, four items, two choices"
+    scores = RunResults(run).scores
+    for change, expected in [
+        ({"questions": ["Why?", "How?"], "limit": 6}, {"requests": 2 * 2 * 2, "questions": 2}),
+        ({"tasks": ["tiny_choice", "tiny_other"], "limit": 4, "batch_size": 3}, {"requests": 0, "questions": 0}),
+    ]:
+        found, run = evaluated_again(run, asked, monkeypatch, **change)
+        assert found == expected, change
+    assert RunResults(run).scores["pruned"]["tiny_choice"] == scores["pruned"]["tiny_choice"]
+    assert RunResults(run).scores["pruned"]["tiny_other"].items == scores["pruned"]["tiny_choice"].items
+    assert list(RunResults(run).answers) == ["How?", "Why?"]
+
+
+@pytest.mark.slow
+def test_an_interrupted_evaluation_leaves_the_results_of_an_uninterrupted_one(tmp_path, monkeypatch):
+    values = recipe_values(tmp_path, "killed") | {"recover": {}, "rewrite": None}
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "answer_questions", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(parse_recipe(values, "test"), ["evaluate"])
+    killed = run_recipe(parse_recipe(values, "test"), ["evaluate"])
+    whole = run_recipe(parse_recipe(values | {"output": str(tmp_path / "whole")}, "test"), ["evaluate"])
+    for name in ("dense", "pruned"):
+        one, other = (run.folder.stage_dir("evaluate", name) / "result.json" for run in (killed, whole))
+        assert json.loads(one.read_text())["metrics"] == json.loads(other.read_text())["metrics"]
+        assert json.loads(one.read_text())["outputs"] == json.loads(other.read_text())["outputs"]
 
 
 def test_without_held_out_texts_results_of_older_versions_match(tmp_path):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from trl_prune.recipe.dataset import DatasetSection
 from trl_prune.recipe.section import Count, Section
@@ -14,7 +14,7 @@ class EvaluateSection(Section):
     other_names: ClassVar[dict[str, str]] = {
         "chat_template": "apply_chat_template", "dataset": "held_out", "eval_dataset": "held_out",
         "forgetting": "held_out", "items": "limit", "num_samples": "limit", "samples": "limit", "task": "tasks",
-        "validation": "held_out",
+        "unsafe_code": "confirm_run_unsafe_code", "validation": "held_out",
     }  # fmt: skip
     optional: ClassVar[tuple[str, ...]] = ("held_out",)
 
@@ -24,6 +24,8 @@ class EvaluateSection(Section):
     """Models to evaluate: `dense` (the reference, required), `pruned` and arms of `recover`; all if left out."""
     include_path: list[str] = []
     """Folders with your own lm-eval task YAML."""
+    confirm_run_unsafe_code: bool = False
+    """Whether tasks may run code that a model writes, on this machine."""
     apply_chat_template: bool | Literal["auto"] = "auto"
     """Whether prompts use the chat template, the same for all models; `auto`: if the dense tokenizer has one."""
     limit: Count | None = None
@@ -40,3 +42,10 @@ class EvaluateSection(Section):
         "What is 12 plus 30, and how do you know?",
     ]
     """Open questions; the report shows the answers of all models side by side."""
+
+    @field_validator("tasks")
+    @classmethod
+    def _check_tasks(cls, tasks: list[str]) -> list[str]:
+        if not tasks:
+            raise ValueError("is empty; name one task at least, such as recovery_probes")
+        return tasks

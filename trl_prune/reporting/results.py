@@ -58,8 +58,7 @@ class RunResults:
         return {name: self._scores(name) for name in self.run.recipe.evaluated if self.folder.result("evaluate", name)}
 
     def _scores(self, model: str) -> dict[str, TaskScore]:
-        tasks = [task for task in self.folder.require("evaluate", model).metrics if task != HELD_OUT_TEXT]
-        return read_scores(self.folder.stage_dir("evaluate", model), tasks)
+        return read_scores(self.folder.stage_dir("evaluate", model))
 
     @property
     def forgetting(self) -> dict[str, Forgetting]:

@@ -1,33 +1,41 @@
 """evaluate: lm-eval's tasks on the dense, the pruned and the recovered models."""
 
-import json
+import functools
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from trl_prune.checkpoints import write_json
-from trl_prune.data.generation.prompts import prompt_ids
+from trl_prune.data.generation.prompts import Prompt, prompt_ids
 from trl_prune.data.generation.sampling import Sampling
+from trl_prune.data.generation.store import AnswerStore, answer_key
 from trl_prune.data.generation.transformers_engine import generate_batch
-from trl_prune.evaluation.harness import evaluate_task
+from trl_prune.evaluation.harness import RESULTS, drawn_doc_ids, evaluate_model, write_results
+from trl_prune.evaluation.recovery import TaskScore
 from trl_prune.recipe import Recipe
 from trl_prune.reporting.console import show_recovery
 from trl_prune.reporting.plots.evaluation import RECOVERY, SIZE_AND_SPEED, TASK_SCORES
 from trl_prune.reporting.plots.sweep import SCORE_BY_ROWS
+from trl_prune.reporting.progress import ItemBar
 from trl_prune.reporting.tables import FORGETTING_TABLE, OPEN_ANSWERS, RECOVERY_TABLE, SCORE_TABLE, SIZE_TABLE
-from trl_prune.runs.artifacts import StageOutput
+from trl_prune.runs.artifacts import StageOutput, config_hash
 from trl_prune.runs.context import Run
 from trl_prune.runs.evaluation import (
+    CACHE,
     HELD_OUT_TEXT,
+    check_code,
     check_held_out,
     check_thinking,
     compare_with_dense,
+    evaluated_model,
     evaluation_settings,
+    held_out_values,
+    model_key,
     read_scores,
-    scores_file,
+    stored,
 )
 from trl_prune.runs.speed import SPEED, compare_with_dense_speed
 from trl_prune.runs.stage import Stage
@@ -35,47 +43,65 @@ from trl_prune.runs.stage import Stage
 
 ANSWERS, FORGETTING = "answers.json", "forgetting.json"
 MAX_ANSWER_TOKENS = 64
+Load = Callable[[], PreTrainedModel]
 
 
 def execute(run: Run, part: str, folder: Path) -> StageOutput:
-    """Evaluate a model, reusing the tasks that an interrupted attempt finished."""
+    """Evaluate a model, asking it only what it was never asked before, in this run or an interrupted one."""
     start = time.perf_counter()
-    tasks, model = run.tasks, run.load(part)
-    for task in tqdm(tasks.names, desc=f"evaluate {part}", unit="task"):
-        path = folder / scores_file(task)
-        if not path.is_file():
-            score, items = evaluate_task(model, run.tokenizer, tasks, task, evaluation_settings(run))
-            write_json(path, {"score": asdict(score), "items": items})
-    write_json(folder / ANSWERS, answer_questions(run, model))
-    speed = compare_with_dense_speed(run, lambda: model, folder) if part == "pruned" else None
-    scores = read_scores(folder, tasks.names)
-    metrics = {
-        task: {"metric": score.metric, "mean": score.mean, "stderr": score.stderr} for task, score in scores.items()
-    }
-    outputs = {task: scores_file(task) for task in tasks.names} | {"answers": ANSWERS}
+    load = functools.cache(lambda: run.load(part))
+    files = evaluate_tasks_of(run, part, folder, load)
+    write_json(folder / ANSWERS, answer_questions(run, part, folder, load))
+    metrics = {task: _summary(score) for task, score in read_scores(folder).items()}
+    outputs = {"results": RESULTS, "answers": ANSWERS} | {name.removesuffix(".jsonl"): name for name in files}
     if run.recipe.evaluate.held_out is not None:
-        metrics[HELD_OUT_TEXT] = held_out_metrics(run, part, folder, model)
+        metrics[HELD_OUT_TEXT] = held_out_metrics(run, part, folder, load)
+        write_json(folder / FORGETTING, metrics[HELD_OUT_TEXT])
         outputs["forgetting"] = FORGETTING
-    return StageOutput(outputs, metrics, {"seconds": time.perf_counter() - start, "speed": speed})
+    timing = {"seconds": time.perf_counter() - start}
+    if part == "pruned":
+        timing["speed"] = compare_with_dense_speed(run, load, folder)
+    # A likelihood is rounded differently in another batch, and an interrupted evaluation goes on with other batches.
+    return StageOutput(outputs, metrics, timing, volatile=frozenset(name.removesuffix(".jsonl") for name in files))
 
 
-def held_out_metrics(run: Run, part: str, folder: Path, model: PreTrainedModel) -> dict[str, float]:
-    """Return a model's comparison with the dense one, or as an interrupted attempt left it."""
-    path = folder / FORGETTING
-    if not path.is_file():
-        write_json(path, asdict(compare_with_dense(run, part, model)))
-    return json.loads(path.read_text())
+def evaluate_tasks_of(run: Run, part: str, folder: Path, load: Load) -> list[str]:
+    """Evaluate a model on the recipe's tasks, write lm-eval's files and return the names of those with samples."""
+    settings, model = evaluation_settings(run), evaluated_model(run, part, load, folder)
+    total = sum(len(drawn_doc_ids(task, settings.limit, settings.seed)) for task in run.tasks.tasks.values())
+    with ItemBar(part, total) as bar:
+        results = evaluate_model(model, run.tasks, settings, bar)
+    return write_results(folder, results, model, settings, run.dtype)
 
 
-def answer_questions(run: Run, model: PreTrainedModel) -> dict[str, str]:
-    """Return a model's answers to the recipe's open questions."""
-    questions, kwargs = run.recipe.evaluate.questions, run.recipe.chat_template_kwargs
-    messages = [[{"role": "user", "content": question}] for question in questions]
-    prompts = [prompt_ids(run.tokenizer, conversation, chat_template_kwargs=kwargs) for conversation in messages]
-    if not prompts:
-        return {}
-    answers = generate_batch(model, run.tokenizer, prompts, Sampling(max_new_tokens=MAX_ANSWER_TOKENS))
-    return {question: answer.text.strip() for question, answer in zip(questions, answers, strict=True)}
+def _summary(score: TaskScore) -> dict:
+    return {"metric": score.metric, "mean": score.mean, "stderr": score.stderr}
+
+
+def held_out_metrics(run: Run, part: str, folder: Path, load: Load) -> dict[str, float]:
+    """Return a model's comparison with the dense one."""
+    values = held_out_values(run, part)
+    return stored(folder, "held_out", values, lambda: asdict(compare_with_dense(run, part, load())))
+
+
+def answer_questions(run: Run, part: str, folder: Path, load: Load) -> dict[str, str]:
+    """Return a model's answers to the recipe's open questions; it is asked those that it was never asked before."""
+    prompts = {question: _prompt(run, question) for question in run.recipe.evaluate.questions}
+    sampling, fingerprint = Sampling(max_new_tokens=MAX_ANSWER_TOKENS), config_hash(model_key(run, part))
+    keys = {question: answer_key(prompt, sampling, fingerprint) for question, prompt in prompts.items()}
+    store = AnswerStore(folder / CACHE / "questions")
+    answers = store.read(keys.values())
+    missing = [question for question, key in keys.items() if key not in answers]
+    if missing:
+        new = generate_batch(load(), run.tokenizer, [prompts[question].ids for question in missing], sampling)
+        store.write({keys[question]: answer for question, answer in zip(missing, new, strict=True)})
+        answers = store.read(keys.values())
+    return {question: answers[key].text.strip() for question, key in keys.items()}
+
+
+def _prompt(run: Run, question: str) -> Prompt:
+    messages, kwargs = [{"role": "user", "content": question}], run.recipe.chat_template_kwargs
+    return Prompt(prompt_ids(run.tokenizer, messages, chat_template_kwargs=kwargs), messages)
 
 
 def parts(recipe: Recipe) -> list[str]:
@@ -124,8 +150,8 @@ def describe(run: Run, part: str) -> str:  # noqa: ARG001
 
 
 def check(run: Run) -> None:
-    """Check that every task exists and its data can be loaded, and the held-out texts."""
-    run.tasks  # noqa: B018
+    """Check that every task exists, its data can be loaded and its code may run, and the held-out texts."""
+    check_code(run)
     check_thinking(run)
     check_held_out(run)
 
@@ -139,7 +165,7 @@ STAGE = Stage(
     parts,
     needs,
     check=check,
-    keeps=(SPEED,),
+    keeps=(CACHE, SPEED),
     panels=(
         RECOVERY_TABLE,
         RECOVERY,

@@ -1,0 +1,176 @@
+"""Evaluate a model on all tasks in one pass, with lm-eval's own aggregation."""
+
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from trl_prune.errors import InputError
+from trl_prune.evaluation.harness.settings import EvaluatedModel, EvaluationSettings
+from trl_prune.evaluation.harness.tasks import (
+    EvaluationTasks,
+    drawn_doc_ids,
+    main_metric,
+    silence_lm_eval,
+    unsafe_tasks,
+)
+from trl_prune.evaluation.recovery import TaskScore
+from trl_prune.evaluation.task_metrics import chance_score, choose_filter, item_score, task_kind
+
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import Task
+
+    from trl_prune.evaluation.harness.answering import Progress
+
+# lm-eval's seeds of few-shot examples, of Python's and of numpy's generator, which tasks may use.
+FEWSHOT_SEED, PYTHON_SEED, NUMPY_SEED = 1234, 0, 1234
+
+
+def evaluate_model(
+    model: EvaluatedModel, tasks: EvaluationTasks, settings: EvaluationSettings, progress: "Progress | None" = None
+) -> dict:
+    """Evaluate a model on all tasks, asking it only what it has not answered before.
+
+    Args:
+        model: the model.
+        tasks: the tasks.
+        settings: how they are evaluated.
+        progress: is told how many items of a task are done, and whether their answers were stored before.
+
+    Returns:
+        lm-eval's results with `samples`, as `lm_eval.evaluate` returns them; standard errors are left out.
+
+    Raises:
+        InputError: the model gives NaN, or a task runs code that the model writes without the user's word.
+    """
+    import lm_eval
+
+    from trl_prune.evaluation.harness.answering import AnsweringModel
+
+    check_unsafe(tasks, settings)
+    silence_lm_eval()
+    doc_ids = {name: drawn_doc_ids(task, settings.limit, settings.seed) for name, task in tasks.tasks.items()}
+    random.seed(PYTHON_SEED)
+    np.random.seed(NUMPY_SEED)
+    with ExitStack() as stack:
+        stack.enter_context(_without_progress_bar())
+        stack.callback(model.answers.close)
+        for name, task in tasks.tasks.items():
+            task.set_fewshot_seed(FEWSHOT_SEED)
+            stack.enter_context(_examples_of_full_run(task, doc_ids[name]))
+        return lm_eval.evaluate(
+            lm=AnsweringModel(model, settings, progress),
+            task_dict={"tasks": tasks.tasks, "groups": tasks.groups},
+            samples=None if settings.limit is None else doc_ids,
+            bootstrap_iters=0,
+            apply_chat_template=settings.apply_chat_template,
+            fewshot_as_multiturn=True,
+            confirm_run_unsafe_code=settings.confirm_run_unsafe_code,
+        )
+
+
+def check_unsafe(tasks: EvaluationTasks, settings: EvaluationSettings) -> None:
+    """Check that no task runs code that the model writes without the user's word.
+
+    Raises:
+        InputError: one does.
+    """
+    unsafe = unsafe_tasks(tasks)
+    if unsafe and not settings.confirm_run_unsafe_code:
+        raise InputError(
+            f"task {unsafe[0]!r} runs code that the model writes on this machine; set confirm_run_unsafe_code to true "
+            "if you want that"
+        )
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """Leave out lm-eval's bar for each task's prompts, which no argument turns off."""
+    from lm_eval.api import task
+
+    bar, task.tqdm = task.tqdm, lambda documents, **_: documents
+    try:
+        yield
+    finally:
+        task.tqdm = bar
+
+
+@contextmanager
+def _examples_of_full_run(task: "Task", doc_ids: Iterable[int]) -> Iterator[None]:
+    """Give each drawn item the few-shot examples that it has in a run over all items.
+
+    lm-eval draws examples item by item from one generator, so that an item's prompt would change with the limit.
+    """
+    sampler = getattr(task, "sampler", None)
+    if sampler is None or not task.get_config("num_fewshot"):
+        yield
+        return
+    draw, wanted, position = sampler.sample, iter(doc_ids), 0
+
+    def sample(n: int, eval_doc: dict | None = None, **options: object) -> list[dict]:
+        nonlocal position
+        doc_id = next(wanted)
+        for skipped in range(position, doc_id):
+            draw(n, task.eval_docs[skipped] if eval_doc is not None else None)
+        position = doc_id + 1
+        return draw(n, eval_doc, **options)
+
+    sampler.sample = sample
+    try:
+        yield
+    finally:
+        del sampler.sample
+
+
+def evaluate_tasks(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: EvaluationTasks,
+    settings: EvaluationSettings,
+    name: str = "in memory",
+) -> dict[str, TaskScore]:
+    """Return the scores of a model in memory, by task or subgroup."""
+    results = evaluate_model(EvaluatedModel(name, lambda: model, tokenizer), tasks, settings)
+    return task_scores(results["samples"], tasks)
+
+
+def task_scores(samples: Mapping[str, list[dict]], tasks: EvaluationTasks) -> dict[str, TaskScore]:
+    """Return the scores of a model by task or subgroup.
+
+    Args:
+        samples: of each lm-eval task, its samples with their metrics.
+        tasks: the tasks.
+    """
+    return {name: _task_score(name, subtasks, samples) for name, subtasks in tasks.subtasks.items()}
+
+
+def _task_score(name: str, subtasks: Mapping[str, "Task"], samples: Mapping[str, list[dict]]) -> TaskScore:
+    task = next(iter(subtasks.values()))
+    metric, metadata = main_metric(task), task.config.metadata or {}
+    counted = [sample for subtask in subtasks for sample in _counted(samples[subtask])]
+    scores = [item_score(metric, sample[metric]) for sample in counted]
+    weights = [weight for _, weight in scores]
+    return TaskScore(
+        task=name,
+        metric=metric,
+        items=[score for score, _ in scores],
+        chance=chance_score(metadata, task.config.output_type, [len(sample["arguments"]) for sample in counted]),
+        capability=metadata.get("capability"),
+        trained=metadata.get("trained"),
+        kind=task_kind(task.config.output_type),
+        higher_is_better=task.higher_is_better().get(metric, True),
+        doc_hashes=[sample["doc_hash"] for sample in counted],
+        weights=None if set(weights) <= {1.0} else weights,
+        repeats=max((len(sample["resps"][0]) for sample in counted), default=1),
+    )
+
+
+def _counted(samples: list[dict]) -> list[dict]:
+    """Return the samples of the filter that counts."""
+    names = {sample["filter"] for sample in samples}
+    strictest = choose_filter(names)
+    return [sample for sample in samples if sample["filter"] == strictest]
