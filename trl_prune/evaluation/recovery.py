@@ -3,7 +3,7 @@
 Scores are kept per item, so that models are compared on the same items (paired) rather than by two means.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -73,10 +73,12 @@ Scores = Mapping[str, TaskScore]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its standard error."""
+    """A number, its standard error, and the ends of its 95 % interval where resamples give one."""
 
     value: float
     stderr: float
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -99,42 +101,55 @@ class Recovery:
 def recovery(model: Scores, dense: Scores, pruned: Scores | None = None, seed: int = 0) -> Recovery:
     """Return a model's recovery over the dense model's tasks, which all weigh the same.
 
-    Standard errors are those of a paired bootstrap: items are resampled once for all models.
+    The models have the same items in the same order. Standard errors and intervals are those of a paired bootstrap:
+    items are resampled once for all models.
     """
-    samples = {task: _resample(len(score.items), seed + index) for index, (task, score) in enumerate(dense.items())}
-    model_means, dense_means = _means(model, samples), _means(dense, samples)
-    pruned_means = _means(pruned, samples) if pruned else None
+    models = [model, dense, *([pruned] if pruned else [])]
+    by_task = [resampled_scores([scores[task] for scores in models], seed + index) for index, task in enumerate(dense)]
+    means, dense_means, *others = np.mean(by_task, axis=0).T
     chances = [score.chance for score in dense.values()]
     chance = None if None in chances else float(np.mean(chances))
     return Recovery(
-        score=_estimate(model_means),
-        recovery=_estimate(_ratio(model_means, dense_means)),
-        corrected=None if chance is None else _estimate(_ratio(model_means - chance, dense_means - chance)),
-        gap_closed=(
-            None if pruned_means is None else _estimate(_ratio(model_means - pruned_means, dense_means - pruned_means))
-        ),
+        score=estimate(means),
+        recovery=estimate(ratio(means, dense_means)),
+        corrected=None if chance is None else estimate(ratio(means - chance, dense_means - chance)),
+        gap_closed=estimate(ratio(means - others[0], dense_means - others[0])) if others else None,
     )
 
 
-def _resample(count: int, seed: int) -> np.ndarray:
-    """Return item indices, `(1 + RESAMPLES, count)`; the first row is the sample itself."""
-    resampled = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
-    return np.vstack([np.arange(count), resampled])
+def resampled_scores(scores: Sequence[TaskScore], seed: int = 0) -> np.ndarray:
+    """Return the scores of models on one task for resamples of its items, the same ones for all models.
+
+    Args:
+        scores: of each model, with the same items in the same order.
+        seed: of the draws.
+
+    Returns:
+        `(1 + RESAMPLES, models)`; the first row is of the items themselves.
+    """
+    count, weights = len(scores[0].items), scores[0].weights
+    columns = np.asarray([score.items for score in scores] + [np.ones(count) if weights is None else weights])
+    # Items on which all models score alike are drawn as one: a large task of right and wrong answers costs little.
+    outcomes, counts = np.unique(columns, axis=1, return_counts=True)
+    values, weight = outcomes[:-1], outcomes[-1]
+    draws = np.vstack([counts, np.random.default_rng(seed).multinomial(count, counts / count, RESAMPLES)]) * weight
+    means = (draws @ values.T) / draws.sum(axis=1, keepdims=True)
+    return np.exp(means) if scores[0].metric in PERPLEXITIES else means
 
 
-def _means(scores: Scores, samples: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return the mean over tasks for each sample of items, `(1 + RESAMPLES,)`."""
-    return np.mean([np.asarray(scores[task].items)[indices].mean(axis=1) for task, indices in samples.items()], axis=0)
-
-
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Return a ratio for each resample, NaN where the denominator is 0."""
     is_nonzero = np.abs(denominator) > np.finfo(float).eps
     return np.divide(numerator, denominator, out=np.full_like(numerator, np.nan), where=is_nonzero)
 
 
-def _estimate(values: np.ndarray) -> Estimate:
+def estimate(values: np.ndarray) -> Estimate:
+    """Return the first of resampled values, with the standard deviation and the 95 % interval of the others."""
     resampled = values[1:][np.isfinite(values[1:])]
-    return Estimate(float(values[0]), float(np.std(resampled, ddof=1)) if len(resampled) > 1 else float("nan"))
+    if len(resampled) < 2:
+        return Estimate(float(values[0]), float("nan"))
+    low, high = np.quantile(resampled, (0.025, 0.975))
+    return Estimate(float(values[0]), float(np.std(resampled, ddof=1)), float(low), float(high))
 
 
 def paired_difference(first: Scores, second: Scores) -> Estimate:
