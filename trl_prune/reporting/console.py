@@ -5,7 +5,8 @@ import json
 from rich.console import Console
 from rich.table import Table
 
-from trl_prune.reporting.page import PAGES, percent, plain
+from trl_prune.reporting.page import PAGES
+from trl_prune.reporting.rendering import percent, plain
 from trl_prune.reporting.results import RunResults
 from trl_prune.runs.context import Run
 

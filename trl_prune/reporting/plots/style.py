@@ -15,8 +15,8 @@ from trl_prune.reporting.results import RunResults
 WIDTH, HEIGHT, DPI = 7.2, 3.8, 130
 # A figure this wide shows text of this size (points) at 14 pixels on a phone's screen of 390 pixels.
 NARROW, TEXT = 4.2, 12
-# Characters of a name of which two fit beside each other there.
-SHORT_NAME = 14
+# Characters of a name of which two fit beside each other there; height of a legend's line, in inches.
+SHORT_NAME, LEGEND_LINE = 14, 0.24
 RED, BLUE, GREEN, GREY = "#c44e52", "#4c72b0", "#3d8f54", "#8c8c8c"
 MODEL_COLOURS = {"dense": "#4a4a4a", "pruned": RED}
 ARM_COLOURS = (BLUE, GREEN, "#8172b3", "#98782a", "#2f8fad", "#c4622d")
@@ -41,8 +41,21 @@ def new_figure(width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Ax
     return figure, figure.subplots()
 
 
-def legend_columns(names: Iterable[str]) -> int:
-    """Return how many columns of a legend fit into a narrow figure."""
+def legend_height(names: Iterable[str]) -> float:
+    """Return the height of the legend of a narrow figure, in inches."""
+    names = list(names)
+    return 0.2 + LEGEND_LINE * -(-len(names) // _columns(names))
+
+
+def add_legend(figure: Figure, axes: Axes, place: str) -> None:
+    """Add a narrow figure's legend outside its axes: each name of one of them once."""
+    handles, names = axes.get_legend_handles_labels()
+    by_name = dict(zip(names, handles, strict=True))
+    options = {"loc": place, "ncols": _columns(by_name), "fontsize": TEXT, "frameon": False}
+    figure.legend(by_name.values(), by_name.keys(), **options)
+
+
+def _columns(names: Iterable[str]) -> int:
     return 2 if max(map(len, names), default=0) <= SHORT_NAME else 1
 
 
