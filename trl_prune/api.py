@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -20,6 +20,7 @@ from trl_prune.checkpoints import (
 )
 from trl_prune.data.batches import calibration_batches, sample
 from trl_prune.data.formats import format_of
+from trl_prune.data.generation.decoding import end_ids
 from trl_prune.data.generation.engines import build_engine, check_engine
 from trl_prune.data.generation.generator import AnswerGenerator
 from trl_prune.data.reading import read_dataset
@@ -35,6 +36,8 @@ from trl_prune.data.teacher_cache.writing import write_cache
 from trl_prune.errors import InputError
 from trl_prune.evaluation.harness import EvaluationSettings, evaluate_tasks, load_tasks
 from trl_prune.evaluation.recovery import TaskScore
+from trl_prune.evaluation.speculative.measurement import continue_prompts, measure_speculation
+from trl_prune.evaluation.speculative.summary import acceptance_summary, speed_summary
 from trl_prune.pipeline import run_recipe
 from trl_prune.pruning.choosing.units import MEASURED_BEST, Ranking, choose_keep
 from trl_prune.pruning.families import family_of
@@ -44,9 +47,11 @@ from trl_prune.pruning.repairs import applicable_repairs, build_repairs
 from trl_prune.pruning.repairs.calibration import Calibration
 from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 from trl_prune.pruning.surgery.cut import Cut
-from trl_prune.recipe import DatasetSection, load_recipe, parse_recipe, parse_rewrite, parse_select
+from trl_prune.recipe import DatasetSection, load_recipe, parse_recipe, parse_rewrite, parse_select, parse_speculate
+from trl_prune.reporting.across_runs import report_runs
 from trl_prune.runs.rewriting import rewrite_settings
 from trl_prune.runs.selection import build_embedder, selection_rows, selection_settings
+from trl_prune.runs.speculation import check_draft, draw_prompts, longest_prompt, no_prompts, speculative_settings
 from trl_prune.trainers.preparation import PREPARATION_ARGS, prepare_rows
 from trl_prune.trainers.teachers.tokenizer_check import check_encodings
 
@@ -291,6 +296,55 @@ def evaluate(
     loaded, tokenizer = _model(model), load_tokenizer(_folder(model))
     settings = EvaluationSettings(apply_chat_template=apply_chat_template, limit=limit)
     return evaluate_tasks(loaded, tokenizer, loaded_tasks, settings)
+
+
+def measure_speculative(target: Model, draft: Model, prompts: Rows | list[str], **settings: object) -> dict:
+    """Return how good a model is as another one's draft in speculative decoding (2211.17192).
+
+    Args:
+        target: the model that decodes, as a path, a hub id or loaded.
+        draft: the smaller model, with the same tokenizer.
+        prompts: rows in one of TRL's formats, or texts to which an answer is wanted.
+        **settings: `seed`, `chat_template_kwargs`, and the keys of a recipe's `speculate` section but `drafts` and
+            `dataset`, such as `draft_lengths`, `prompts` (their number), `max_new_tokens`, `sampled`, `temperature`.
+
+    Returns:
+        `acceptance`, which depends on the models alone: expected acceptance by kind of text (`greedy` and `sampled` by
+        the target, `reference` for given answers), and calls counted while decoding; and `speed`, which depends on the
+        machine: `costs`, `predicted` and `measured` speed-ups by draft length, `warnings`.
+
+    Raises:
+        InputError: one sentence that names the wrong value or model.
+    """
+    seed, variables = settings.pop("seed", 0), settings.pop("chat_template_kwargs", {})
+    section = parse_speculate(settings, "measure_speculative's arguments")
+    if section.drafts is not None or section.dataset is not None:
+        raise InputError("`drafts` and `dataset` are for a recipe; give measure_speculative one draft and `prompts`")
+    tokenizer, folder = load_tokenizer(_folder(target)), _folder(draft)
+    check_draft(folder.name, folder, tokenizer)
+    texts = [{"prompt": text, "completion": ""} for text in prompts] if isinstance(prompts, list) else None
+    rows = _rows(prompts) if texts is None else Dataset.from_list(texts)
+    longest = longest_prompt([load_config(_folder(model)) for model in (target, draft)], section)
+    drawn = draw_prompts(rows, tokenizer, section.prompts, seed, longest, variables)
+    if not drawn:
+        raise InputError(no_prompts("measure_speculative's argument `prompts`", longest))
+    models = [_model(model) for model in (target, draft)]
+    judging = speculative_settings(section, seed, end_ids(models[0].generation_config, tokenizer))
+    found = measure_speculation(*models, continue_prompts(models[0], drawn, judging), judging)
+    return {"acceptance": acceptance_summary(found), "speed": speed_summary(found)}
+
+
+def report(runs: Sequence[str | Path], output: str | Path | None = None) -> Path:
+    """Write one page about several finished runs on one dense model, and return its path.
+
+    Args:
+        runs: the run folders.
+        output: the folder of the page; by default `report` beside the first run.
+
+    Raises:
+        InputError: a folder holds no evaluated run, or the runs cannot be compared.
+    """
+    return report_runs([Path(run) for run in runs], None if output is None else Path(output)).page
 
 
 def _path_of(dataset: Rows, output: Path) -> str:

@@ -30,7 +30,8 @@ STAGE_VERBS = {
     "cache_teacher": "let the dense model read the training rows once, for distillation without it",
     "recover": "train the pruned model, once for each arm (distillation: `method: kd`)",
     "evaluate": "evaluate the dense, pruned and recovered models with lm-eval",
-    "report": "write the tables, the figures and the page",
+    "speculate": "measure the pruned and recovered models as drafts for speculative decoding of the dense one",
+    "report": "write the tables, the figures and the page; of several run folders one page about all",
 }
 EPILOG = """
 A stage's verb first runs the stages it needs, unless they are done; `--only` runs the stage alone.
@@ -63,6 +64,8 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument(
             "--only", action="store_true", help="run this stage alone, on the results that earlier ones left"
         )
+        if stage == "report":
+            verb.add_argument("--output", metavar="FOLDER", help="where a report on run folders is written")
     verbs.add_parser("tasks", help="print the folder of the shipped tasks, for lm_eval --include_path")
     return top
 
@@ -118,6 +121,11 @@ def _dispatch(arguments: argparse.Namespace) -> None:
         print(_tasks_dir())
         return
     _silence_libraries()
+    if arguments.verb == "report" and _names_runs(arguments.words):
+        _report_runs(arguments)
+        return
+    if getattr(arguments, "output", None):
+        raise InputError("--output is for a report on run folders; a recipe's report goes into its own `output`")
     recipe = _recipe(arguments)
     from trl_prune.pipeline import plan, run_recipe
 
@@ -127,6 +135,33 @@ def _dispatch(arguments: argparse.Namespace) -> None:
             print(line)
     else:
         _show(run_recipe(recipe, stages, arguments.accelerate_config, only), arguments.verb)
+
+
+def _names_runs(words: list[str]) -> bool:
+    """Return whether words name run folders rather than one recipe."""
+    files = [word for word in words if "=" not in word]
+    return len(files) > 1 or any(Path(word).is_dir() for word in files)
+
+
+def _report_runs(arguments: argparse.Namespace) -> None:
+    options = {"--only": arguments.only, "--dry-run": arguments.dry_run, "overrides": "=" in "".join(arguments.words)}
+    given = [option for option, value in options.items() if value]
+    if given:
+        raise InputError(f"{given[0]} is for a recipe's report; a report on run folders reads what they hold")
+    from trl_prune.reporting.across_runs import report_runs
+
+    report = report_runs([_run_folder(word) for word in arguments.words], arguments.output and Path(arguments.output))
+    for name, sentence in report.verdicts.items():
+        print(f"{name}: {sentence}")
+    print(f"report: {report.page}")
+
+
+def _run_folder(word: str) -> Path:
+    """Return the run folder that a word names: itself, or the output of a recipe file."""
+    from trl_prune.recipe import load_recipe
+
+    path = Path(word).expanduser()
+    return path if path.is_dir() else Path(load_recipe(path, []).output).expanduser()
 
 
 def _tasks_dir() -> Path:

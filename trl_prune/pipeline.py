@@ -11,11 +11,13 @@ from trl_prune.runs.context import Run
 from trl_prune.runs.pruning_plan import planned_keep
 from trl_prune.runs.search_space import max_models_on_disk
 from trl_prune.runs.stage import Stage
-from trl_prune.stages import cache_teacher, evaluate, prune, recover, report, rewrite, score, search, select
+from trl_prune.stages import cache_teacher, evaluate, prune, recover, report, rewrite, score, search, select, speculate
 from trl_prune.trainers.launching import resolve_launch
 
 
-REPORTED = tuple(module.STAGE for module in (score, search, prune, select, rewrite, cache_teacher, recover, evaluate))
+REPORTED = tuple(
+    module.STAGE for module in (score, search, prune, select, rewrite, cache_teacher, recover, evaluate, speculate)
+)
 STAGES: dict[str, Stage] = {stage.name: stage for stage in (*REPORTED, report.report_stage(REPORTED))}
 # Adam's two moments and the float32 master weights of a training checkpoint, in bytes per parameter.
 TRAINING_BYTES = 12

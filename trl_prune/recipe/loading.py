@@ -15,6 +15,7 @@ from trl_prune.recipe.recipe import Recipe
 from trl_prune.recipe.rewrite import RewriteSection
 from trl_prune.recipe.section import Section
 from trl_prune.recipe.select import SelectSection
+from trl_prune.recipe.speculate import SpeculateSection
 
 
 COMMAND_LINE = "the command line"
@@ -124,6 +125,15 @@ def parse_select(values: dict, source: str) -> SelectSection:
         InputError: one sentence about the first invalid key.
     """
     return _parse_section(SelectSection, "select", values, source)
+
+
+def parse_speculate(values: dict, source: str) -> SpeculateSection:
+    """Validate a `speculate` section alone.
+
+    Raises:
+        InputError: one sentence about the first invalid key.
+    """
+    return _parse_section(SpeculateSection, "speculate", values, source)
 
 
 def _parse_section(section: type[SectionType], name: str, values: dict, source: str) -> SectionType:

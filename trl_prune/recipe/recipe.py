@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from trl_prune.errors import closest
 from trl_prune.recipe.cache_teacher import CacheTeacherSection
 from trl_prune.recipe.dataset import DatasetSection
 from trl_prune.recipe.evaluate import EvaluateSection
@@ -15,6 +16,7 @@ from trl_prune.recipe.score import ScoreSection
 from trl_prune.recipe.search import SearchSection
 from trl_prune.recipe.section import Section
 from trl_prune.recipe.select import SelectionSection, SelectSection
+from trl_prune.recipe.speculate import SpeculateSection, draft_name, is_model_name
 
 
 class Recipe(Section):
@@ -48,6 +50,7 @@ class Recipe(Section):
     cache_teacher: CacheTeacherSection | None = None
     recover: dict[str, ArmSection] = {}
     evaluate: EvaluateSection = EvaluateSection()
+    speculate: SpeculateSection | None = None
     report: ReportSection = ReportSection()
 
     @field_validator("recover")
@@ -119,6 +122,22 @@ class Recipe(Section):
                 raise ValueError(f"evaluate.models names {name!r}; allowed: {', '.join(self.models)}")
         return self
 
+    @model_validator(mode="after")
+    def _check_drafts(self) -> "Recipe":
+        drafts = self.speculate.drafts if self.speculate else None
+        for draft in drafts or []:
+            if is_model_name(draft) and draft not in self.models[1:]:
+                likely = closest(draft, self.models[1:])
+                hint = f"did you mean {likely!r}?" if likely else f"allowed: {', '.join(self.models[1:])}"
+                raise ValueError(f"speculate.drafts names {draft!r}; {hint} (or a folder as `./NAME`, or a hub id)")
+        names = [draft_name(draft) for draft in drafts or []]
+        taken = next((name for name in names if names.count(name) > 1 or name in ("dense", "")), None)
+        if taken is not None:
+            raise ValueError(
+                f"speculate.drafts has more than one {taken!r}; drafts need different last parts of a path"
+            )
+        return self
+
     @property
     def selections(self) -> dict[str, SelectionSection]:
         """Every selection of rows by name: the `select` section's own first, then random rows and what arms name."""
@@ -138,7 +157,8 @@ class Recipe(Section):
         """Every dataset that the recipe names."""
         search = self.search.dataset if self.search else None
         target = self.select.target if self.select else None
-        found = [*self.training_datasets, self.score.dataset, search, target, self.evaluate.held_out]
+        prompts = self.speculate.dataset if self.speculate else None
+        found = [*self.training_datasets, self.score.dataset, search, target, self.evaluate.held_out, prompts]
         return [section for section in dict.fromkeys(found) if section is not None]
 
     @property

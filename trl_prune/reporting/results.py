@@ -11,6 +11,8 @@ from datasets import Dataset
 from trl_prune.data.rewriting.acceptance import ACCEPTED
 from trl_prune.data.rewriting.provenance import AnswerRecord, read_records
 from trl_prune.data.rewriting.turns import turns
+from trl_prune.evaluation.comparison import ComparedModels, silent_tasks
+from trl_prune.evaluation.comparison.models import ALL, task_groups
 from trl_prune.evaluation.efficiency import Size, Work, count_work
 from trl_prune.evaluation.forgetting import Forgetting
 from trl_prune.evaluation.recovery import (
@@ -22,17 +24,19 @@ from trl_prune.evaluation.recovery import (
     recovery,
     subset,
 )
+from trl_prune.evaluation.result_files import ModelResults, read_results
 from trl_prune.evaluation.speed import Bound, SpeedComparison, speed_bound
 from trl_prune.pruning.importance.layers import LayerScores
 from trl_prune.pruning.surgery.cut import meta_model
+from trl_prune.reporting.speculation import read_speculation, view
 from trl_prune.runs.artifacts import TIMING, Result
 from trl_prune.runs.context import Run
-from trl_prune.runs.evaluation import HELD_OUT_TEXT, read_scores
+from trl_prune.runs.evaluation import HELD_OUT_TEXT
 from trl_prune.runs.selected_rows import rows_to_rewrite
 
 
 # Groups of tasks that the tables separate; groups without tasks are left out.
-ALL_TASKS = "all tasks"
+ALL_TASKS = ALL
 TRAINED, HELD_OUT = "capabilities with training rows", "capabilities without training rows"
 
 
@@ -53,12 +57,32 @@ class RunResults:
         self.folder = run.folder
 
     @cached_property
-    def scores(self) -> dict[str, dict[str, TaskScore]]:
-        """The scores with their items, by model and task."""
-        return {name: self._scores(name) for name in self.run.recipe.evaluated if self.folder.result("evaluate", name)}
+    def model_results(self) -> dict[str, ModelResults]:
+        """What the evaluated models scored and answered, by model."""
+        names = [name for name in self.run.recipe.evaluated if self.folder.result("evaluate", name)]
+        return {name: read_results(self.folder.stage_dir("evaluate", name), name) for name in names}
 
-    def _scores(self, model: str) -> dict[str, TaskScore]:
-        return read_scores(self.folder.stage_dir("evaluate", model))
+    @cached_property
+    def compared(self) -> ComparedModels | None:
+        """The evaluated models beside the dense one; None as long as there is no other."""
+        results = self.model_results
+        if "dense" not in results or len(results) == 1:
+            return None
+        pruned = "pruned" if "pruned" in results else None
+        seed = self.run.recipe.seed
+        return ComparedModels(list(results.values()), "dense", pruned, allow_differences=True, seed=seed)
+
+    @property
+    def scores(self) -> dict[str, dict[str, TaskScore]]:
+        """The scores with their items, by model and task; of all models the same items in the same order."""
+        if self.compared is None:
+            return {name: results.scores for name, results in self.model_results.items()}
+        return {name: self.compared.scores[name] for name in self.model_results}
+
+    @cached_property
+    def marks(self) -> dict[str, str]:
+        """The tasks that say nothing, with the reason; they are left out of means."""
+        return self.compared.marks if self.compared else silent_tasks(self.scores.get("dense", {}), {})
 
     @property
     def forgetting(self) -> dict[str, Forgetting]:
@@ -66,12 +90,21 @@ class RunResults:
         metrics = {name: self.folder.require("evaluate", name).metrics.get(HELD_OUT_TEXT) for name in self.scores}
         return {name: Forgetting(**values) for name, values in metrics.items() if values}
 
-    @property
+    @cached_property
     def groups(self) -> dict[str, list[str]]:
-        """The names of the tasks in each group."""
+        """The names of the tasks in each group; a task that says nothing is in the first group only."""
         dense: Scores = self.scores.get("dense", {})
-        groups = {ALL_TASKS: list(dense), TRAINED: list(subset(dense, True)), HELD_OUT: list(subset(dense, False))}
+        groups = task_groups(dense, self.marks)
+        if self.trained_capabilities:
+            telling = {task: score for task, score in dense.items() if task not in self.marks}
+            for name, inside in ((TRAINED, True), (HELD_OUT, False)):
+                groups[name] = list(subset(telling, self.trained_capabilities, inside))
         return {name: tasks for name, tasks in groups.items() if tasks}
+
+    @property
+    def trained_capabilities(self) -> set[str]:
+        """What the rows of any arm say that they train; empty where they say nothing."""
+        return {name for arm in self.arms.values() for name in arm.metrics.get("capabilities", [])}
 
     @cached_property
     def rows(self) -> list[RecoveryRow]:
@@ -229,6 +262,16 @@ class RunResults:
         }
         questions = next(iter(by_model.values()), {})
         return {question: {name: answers[question] for name, answers in by_model.items()} for question in questions}
+
+    @cached_property
+    def speculation(self) -> dict[str, dict]:
+        """What was measured of the dense model's drafts, by draft."""
+        return read_speculation(self.run)
+
+    @property
+    def speculation_view(self) -> dict:
+        """The cells of the tables of drafts."""
+        return view(self.run, self.speculation)
 
     @property
     def seconds(self) -> dict[str, float]:

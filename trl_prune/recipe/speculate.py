@@ -1,0 +1,56 @@
+"""The `speculate` section."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field, field_validator
+
+from trl_prune.recipe.dataset import DatasetSection
+from trl_prune.recipe.section import Count, Section
+
+
+class SpeculateSection(Section):
+    """Speculative decoding (2211.17192): smaller models as drafts for the dense one."""
+
+    other_names: ClassVar[dict[str, str]] = {
+        "assistant_model": "drafts", "batch_size": "batch_sizes", "draft": "drafts", "draft_length": "draft_lengths",
+        "draft_model": "drafts", "gamma": "draft_lengths", "models": "drafts",
+        "num_assistant_tokens": "draft_lengths", "num_speculative_tokens": "draft_lengths", "rows": "prompts",
+        "samples": "prompts",
+    }  # fmt: skip
+
+    drafts: list[str] | None = None
+    """Models of the recipe, folders (`./name`) or hub ids; all models of the recipe but the dense one if left out."""
+    draft_lengths: list[Count] = [1, 2, 3, 4, 5, 8, 10]
+    """Numbers of tokens that the draft proposes before the dense model judges them."""
+    batch_sizes: list[Count] = [1, 4, 8]
+    """Numbers of texts decoded together, for costs and predictions; one text at a time is timed."""
+    dataset: DatasetSection | None = None
+    """Prompts, with given answers where there are; `evaluate.held_out` if left out, or else the training rows."""
+    prompts: Count = 32
+    """Number of prompts, drawn with the recipe's seed."""
+    timed_prompts: Annotated[int, Field(ge=2)] = 8
+    """Number of prompts that are decoded with every draft length, and timed."""
+    max_new_tokens: Annotated[int, Field(ge=2)] = 128
+    """Maximum length of an answer."""
+    sampled: bool = True
+    """Whether sampling is judged beside greedy decoding."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Temperature of sampling."""
+
+    @field_validator("drafts", "draft_lengths", "batch_sizes")
+    @classmethod
+    def _check_list(cls, values: list | None) -> list | None:
+        if values is not None and (not values or len(set(values)) < len(values)):
+            raise ValueError(f"is {values}; wanted: one entry at least, and no entry twice")
+        return values
+
+
+def is_model_name(draft: str) -> bool:
+    """Return whether a draft is named as models of the recipe are, and neither as a folder nor by a hub id."""
+    return "/" not in draft and not draft.startswith((".", "~"))
+
+
+def draft_name(draft: str) -> str:
+    """Return what a draft is called in results: its name in the recipe, or the last part of its path or hub id."""
+    return draft if is_model_name(draft) else Path(draft).name
