@@ -8,7 +8,9 @@ from trl_prune.checkpoints.reading import WEIGHTS
 
 
 # Files that each checkpoint gets anew, or that belong to one training.
-NOT_COPIED = {"config.json", "README.md", "importance.png", PROVENANCE, "training_args.bin"}
+NOT_COPIED = {
+    "config.json", "README.md", "importance.png", "merge.json", "mergekit_config.yml", PROVENANCE, "training_args.bin",
+}  # fmt: skip
 
 
 def companions(folder: Path) -> list[Path]:

@@ -1,0 +1,1 @@
+"""Several recovered models become one, with mergekit."""
