@@ -15,6 +15,7 @@ SIZES: dict[str, list[str]] = {
         "recover.sft.tokens=4000",
         "recover.selfd.tokens=4000",
         "evaluate.limit=15",
+        "evaluate.speed_seconds=20",
         "evaluate.questions=['Why does ice float on water?']",
     ],
     "default": [],
