@@ -132,3 +132,18 @@ def test_models_of_two_vocabularies_are_not_compared(dense, tmp_path):
     tokenizer.save_pretrained(pruned)
     with pytest.raises(InputError, match="the dense model's tokenizer differs from the pruned model's"):
         trl_prune.select_recovery_data(str(dense), str(pruned), Dataset.from_list(ROWS), 1, embedder="hidden_states")
+
+
+def test_measure_speculative(dense, tmp_path):
+    draft = trl_prune.prune(dense, tmp_path / "draft", {"num_hidden_layers": [0, 1, 2]})
+    settings = {"draft_lengths": [2], "batch_sizes": [1], "prompts": 2, "timed_prompts": 2, "max_new_tokens": 4}
+    found = trl_prune.measure_speculative(dense, draft, ["Why?", "How?"], sampled=False, **settings)
+    assert found["acceptance"]["compared"] == 2
+    assert found["acceptance"]["expected"].keys() == {"greedy"}
+    assert found["speed"]["measured"]["greedy"].keys() == {"2"}
+    with pytest.raises(InputError, match="arguments: unknown key 'speculate.gamma'; did you mean 'speculate.draft_le"):
+        trl_prune.measure_speculative(dense, draft, ["Why?"], gamma=3)
+    with pytest.raises(InputError, match="`dataset` has no row with a prompt of at most"):
+        trl_prune.measure_speculative(dense, draft, ["Why?" * 300], **settings)
+    with pytest.raises(InputError, match="`drafts` are for a recipe"):
+        trl_prune.measure_speculative(dense, draft, ["Why?"], drafts=["pruned"])

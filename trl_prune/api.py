@@ -34,6 +34,7 @@ from trl_prune.data.teacher_cache.codecs import Codec, codec_from_settings
 from trl_prune.data.teacher_cache.encoding import CacheSpec
 from trl_prune.data.teacher_cache.writing import write_cache
 from trl_prune.errors import InputError
+from trl_prune.evaluation.comparison import ComparedModels
 from trl_prune.evaluation.harness import EvaluationSettings, evaluate_tasks, load_tasks
 from trl_prune.evaluation.recovery import TaskScore
 from trl_prune.evaluation.speculative.measurement import continue_prompts, measure_speculation
@@ -49,6 +50,9 @@ from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 from trl_prune.pruning.surgery.cut import Cut
 from trl_prune.recipe import DatasetSection, load_recipe, parse_recipe, parse_rewrite, parse_select, parse_speculate
 from trl_prune.reporting.across_runs import report_runs
+from trl_prune.reporting.comparison_page import write_comparison
+from trl_prune.runs.compared_results import compared_results
+from trl_prune.runs.merging import MergeCall
 from trl_prune.runs.rewriting import rewrite_settings
 from trl_prune.runs.selection import build_embedder, selection_rows, selection_settings
 from trl_prune.runs.speculation import check_draft, draw_prompts, longest_prompt, no_prompts, speculative_settings
@@ -278,6 +282,32 @@ def cache_teacher(
     return write_cache(Path(output), CacheSpec(prepared, teacher, codec, **options))
 
 
+def merge(
+    recipe: str | Path,
+    models: Sequence[str | Path],
+    output: str | Path,
+    base: str | Path | None = None,
+    dev: Rows | None = None,
+    **parameters: object,
+) -> Path:
+    """Merge models of one shape into one with mergekit, prove the result whole and return its folder.
+
+    Args:
+        recipe: a shipped merge recipe, such as `slerp`, `linear` or `ties`, or the path of a YAML with placeholders.
+        models: paths or hub ids of models, or paths of LoRA adapters, which are merged into full weights first.
+        output: the folder to write, atomically, with `merge.json`: what was merged, proven and, in a search, measured.
+        base: for recipes with a base, the pruned model that all were trained from.
+        dev: texts that no model was trained on, as a path, a hub id or a `datasets.Dataset`; on them t or the weights
+            with the least cross-entropy are searched.
+        **parameters: the merge recipe's parameters, such as `t=0.3`, `weight=[1, 2]`, `density=0.5`; and `seed`.
+
+    Raises:
+        InputError: models that do not fit together, a wrong parameter, or another mistake in the input.
+    """
+    MergeCall.of(str(recipe), models, base, dev, **parameters).run(Path(output))
+    return Path(output)
+
+
 def evaluate(
     model: Model,
     tasks: list[str] | str = "recovery_probes",
@@ -298,15 +328,15 @@ def evaluate(
     return evaluate_tasks(loaded, tokenizer, loaded_tasks, settings)
 
 
-def measure_speculative(target: Model, draft: Model, prompts: Rows | list[str], **settings: object) -> dict:
+def measure_speculative(target: Model, draft: Model, dataset: Rows | list[str], **settings: object) -> dict:
     """Return how good a model is as another one's draft in speculative decoding (2211.17192).
 
     Args:
         target: the model that decodes, as a path, a hub id or loaded.
         draft: the smaller model, with the same tokenizer.
-        prompts: rows in one of TRL's formats, or texts to which an answer is wanted.
-        **settings: `seed`, `chat_template_kwargs`, and the keys of a recipe's `speculate` section but `drafts` and
-            `dataset`, such as `draft_lengths`, `prompts` (their number), `max_new_tokens`, `sampled`, `temperature`.
+        dataset: prompts, as rows in one of TRL's formats, or as texts to which an answer is wanted.
+        **settings: `seed`, `chat_template_kwargs`, and the keys of a recipe's `speculate` section but `drafts`, such
+            as `draft_lengths`, `prompts` (their number), `max_new_tokens`, `sampled`, `temperature`.
 
     Returns:
         `acceptance`, which depends on the models alone: expected acceptance by kind of text (`greedy` and `sampled` by
@@ -318,16 +348,16 @@ def measure_speculative(target: Model, draft: Model, prompts: Rows | list[str], 
     """
     seed, variables = settings.pop("seed", 0), settings.pop("chat_template_kwargs", {})
     section = parse_speculate(settings, "measure_speculative's arguments")
-    if section.drafts is not None or section.dataset is not None:
-        raise InputError("`drafts` and `dataset` are for a recipe; give measure_speculative one draft and `prompts`")
+    if section.drafts is not None:
+        raise InputError("`drafts` are for a recipe; call measure_speculative once for each")
     tokenizer, folder = load_tokenizer(_folder(target)), _folder(draft)
     check_draft(folder.name, folder, tokenizer)
-    texts = [{"prompt": text, "completion": ""} for text in prompts] if isinstance(prompts, list) else None
-    rows = _rows(prompts) if texts is None else Dataset.from_list(texts)
+    texts = [{"prompt": text, "completion": ""} for text in dataset] if isinstance(dataset, list) else None
+    rows = _rows(dataset) if texts is None else Dataset.from_list(texts)
     longest = longest_prompt([load_config(_folder(model)) for model in (target, draft)], section)
     drawn = draw_prompts(rows, tokenizer, section.prompts, seed, longest, variables)
     if not drawn:
-        raise InputError(no_prompts("measure_speculative's argument `prompts`", longest))
+        raise InputError(no_prompts("measure_speculative's argument `dataset`", longest))
     models = [_model(model) for model in (target, draft)]
     judging = speculative_settings(section, seed, end_ids(models[0].generation_config, tokenizer))
     found = measure_speculation(*models, continue_prompts(models[0], drawn, judging), judging)
@@ -345,6 +375,36 @@ def report(runs: Sequence[str | Path], output: str | Path | None = None) -> Path
         InputError: a folder holds no evaluated run, or the runs cannot be compared.
     """
     return report_runs([Path(run) for run in runs], None if output is None else Path(output)).page
+
+
+def compare(
+    results: Sequence[str | Path],
+    dense: str | Path | None = None,
+    pruned: str | Path | None = None,
+    output: str | Path | None = None,
+    **options: object,
+) -> ComparedModels:
+    """Compare models' results with the dense one's, item by item.
+
+    Args:
+        results: results files of `lm_eval --log_samples` or folders of them, `NAME=PATH` to name a model; run folders
+            or recipes, whose evaluated models are all compared.
+        dense: the path or name of the dense model; by default the first.
+        pruned: the path or name of the unrecovered model, for the share of the gap that is closed; by default a run's.
+        output: a folder for `comparison.json`, `.md` and `.html`; by default nothing is written.
+        **options: `metrics`, the metric that counts, by task, where it is not the task's own; `allow_differences`,
+            whether other shots, task versions or prompts are warned of instead of refused.
+
+    Returns:
+        `comparisons`, by model; `scores`, `marks` (the tasks that say nothing), `warnings` and `flips(name)`.
+
+    Raises:
+        InputError: something cannot be read or compared.
+    """
+    compared = compared_results(results, dense, pruned, **options)
+    if output is not None:
+        write_comparison(compared, Path(output).expanduser())
+    return compared
 
 
 def _path_of(dataset: Rows, output: Path) -> str:
