@@ -8,6 +8,22 @@ from trl_prune.recipe.dataset import DatasetSection
 from trl_prune.recipe.section import Count, Section
 
 
+class FidelitySection(Section):
+    """The dense model's own answers, against which the other models are held."""
+
+    other_names: ClassVar[dict[str, str]] = {
+        "limit": "rows", "max_gen_toks": "max_new_tokens", "max_tokens": "max_new_tokens", "prompts": "dataset",
+        "samples": "rows",
+    }  # fmt: skip
+
+    dataset: DatasetSection
+    """Rows whose prompts are asked; a column `answer` with the right final answers shows which of them are lost."""
+    rows: Count = 64
+    """Number of prompts, drawn with the recipe's seed."""
+    max_new_tokens: Count = 64
+    """Tokens of an answer, at most."""
+
+
 class EvaluateSection(Section):
     """Evaluation with lm-eval."""
 
@@ -16,7 +32,7 @@ class EvaluateSection(Section):
         "forgetting": "held_out", "items": "limit", "num_samples": "limit", "samples": "limit", "task": "tasks",
         "unsafe_code": "confirm_run_unsafe_code", "validation": "held_out",
     }  # fmt: skip
-    optional: ClassVar[tuple[str, ...]] = ("held_out",)
+    optional: ClassVar[tuple[str, ...]] = ("fidelity", "held_out")
 
     tasks: list[str] = ["recovery_probes"]
     """Tasks or groups: those shipped here, lm-eval's, or those in `include_path`."""
@@ -34,6 +50,8 @@ class EvaluateSection(Section):
     """Requests per batch."""
     held_out: DatasetSection | None = None
     """Texts that no arm trains on, up to 1,024 tokens of each: on them models are compared with the dense one."""
+    fidelity: FidelitySection | None = None
+    """Answers of the dense model, sampled and greedy: how likely the other models find them, by lm-eval's tasks."""
     speed_seconds: Annotated[float, Field(ge=0)] = 60
     """About how long the pruned model is timed against the dense one, in turn; 0 leaves it out."""
     questions: list[str] = [

@@ -158,7 +158,9 @@ class Recipe(Section):
         search = self.search.dataset if self.search else None
         target = self.select.target if self.select else None
         prompts = self.speculate.dataset if self.speculate else None
-        found = [*self.training_datasets, self.score.dataset, search, target, self.evaluate.held_out, prompts]
+        fidelity = self.evaluate.fidelity.dataset if self.evaluate.fidelity else None
+        evaluated = [self.evaluate.held_out, fidelity]
+        found = [*self.training_datasets, self.score.dataset, search, target, *evaluated, prompts]
         return [section for section in dict.fromkeys(found) if section is not None]
 
     @property

@@ -32,6 +32,7 @@ from trl_prune.reporting.speculation import read_speculation, view
 from trl_prune.runs.artifacts import TIMING, Result
 from trl_prune.runs.context import Run
 from trl_prune.runs.evaluation import HELD_OUT_TEXT
+from trl_prune.runs.fidelity import FIDELITY
 from trl_prune.runs.selected_rows import rows_to_rewrite
 
 
@@ -89,6 +90,12 @@ class RunResults:
         """The comparisons with the dense model on held-out text, by model; empty without held-out text."""
         metrics = {name: self.folder.require("evaluate", name).metrics.get(HELD_OUT_TEXT) for name in self.scores}
         return {name: Forgetting(**values) for name, values in metrics.items() if values}
+
+    @property
+    def fidelity(self) -> dict[str, dict]:
+        """How far models go with the dense one's own answers (`runs.fidelity.fidelity_metrics`), by model."""
+        metrics = {name: self.folder.require("evaluate", name).metrics.get(FIDELITY) for name in self.scores}
+        return {name: values for name, values in metrics.items() if values}
 
     @cached_property
     def groups(self) -> dict[str, list[str]]:

@@ -20,7 +20,14 @@ from trl_prune.reporting.console import show_recovery
 from trl_prune.reporting.plots.evaluation import RECOVERY, SIZE_AND_SPEED, TASK_SCORES
 from trl_prune.reporting.plots.sweep import SCORE_BY_ROWS
 from trl_prune.reporting.progress import ItemBar
-from trl_prune.reporting.tables import FORGETTING_TABLE, OPEN_ANSWERS, RECOVERY_TABLE, SCORE_TABLE, SIZE_TABLE
+from trl_prune.reporting.tables import (
+    FIDELITY_TABLE,
+    FORGETTING_TABLE,
+    OPEN_ANSWERS,
+    RECOVERY_TABLE,
+    SCORE_TABLE,
+    SIZE_TABLE,
+)
 from trl_prune.runs.artifacts import StageOutput, config_hash
 from trl_prune.runs.context import Run
 from trl_prune.runs.evaluation import (
@@ -37,6 +44,7 @@ from trl_prune.runs.evaluation import (
     read_scores,
     stored,
 )
+from trl_prune.runs.fidelity import FIDELITY, check_fidelity, fidelity_metrics, fidelity_values
 from trl_prune.runs.speed import SPEED, compare_with_dense_speed
 from trl_prune.runs.stage import Stage
 
@@ -58,6 +66,9 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:
         metrics[HELD_OUT_TEXT] = held_out_metrics(run, part, folder, load)
         write_json(folder / FORGETTING, metrics[HELD_OUT_TEXT])
         outputs["forgetting"] = FORGETTING
+    if run.recipe.evaluate.fidelity is not None and part != "dense":
+        metrics[FIDELITY] = fidelity_metrics(run, part, folder, load, functools.partial(ItemBar, part))
+        outputs[FIDELITY] = f"{FIDELITY}/{RESULTS}"
     timing = {"seconds": time.perf_counter() - start}
     if part == "pruned":
         timing["speed"] = compare_with_dense_speed(run, load, folder)
@@ -118,9 +129,12 @@ def needs(recipe: Recipe) -> list[str]:
 def inputs(run: Run, part: str) -> dict[str, str]:
     """Return the fingerprints of the model and the tasks' items, and where there are held-out texts, of both sides."""
     hashes = {"model": run.model_hash(part), "tasks": run.tasks_hash}
-    if run.recipe.evaluate.held_out is None:
-        return hashes
-    return hashes | {"held_out": run.fingerprint(run.recipe.evaluate.held_out), "dense": run.dense_fingerprint}
+    section = run.recipe.evaluate
+    if section.held_out is not None:
+        hashes |= {"held_out": run.fingerprint(section.held_out), "dense": run.dense_fingerprint}
+    if section.fidelity is not None and part != "dense":
+        hashes["fidelity"] = config_hash(fidelity_values(run))
+    return hashes
 
 
 def settings(run: Run, part: str) -> dict:
@@ -154,6 +168,7 @@ def check(run: Run) -> None:
     check_code(run)
     check_thinking(run)
     check_held_out(run)
+    check_fidelity(run)
 
 
 STAGE = Stage(
@@ -173,6 +188,7 @@ STAGE = Stage(
         TASK_SCORES,
         SCORE_TABLE,
         FORGETTING_TABLE,
+        FIDELITY_TABLE,
         SIZE_AND_SPEED,
         SIZE_TABLE,
         OPEN_ANSWERS,

@@ -11,11 +11,10 @@ from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokeniz
 
 from trl_prune.errors import InputError
 from trl_prune.evaluation.harness.answers import Answer, request_key
+from trl_prune.evaluation.harness.evaluating import Progress
 from trl_prune.evaluation.harness.settings import EvaluatedModel, EvaluationSettings
 
 
-# Called with a task, and how many of its items have all their answers now; `were_stored` if no model was asked.
-Progress = Callable[[str, int, bool], None]
 Item = tuple[str, int]
 
 

@@ -19,8 +19,13 @@ def request_key(kind: str, arguments: Sequence, draw: Sequence | None = None) ->
         arguments: the request's arguments: texts, and the settings of a generation.
         draw: of a sampled answer, what tells it from other samples of the same prompt.
     """
-    asked = [kind, *arguments] if draw is None else [kind, *arguments, list(draw)]
+    asked = [kind, *arguments, *_own_types(arguments)] + ([] if draw is None else [list(draw)])
     return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _own_types(arguments: Sequence) -> list[str]:
+    """Return the types of texts that are more than texts: a task may have one that lm-eval splits differently."""
+    return [type(text).__name__ for text in arguments if isinstance(text, str) and type(text) is not str]
 
 
 class Answers:

@@ -1,7 +1,7 @@
 """Evaluate a model on all tasks in one pass, with lm-eval's own aggregation."""
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -24,14 +24,14 @@ from trl_prune.evaluation.task_metrics import chance_score, choose_filter, item_
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
 
-    from trl_prune.evaluation.harness.answering import Progress
-
+# Called with a task, and how many of its items have all their answers now, and whether no model was asked for them.
+Progress = Callable[[str, int, bool], None]
 # lm-eval's seeds of few-shot examples, of Python's and of numpy's generator, which tasks may use.
 FEWSHOT_SEED, PYTHON_SEED, NUMPY_SEED = 1234, 0, 1234
 
 
 def evaluate_model(
-    model: EvaluatedModel, tasks: EvaluationTasks, settings: EvaluationSettings, progress: "Progress | None" = None
+    model: EvaluatedModel, tasks: EvaluationTasks, settings: EvaluationSettings, progress: Progress | None = None
 ) -> dict:
     """Evaluate a model on all tasks, asking it only what it has not answered before.
 
@@ -160,7 +160,6 @@ def _task_score(name: str, subtasks: Mapping[str, "Task"], samples: Mapping[str,
         items=[score for score, _ in scores],
         chance=chance_score(metadata, task.config.output_type, [len(sample["arguments"]) for sample in counted]),
         capability=metadata.get("capability"),
-        trained=metadata.get("trained"),
         kind=task_kind(task.config.output_type),
         higher_is_better=task.higher_is_better().get(metric, True),
         doc_hashes=[sample["doc_hash"] for sample in counted],

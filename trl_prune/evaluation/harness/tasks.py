@@ -58,8 +58,15 @@ def shipped_tasks_dir() -> Path:
     return Path(str(files("lm_eval_tasks")))
 
 
-def load_tasks(names: Sequence[str], include_path: Sequence[str] = ()) -> EvaluationTasks:
+def load_tasks(
+    names: Sequence[str], include_path: Sequence[str] = (), metadata: dict[str, object] | None = None
+) -> EvaluationTasks:
     """Return tasks and groups by name, from trl-prune's folder, the user's folders or lm-eval.
+
+    Args:
+        names: of tasks and groups.
+        include_path: the user's folders.
+        metadata: what tasks of custom datasets are given (lm-eval's `--metadata`).
 
     Raises:
         InputError: no name or an unknown one, a folder that does not exist, a task whose data cannot be loaded, or one
@@ -67,9 +74,8 @@ def load_tasks(names: Sequence[str], include_path: Sequence[str] = ()) -> Evalua
     """
     _check_names(names, include_path)
     silence_lm_eval()
-    task_manager = _task_manager(
-        list(names), [str(shipped_tasks_dir()), *(str(Path(path).expanduser()) for path in include_path)]
-    )
+    folders = [shipped_tasks_dir(), *(Path(path).expanduser() for path in include_path)]
+    task_manager = _task_manager(list(names), [str(folder) for folder in folders], metadata)
     found = EvaluationTasks({}, {})
     for name in names:
         loaded = _load(task_manager, name)
@@ -101,11 +107,11 @@ def silence_lm_eval() -> None:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
 
-def _task_manager(names: list[str], include_path: list[str]) -> "TaskManager":
+def _task_manager(names: list[str], include_path: list[str], metadata: dict | None = None) -> "TaskManager":
     from lm_eval.tasks import TaskManager
 
     # lm-eval's own index takes 25 s to read, so it is read only if a name, or a group's member, is not in the folders.
-    without_defaults = TaskManager(include_path=include_path, include_defaults=False)
+    without_defaults = TaskManager(include_path=include_path, include_defaults=False, metadata=metadata)
     if all(_is_complete(without_defaults, name) for name in names):
         return without_defaults
     with_defaults = _task_manager_with_defaults(tuple(include_path))
