@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from trl_prune.data.starter import starter_rows
 ROOT = Path(lm_eval_tasks.__file__).parent
 PROBES = ROOT / "recovery_probes"
 GROUP = yaml.safe_load((PROBES / "recovery_probes.yaml").read_text())
-OPENLLM = yaml.safe_load((ROOT / "openllm_v1" / "openllm_v1.yaml").read_text())
 TABLE_PROBES = ["facts", "commonsense", "antonyms", "category", "plurals"]
 
 
@@ -85,7 +83,7 @@ def test_probes_state_capability_chance_metric_and_whether_trained(tasks):
     for name, task in tasks.items():
         metadata = task.config.metadata
         assert name == f"probe_{metadata['capability']}"
-        assert metadata["version"] == 1.0
+        assert metadata["version"] == (2.0 if task.OUTPUT_TYPE == "generate_until" else 1.0)
         assert isinstance(metadata["trained"], bool)
         assert metadata["metric"] in {entry["metric"] for entry in task.config.metric_list}
 
@@ -108,22 +106,30 @@ def test_both_multiple_choice_and_generative_probes_exist(tasks):
     assert output_types["generate_until"] >= 2
 
 
-def test_generated_answers_end_at_the_line_end_and_within_six_thousand_tokens(tasks, docs):
+def test_generated_answers_end_at_the_line_end_and_within_twelve_thousand_tokens(tasks, docs):
     generative = {name: task for name, task in tasks.items() if task.OUTPUT_TYPE == "generate_until"}
     assert all(task.config.generation_kwargs["until"] == ["\n"] for task in generative.values())
     max_tokens = sum(
         task.config.generation_kwargs["max_gen_toks"] * len(docs[name]) for name, task in generative.items()
     )
-    assert max_tokens <= 6000
+    assert max_tokens <= 12_000
 
 
-def test_the_generative_filter_extracts_the_answer_from_a_longer_text(tasks, docs):
-    for name, task in tasks.items():
-        if task.OUTPUT_TYPE != "generate_until":
-            continue
-        (regex, _take_first) = task.config.filter_list[0]["filter"]
-        for doc in docs[name]:
-            assert re.findall(regex["regex_pattern"], f" {doc['answer']} and so on") == [doc["answer"]]
+def test_the_examples_of_generative_probes_are_turns_of_a_chat_and_lines_of_a_text(tasks):
+    task = tasks["probe_plurals"]
+    doc = {"prompt": "lake:", "answer": "lakes"}
+    text = task.fewshot_context(doc, num_fewshot=task.config.num_fewshot)
+    assert text == "bag: bags\nhobby: hobbies\nglass: glasses\nlake:"
+    turns = []
+    task.fewshot_context(
+        doc,
+        num_fewshot=task.config.num_fewshot,
+        apply_chat_template=True,
+        fewshot_as_multiturn=True,
+        chat_template=lambda messages, **_: turns.extend(messages),
+    )
+    assert [turn["content"] for turn in turns] == ["bag:", "bags", "hobby:", "hobbies", "glass:", "glasses", "lake:"]
+    assert [turn["role"] for turn in turns] == ["user", "assistant"] * 3 + ["user"]
 
 
 def test_probes_have_150_to_200_items_in_a_fixed_form(docs):
@@ -213,61 +219,3 @@ def test_no_probe_has_the_subject_and_answer_of_a_training_row(capability, train
         forward, backward = (" ".join(words), answer.lower()), (answer.lower(), " ".join(words))
         for question, expected in (forward, backward):
             assert not [prompt for prompt, reply in rows if f" {question} " in prompt and reply == expected]
-
-
-def test_openllm_v1_has_the_leaderboard_tasks_and_shots():
-    members = {member.get("task") or member["group"]: member for member in OPENLLM["task"]}
-    assert {name: member["num_fewshot"] for name, member in members.items()} == {
-        "arc_challenge": 25,
-        "hellaswag": 10,
-        "truthfulqa_mc2": 0,
-        "mmlu": 5,
-        "winogrande": 5,
-        "gsm8k": 5,
-    }
-
-
-def test_openllm_v1_states_the_leaderboard_metrics():
-    metrics = {member.get("task") or member["group"]: member["metadata"]["metric"] for member in OPENLLM["task"]}
-    assert metrics == {
-        "arc_challenge": "acc_norm",
-        "hellaswag": "acc_norm",
-        "truthfulqa_mc2": "acc",
-        "mmlu": "acc",
-        "winogrande": "acc",
-        "gsm8k": "exact_match",
-    }
-
-
-def test_openllm_v1_counts_only_strict_gsm8k_answers():
-    (gsm8k,) = [member for member in OPENLLM["task"] if member.get("task") == "gsm8k"]
-    assert [entry["name"] for entry in gsm8k["filter_list"]] == ["strict-match"]
-
-
-@pytest.mark.slow
-def test_no_name_is_one_of_lm_evals_and_openllm_v1_names_only_those(tasks):
-    lm_eval_names = set(TaskManager(include_defaults=True).all_tasks)
-    members = {member.get("task") or member["group"] for member in OPENLLM["task"]}
-    assert members <= lm_eval_names
-    assert not {"openllm_v1", "recovery_probes", *tasks} & lm_eval_names
-
-
-@pytest.mark.slow
-def test_openllm_v1_keeps_every_mmlu_subject_and_the_versions_of_lm_eval(monkeypatch):
-    loaded = []
-
-    class RecordedTask:
-        def __init__(self, config):
-            self.task_name = config["task"]
-            loaded.append(config)
-
-    # Real tasks download their data when they are built.
-    monkeypatch.setattr("lm_eval.tasks._factory.ConfigurableTask", RecordedTask)
-    TaskManager(include_path=str(ROOT)).load(["openllm_v1"])
-    names = [config["task"] for config in loaded]
-    assert len([name for name in names if name.startswith("mmlu_")]) == 57
-    assert len(set(names)) == len(names) == 62
-    if version("lm_eval") == "0.4.13":
-        sources = {config["task"]: load_yaml(config["metadata"]["config_source"]) for config in loaded}
-        for config in loaded:
-            assert config["metadata"]["version"] == sources[config["task"]]["metadata"]["version"]
