@@ -27,7 +27,8 @@ SCORES = {
 def run(tmp_path_factory):
     """A run with a pruned model and one arm."""
     values = recipe_values(tmp_path_factory.mktemp("cards"))
-    values["recover"] = {"sft": values["recover"]["sft"] | {"peft": {"r": 2}}}
+    arm = values["recover"]["sft"]
+    values["recover"] = {"sft": arm | {"peft": {"r": 2}, "args": arm["args"] | {"max_steps": 1}}}
     del values["rewrite"]
     return run_recipe(parse_recipe(values, "test"), ["recover"])
 

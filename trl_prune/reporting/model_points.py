@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trl_prune.evaluation.recovery import Estimate, Scores, recovery
+from trl_prune.evaluation.recovery import Estimate
 from trl_prune.evaluation.timing import Interval
+from trl_prune.reporting.comparisons import comparisons
 from trl_prune.reporting.results import RunResults
 
 
-CHOICE, GENERATION = "choice", "generation"
-KINDS = {CHOICE: "multiple choice", GENERATION: "generation"}
+# Groups of a comparison: one of the two alone says little of the other (OverRep, 2609.06974).
+KINDS = ("multiple choice", "generation")
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,12 @@ def _point(results: RunResults, run: str, name: str) -> ModelPoint:
 
 
 def recovery_by_kind(results: RunResults, name: str) -> dict[str, Estimate]:
-    """Return a model's recovery over the tasks of each kind."""
-    dense: Scores = results.scores["dense"]
-    found = {}
-    for kind in KINDS:
-        tasks = [task for task, score in dense.items() if score.kind == kind]
-        if tasks:
-            model, reference = ({task: results.scores[of][task] for task in tasks} for of in (name, "dense"))
-            found[kind] = recovery(model, reference, seed=results.run.recipe.seed).recovery
-    return found
+    """Return a model's recovery over the tasks of each kind, without those that say nothing."""
+    compared = comparisons(results)
+    if name == "dense":
+        return {kind: Estimate(1.0, 0.0) for kind in KINDS if any(kind in one.groups for one in compared.values())}
+    groups = compared[name].groups
+    return {kind: groups[kind].recovery.recovery for kind in KINDS if kind in groups}
 
 
 def decode_speeds(results: RunResults) -> dict[str, Interval]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from trl_prune.reporting.comparisons import verdicts
 from trl_prune.reporting.costs import COST_TABLE, arm_costs
 from trl_prune.reporting.plots.capabilities import CAPABILITIES
 from trl_prune.reporting.plots.pareto import PARETO_PARAMETERS, PARETO_SPEED
@@ -61,6 +62,7 @@ def write_report(results: RunResults, stages: Sequence[Stage], folder: Path) -> 
         "pictures": (pictures := write_pictures(figures, folder)),
         "groups": side_by_side(panels, pictures),
         "costs": arm_costs(results),
+        "verdicts": verdicts(results),
     }
     return {page: render(page, values) for page in PAGES}
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 
 from trl_prune.checkpoints import atomic_file
 from trl_prune.data.generation.engines import build_engine, check_engine
@@ -59,8 +60,18 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
     result = rewrite_rows(rows, generator, rewrite_settings(run))
     _write_rows(result.rows, folder / ROWS)
     write_records(result.records, folder / RECORDS)
-    metrics = {"acceptance": acceptance_summary(result.records, rows)}
+    # Of several samples of an answer, the last one that was judged.
+    texts = [record.rewrite for record in result.records if record.rewrite]
+    metrics = {
+        "acceptance": acceptance_summary(result.records, rows),
+        "generated_tokens": count_tokens(run.teacher.tokenizer, texts),
+    }
     return StageOutput({"rows": ROWS, "provenance": RECORDS}, metrics, {"seconds": time.perf_counter() - start})
+
+
+def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> int:
+    """Return the number of tokens of texts together."""
+    return sum(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"])) if texts else 0
 
 
 def _write_rows(rows: Dataset, path: Path) -> None:

@@ -1,5 +1,6 @@
 """Recovery against cost, and the models that no other beats."""
 
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.recipes import recipe
+from trl_prune.evaluation.comparison import compare_models
 from trl_prune.evaluation.recovery import Estimate, TaskScore
 from trl_prune.evaluation.timing import Interval
 from trl_prune.reporting.model_points import ModelPoint, front, model_points
@@ -14,24 +16,38 @@ from trl_prune.reporting.plots.pareto import PARETO_PARAMETERS, PARETO_SPEED, dr
 from trl_prune.reporting.plots.style import indexed_style
 
 
+class Results:
+    """What a run of three models left."""
+
+    sizes = {"dense": SimpleNamespace(parameters=1000), "pruned": SimpleNamespace(parameters=800)}
+
+    def __init__(self, folder, speed=None):
+        self.run = SimpleNamespace(recipe=recipe(folder))
+        self.speed = speed
+        self.scores, self.compared = scores_and_comparisons()
+
+
 def score(right, kind):
-    return TaskScore("task", "acc", [1.0] * right + [0.0] * (10 - right), kind=kind)
+    return TaskScore("task", "acc", [1.0] * right + [0.0] * (100 - right), kind=kind)
 
 
-def results(tmp_path, speed=None):
-    models = {"dense": (8, 6), "pruned": (4, 1), "sft": (6, 3)}
-    return SimpleNamespace(
-        scores={name: {"a": score(a, "choice"), "b": score(b, "generation")} for name, (a, b) in models.items()},
-        sizes={"dense": SimpleNamespace(parameters=1000), "pruned": SimpleNamespace(parameters=800)},
-        speed=speed,
-        run=SimpleNamespace(recipe=recipe(tmp_path)),
-    )
+@cache
+def scores_and_comparisons():
+    models = {"dense": (80, 60), "pruned": (40, 10), "sft": (60, 30)}
+    scores = {name: {"a": score(a, "choice"), "b": score(b, "generation")} for name, (a, b) in models.items()}
+    dense, pruned = scores["dense"], scores["pruned"]
+    others = {name: compare_models(scores[name], dense, pruned, name=name) for name in ("pruned", "sft")}
+    return scores, SimpleNamespace(comparisons=others)
+
+
+def results(folder, speed=None):
+    return Results(folder, speed)
 
 
 def test_multiple_choice_and_generation_are_apart(tmp_path):
     points = {point.model: point for point in model_points(results(tmp_path), "run")}
     assert points["sft"].parameters == 800
-    assert points["sft"].recovery["choice"].value == pytest.approx(6 / 8)
+    assert points["sft"].recovery["multiple choice"].value == pytest.approx(6 / 8)
     assert points["sft"].recovery["generation"].value == pytest.approx(3 / 6)
     assert points["dense"].speed is None
     assert points["dense"].run == "run"
@@ -69,6 +85,6 @@ def test_figures_are_shown_where_two_models_can_be_compared(tmp_path):
 
 
 def test_points_can_be_numbered():
-    points = [("a", ModelPoint("a", str(n), n * 10**6, None, {"choice": Estimate(0.5, 0.1)})) for n in (1, 2)]
+    points = [("a", ModelPoint("a", str(n), n * 10**6, None, {"generation": Estimate(0.5, 0.1)})) for n in (1, 2)]
     figure = draw_pareto(points, {"a": indexed_style(0)}, "parameters", lambda point: point.model)
     assert [text.get_text() for text in figure.axes[0].texts] == ["1", "2"]

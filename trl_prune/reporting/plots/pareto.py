@@ -75,7 +75,7 @@ def _draw_kind(axes: Axes, points: Sequence[Named], styles: Mapping[str, ModelSt
             label=key,
         )
     axes.axhline(100, color=GREY, linestyle="--", linewidth=0.8, zorder=0)
-    axes.set_title(f"{KINDS[kind]}: % of the dense model", fontsize=TEXT, loc="left")
+    axes.set_title(f"{kind}: % of the dense model", fontsize=TEXT, loc="left")
     axes.set_xlabel(LABELS[by], fontsize=TEXT)
     axes.tick_params(labelsize=TEXT)
     axes.margins(x=0.15, y=0.15)

@@ -67,9 +67,12 @@ def model_colour(results: RunResults, name: str) -> str:
 def model_style(results: RunResults, name: str) -> ModelStyle:
     """Return how a model is drawn, the same in every figure."""
     recovered = [model for model in results.run.recipe.models if model not in MODEL_COLOURS]
-    if name in MODEL_COLOURS:
-        return ModelStyle(MODEL_COLOURS[name], HATCHES[name], MARKERS[name])
-    return indexed_style(recovered.index(name))
+    return named_style(name) if name in MODEL_COLOURS else indexed_style(recovered.index(name))
+
+
+def named_style(name: str) -> ModelStyle:
+    """Return the style of `dense` or `pruned`."""
+    return ModelStyle(MODEL_COLOURS[name], HATCHES[name], MARKERS[name])
 
 
 def indexed_style(index: int) -> ModelStyle:

@@ -1,0 +1,174 @@
+"""Several runs on one page."""
+
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.recipes import recipe_values
+from trl_prune.checkpoints import write_json
+from trl_prune.cli import main
+from trl_prune.errors import InputError
+from trl_prune.evaluation.recovery import Estimate, TaskScore
+from trl_prune.evaluation.timing import Interval
+from trl_prune.pipeline import run_recipe
+from trl_prune.recipe import parse_recipe
+from trl_prune.reporting import across_runs
+from trl_prune.reporting.across_runs import all_points, check_runs, open_run, report_runs, run_names
+from trl_prune.reporting.model_points import ModelPoint
+
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """What a page holds: its tables' cells, its pictures, and whether its tags are balanced."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tables, self.addresses, self.ids = [], [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.addresses += [value for name, value in attributes if name in ("src", "href", "srcset", "action")]
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("td", "th"):
+            self.tables[-1][-1][-1] += data
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A run with one arm, and a copy of it: two runs of one dense model."""
+    folder = tmp_path_factory.mktemp("across")
+    values = recipe_values(folder, "one/run")
+    values["prune"]["repairs"] = {}
+    values["recover"] = {"sft": values["recover"]["sft"]}
+    values["recover"]["sft"]["args"] |= {"max_steps": 1}
+    values["evaluate"]["questions"] = []
+    del values["rewrite"]
+    run_recipe(parse_recipe(values, "test"), ["evaluate"])
+    folders = [folder / name / "run" for name in ("one", "two")]
+    shutil.copytree(*folders)
+    recipe = (folders[1] / "recipe.yaml").read_text()
+    (folders[1] / "recipe.yaml").write_text(recipe.replace("one/run", "two/run"))
+    return folders
+
+
+def test_a_page_has_a_verdict_for_each_run_and_a_row_for_each_model(folders, tmp_path):
+    report = report_runs(folders, tmp_path / "page")
+    assert list(report.verdicts) == ["one/run", "two/run"]
+    assert all(sentence.startswith("sft ") for sentence in report.verdicts.values())
+    text = report.page.read_text()
+    page = Page(text)
+    models, costs = page.tables
+    assert [row[:3] for row in models[1:]] == [
+        ["1", "", "dense"],
+        ["2", "one/run", "pruned"],
+        ["3", "one/run", "sft"],
+        ["4", "two/run", "pruned"],
+        ["5", "two/run", "sft"],
+    ]
+    assert [row[:2] for row in costs[1:]] == [
+        ["one/run", "sft"],
+        ["one/run", "all stages"],
+        ["two/run", "sft"],
+        ["two/run", "all stages"],
+    ]
+    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    markdown = (tmp_path / "page" / "report.md").read_text()
+    assert f"**two/run**: {report.verdicts['two/run']}" in markdown.replace("\\", "")
+    assert len(json.loads((tmp_path / "page" / "models.json").read_text())["models"]) == 5
+
+
+def test_the_command_line_reports_folders_and_recipes_alike(folders, tmp_path, capsys):
+    recipe = folders[1] / "recipe.yaml"
+    assert main(["report", str(folders[0]), str(recipe), "--output", str(tmp_path / "page")]) == 0
+    output = capsys.readouterr().out.splitlines()
+    assert output[0].startswith("one/run: sft ")
+    assert output[-1] == f"report: {tmp_path / 'page' / 'report.html'}"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["{one}", "{one}"], "is named more than once"),
+        (["{one}", "{empty}"], "is no run folder of trl-prune: it has no run.json and recipe.yaml"),
+        (["{one}", "{empty}/no.yaml"], "no.yaml cannot be read: No such file"),
+        (["{one}", "{two}", "seed=1"], "overrides is for a recipe's report"),
+        (["{one}", "{two}", "--dry-run"], "--dry-run is for a recipe's report"),
+        (["{one}", "{two}", "--output", "{two}"], "is a run folder; name another one with --output"),
+        (["{one}/recipe.yaml", "--output", "{empty}"], "--output is for folders; what a recipe makes goes into"),
+    ],
+)
+def test_a_mistake_is_one_sentence(folders, tmp_path, capsys, words, sentence):
+    places = {"one": folders[0], "two": folders[1], "empty": tmp_path}
+    assert main(["report", *(word.format(**places) for word in words)]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+class Results:
+    """A run whose dense model has scores on one task."""
+
+    def __init__(self, model="dense", task="task", hashes=("a", "b")):
+        self.scores = {"dense": {task: TaskScore(task, "acc", [1.0] * len(hashes), doc_hashes=list(hashes))}}
+        self.model = model
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        (Results("other"), "one and two have different dense models \\(dense and other\\)"),
+        (Results(task="tusk"), "were evaluated on different tasks, such as task"),
+        (Results(hashes=("a", "c")), "were evaluated on different items of task"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_refused(monkeypatch, other, sentence):
+    monkeypatch.setattr(across_runs, "_dense_hash", lambda results: results.model)
+    monkeypatch.setattr(across_runs, "dense_model", lambda results: results.model)
+    with pytest.raises(InputError, match=sentence):
+        check_runs({"one": Results(), "two": other})
+
+
+def test_an_unfinished_run_is_refused(folders, tmp_path):
+    write_json(tmp_path / "run.json", {"model": "dense"})
+    (tmp_path / "recipe.yaml").write_text((folders[0] / "recipe.yaml").read_text())
+    with pytest.raises(InputError, match="has no scores of its dense model"):
+        open_run(tmp_path)
+
+
+def test_runs_are_named_by_what_tells_them_apart(tmp_path):
+    assert run_names([tmp_path / "a", tmp_path / "b"]) == ["a", "b"]
+    assert run_names([tmp_path / "a" / "run", Path(tmp_path / "b" / "run")]) == ["a/run", "b/run"]
+
+
+def test_gains_measured_at_different_times_have_one_dense_speed(monkeypatch):
+    def point(run, model, speed):
+        return ModelPoint(run, model, 1, Interval(speed, 0.9 * speed, 1.1 * speed), {"generation": Estimate(1, 0)})
+
+    by_run = {
+        "one": [point("one", "dense", 20.0), point("one", "pruned", 24.0)],
+        "busy": [point("busy", "dense", 10.0), point("busy", "pruned", 15.0)],
+    }
+    monkeypatch.setattr(across_runs, "model_points", lambda results, name: by_run[name])
+    points = all_points({"one": None, "busy": None})
+    assert [(one.run, one.model, one.speed.value) for one in points] == [
+        ("one", "dense", 20.0),
+        ("one", "pruned", 24.0),
+        ("busy", "pruned", 30.0),
+    ]
+    assert points[2].speed.high == pytest.approx(33.0)
