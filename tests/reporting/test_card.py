@@ -13,6 +13,8 @@ from trl_prune.evaluation.recovery import TaskScore
 from trl_prune.pipeline import run_recipe
 from trl_prune.recipe import parse_recipe
 from trl_prune.reporting.card import write_card
+from trl_prune.reporting.making import how_made
+from trl_prune.runs.context import Run
 
 
 HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -77,6 +79,20 @@ def test_an_evaluated_model_has_its_scores_in_table_and_metadata(run):
     row = "| tiny_choice | acc | 4 | 0.750 ± 0.250 | 0.250 ± 0.250 | 0.500 ± 0.289 | 67 % |"
     assert row in card
     assert "trl-prune evaluate recipe.yaml" in card
+
+
+def test_a_merge_names_what_it_was_made_of_without_its_place(run, tmp_path):
+    merge = {"recipe": "slerp", "models": ["sft", str(tmp_path / "other")], "t": 0.25}
+    values = run.recipe.model_dump(mode="json", exclude_unset=True) | {"merge": {"both": merge}}
+    merging = Run(parse_recipe(values, "test"))
+    sentence = how_made(merging, "both", {}, ["num_hidden_layers"])[-1]
+    assert sentence == "Merged with mergekit by slerp, t 0.25 from `sft`, `other`."
+    write_card(merging, "both", run.model_dir("sft"), {})
+    card = (run.model_dir("sft") / "README.md").read_text()
+    assert "# dense, pruned, recovered and merged: both" in card
+    assert "trl-prune merge recipe.yaml" in card
+    assert str(tmp_path) not in card
+    assert {"merge", "mergekit"} <= set(metadata_load(run.model_dir("sft") / "README.md")["tags"])
 
 
 def test_the_licence_and_hub_id_of_the_dense_model_are_named(run, tmp_path):

@@ -20,6 +20,8 @@ from trl_prune.runs.context import QUICKSTART, Run
 
 CARD, PICTURE = "README.md", "importance.png"
 TEMPLATE = "card.md"
+# What a model is called, by the stage that made it.
+TITLES = {"prune": "pruned", "recover": "pruned and recovered: {}", "merge": "pruned, recovered and merged: {}"}
 # Files of the dense model's licence.
 LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*")
 SIZE_LABELS = {"parameters": "parameters", "flops_per_token": "FLOP a token"}
@@ -72,6 +74,7 @@ def _card(run: Run, name: str, folder: Path, metrics: Mapping, scores: Mapping[s
     sizes = metrics if name == "pruned" else run.folder.require("prune").metrics
     values = {
         "name": name,
+        "title": TITLES[_stage(run.recipe, name)].format(name),
         "dense": dense_name(provenance),
         "dense_on_hub": _dense_hub_id(provenance) is not None,
         "sizes": {label: (sizes["dense"][key], sizes["pruned"][key]) for key, label in SIZE_LABELS.items()},

@@ -69,8 +69,9 @@ def _effort(arm: ArmSection, metrics: Mapping) -> str:
 
 def _merged(recipe: Recipe, name: str) -> list[str]:
     merge = recipe.merges[name]
-    models = ", ".join(f"`{model}`" for model in merge.models)
-    return [f"Merged with mergekit by {merge.recipe} from {models}."]
+    models = ", ".join(f"`{published_text(model)}`" for model in merge.models)
+    given = "".join(f", {parameter} {value}" for parameter, value in merge.given_parameters.items())
+    return [f"Merged with mergekit by {published_text(merge.recipe)}{given} from {models}."]
 
 
 def _paper(number: str | None) -> str:

@@ -66,7 +66,7 @@ def decode_speeds(results: RunResults) -> dict[str, Interval]:
     """
     if results.speed is None:
         return {}
-    base, gain = results.speed.dense.decode, results.speed.decode
+    base, gain = results.speed.dense.decode.value, results.speed.decode
     return {
         "dense": Interval(base, base, base),
         "pruned": Interval(*(base * end for end in (gain.value, gain.low, gain.high))),

@@ -54,7 +54,8 @@ def test_multiple_choice_and_generation_are_apart(tmp_path):
 
 
 def test_the_speed_of_a_small_model_is_its_gain_on_the_dense_one(tmp_path):
-    speed = SimpleNamespace(dense=SimpleNamespace(decode=20.0), decode=Interval(1.2, 1.1, 1.3))
+    dense = SimpleNamespace(decode=Interval(20.0, 18.0, 22.0))
+    speed = SimpleNamespace(dense=dense, decode=Interval(1.2, 1.1, 1.3))
     points = {point.model: point for point in model_points(results(tmp_path, speed))}
     assert points["dense"].speed.value == 20.0
     assert points["sft"].speed == points["pruned"].speed
