@@ -3,7 +3,7 @@
 from tqdm.auto import tqdm
 
 
-LINE = "{desc}: {n:,}/{total:,} items|{bar}|{postfix} [{elapsed}<{remaining}]"
+LINE = "{desc}: {n:,}/{total:,} items{postfix} |{bar}| [{elapsed}<{remaining}]"
 SECONDS_BETWEEN = 1.0
 
 
