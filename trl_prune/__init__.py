@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from trl_prune.api import (
         cache_teacher,
+        compare,
         evaluate,
         measure_speculative,
+        merge,
         prune,
         report,
         rewrite_dataset,
@@ -25,8 +27,10 @@ __all__ = [
     "SelfDistillSFTConfig",
     "SelfDistillSFTTrainer",
     "cache_teacher",
+    "compare",
     "evaluate",
     "measure_speculative",
+    "merge",
     "prune",
     "report",
     "rewrite_dataset",

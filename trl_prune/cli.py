@@ -29,6 +29,7 @@ STAGE_VERBS = {
     "rewrite": "self-data distillation's data step: the dense model writes the training answers",
     "cache_teacher": "let the dense model read the training rows once, for distillation without it",
     "recover": "train the pruned model, once for each arm (distillation: `method: kd`)",
+    "merge": "merge recovered models into one with mergekit, `merge RECIPE` or `merge slerp MODEL MODEL --output DIR`",
     "evaluate": "evaluate the dense, pruned and recovered models with lm-eval",
     "speculate": "measure the pruned and recovered models as drafts for speculative decoding of the dense one",
     "report": "write the tables, the figures and the page; of several run folders one page about all",
@@ -66,7 +67,12 @@ def parser() -> argparse.ArgumentParser:
         )
         if stage == "report":
             verb.add_argument("--output", metavar="FOLDER", help="where a report on run folders is written")
+        if stage == "merge":
+            verb.add_argument("--output", metavar="FOLDER", help="where a merge of folders is written")
+            verb.add_argument("--print", action="store_true", help="print mergekit's YAML and merge nothing")
+    _add_compare(verbs.add_parser("compare", help="compare models' lm-eval results item by item, with a verdict"))
     verbs.add_parser("tasks", help="print the folder of the shipped tasks, for lm_eval --include_path")
+    verbs.add_parser("models", help="list the model types, and the axes along which each can be cut")
     return top
 
 
@@ -78,6 +84,25 @@ def _add_arguments(verb: argparse.ArgumentParser, words_help: str) -> None:
         help="how several devices share the work: accelerate's config file, or one TRL ships (fsdp2, zero3, ...)",
     )
     verb.add_argument("--dry-run", action="store_true", help="print the resolved plan and do nothing")
+
+
+def _add_compare(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "results",
+        nargs="+",
+        metavar="RESULTS",
+        help="results files of lm_eval --log_samples or folders of them, NAME=FILE to name a model; or a run folder "
+        "or recipe, whose models are all compared; the first is the dense one",
+    )
+    verb.add_argument("--dense", metavar="RESULTS or NAME", help="the dense model, if it is not the first")
+    verb.add_argument("--pruned", metavar="RESULTS or NAME", help="the unrecovered model, for the gap that is closed")
+    verb.add_argument("--output", metavar="FOLDER", help="where comparison.json, .md and .html are written")
+    verb.add_argument(
+        "--metric", action="append", default=[], metavar="TASK=METRIC", help="the metric that counts for a task"
+    )
+    verb.add_argument(
+        "--allow_differences", action="store_true", help="warn of other shots, versions or prompts, do not refuse them"
+    )
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -117,15 +142,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _dispatch(arguments: argparse.Namespace) -> None:
-    if arguments.verb == "tasks":
-        print(_tasks_dir())
+    if arguments.verb in WITHOUT_RECIPE:
+        WITHOUT_RECIPE[arguments.verb](arguments)
         return
     _silence_libraries()
-    if arguments.verb == "report" and _names_runs(arguments.words):
-        _report_runs(arguments)
+    applies, do = OTHER_FORMS.get(arguments.verb, (bool, None))
+    if do is not None and applies(arguments):
+        do(arguments)
         return
     if getattr(arguments, "output", None):
-        raise InputError("--output is for a report on run folders; a recipe's report goes into its own `output`")
+        raise InputError("--output is for folders; what a recipe makes goes into the recipe's own `output`")
     recipe = _recipe(arguments)
     from trl_prune.pipeline import plan, run_recipe
 
@@ -137,9 +163,26 @@ def _dispatch(arguments: argparse.Namespace) -> None:
         _show(run_recipe(recipe, stages, arguments.accelerate_config, only), arguments.verb)
 
 
-def _names_runs(words: list[str]) -> bool:
+def _compare(arguments: argparse.Namespace) -> None:
+    wrong = [pair for pair in arguments.metric if "=" not in pair]
+    if wrong:
+        raise InputError(f"--metric is {wrong[0]!r}; wanted: TASK=METRIC, as in ifeval=prompt_level_strict_acc")
+    from trl_prune.reporting.comparison_page import write_comparison
+    from trl_prune.reporting.console import show_comparison
+    from trl_prune.runs.compared_results import compared_results
+
+    metrics = dict(pair.split("=", 1) for pair in arguments.metric)
+    compared = compared_results(
+        arguments.results, arguments.dense, arguments.pruned, metrics, arguments.allow_differences
+    )
+    show_comparison(compared)
+    if arguments.output:
+        print(f"comparison: {write_comparison(compared, Path(arguments.output).expanduser())}")
+
+
+def _names_runs(arguments: argparse.Namespace) -> bool:
     """Return whether words name run folders rather than one recipe."""
-    files = [word for word in words if "=" not in word]
+    files = [word for word in arguments.words if "=" not in word]
     return len(files) > 1 or any(Path(word).is_dir() for word in files)
 
 
@@ -164,10 +207,54 @@ def _run_folder(word: str) -> Path:
     return path if path.is_dir() else Path(load_recipe(path, []).output).expanduser()
 
 
-def _tasks_dir() -> Path:
+def _print_tasks_dir(arguments: argparse.Namespace) -> None:  # noqa: ARG001
     from importlib.resources import files
 
-    return Path(str(files("lm_eval_tasks")))
+    print(Path(str(files("lm_eval_tasks"))))
+
+
+def _names_models(arguments: argparse.Namespace) -> bool:
+    """Return whether words name a merge recipe and models rather than the recipe of a run."""
+    files = [word for word in arguments.words if "=" not in word]
+    return len(files) > 1 or bool(files and Path(files[0]).suffix not in (".yaml", ".yml"))
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    """Merge the models that words name, or print the merges of words or of a recipe as YAML for mergekit."""
+    from trl_prune.runs.merging import MergeCall, merges_as_yaml
+
+    if not _names_models(arguments):
+        print(merges_as_yaml(_recipe(arguments)), end="")
+        return
+    from trl_prune.recipe.loading import parse_words
+
+    (recipe, *models), values = parse_words(arguments.words)
+    call = MergeCall.of(recipe, models, **values)
+    if arguments.print:
+        print(call.plan.to_yaml(), end="")
+        return
+    if not arguments.output:
+        raise InputError(f"trl-prune merge {recipe} requires --output FOLDER, where the merged model is written")
+    from trl_prune.reporting.merging import merge_sentences
+
+    for sentence in merge_sentences(recipe, call.run(Path(arguments.output))):
+        print(sentence)
+    print(arguments.output)
+
+
+# Verbs that read no recipe.
+def _print_models(arguments: argparse.Namespace) -> None:  # noqa: ARG001
+    from trl_prune.pruning.supported import as_lines, supported_types
+
+    print("\n".join(as_lines(supported_types())))
+
+
+WITHOUT_RECIPE = {"tasks": _print_tasks_dir, "models": _print_models, "compare": _compare}
+# Verbs that do without a recipe, or without its stages, if their words or options say so.
+OTHER_FORMS = {
+    "report": (_names_runs, _report_runs),
+    "merge": (lambda arguments: arguments.print or _names_models(arguments), _merge),
+}
 
 
 def _silence_libraries() -> None:

@@ -11,12 +11,25 @@ from trl_prune.runs.context import Run
 from trl_prune.runs.pruning_plan import planned_keep
 from trl_prune.runs.search_space import max_models_on_disk
 from trl_prune.runs.stage import Stage
-from trl_prune.stages import cache_teacher, evaluate, prune, recover, report, rewrite, score, search, select, speculate
+from trl_prune.stages import (
+    cache_teacher,
+    evaluate,
+    merge,
+    prune,
+    recover,
+    report,
+    rewrite,
+    score,
+    search,
+    select,
+    speculate,
+)
 from trl_prune.trainers.launching import resolve_launch
 
 
 REPORTED = tuple(
-    module.STAGE for module in (score, search, prune, select, rewrite, cache_teacher, recover, evaluate, speculate)
+    module.STAGE
+    for module in (score, search, prune, select, rewrite, cache_teacher, recover, merge, evaluate, speculate)
 )
 STAGES: dict[str, Stage] = {stage.name: stage for stage in (*REPORTED, report.report_stage(REPORTED))}
 # Adam's two moments and the float32 master weights of a training checkpoint, in bytes per parameter.
@@ -141,7 +154,8 @@ def disk_needed(run: Run) -> int:
     """Return an upper bound of the bytes that a run writes, without the teacher's cache, whose size is not known yet.
 
     Counted are the pruned model and those of its rounds, the fitted repairs, a search's candidates, each arm's model,
-    one baseline's initial model and the checkpoints of one training.
+    one baseline's initial model, the checkpoints of one training, each merge and what is beside one of them meanwhile:
+    its candidate and the models of its adapters, or the results of a chain.
     """
     keep, candidates = planned_keep(run), max_models_on_disk(run)
     pruned = run.size(keep).parameters
@@ -150,7 +164,9 @@ def disk_needed(run: Run) -> int:
     trained = [*arms, *([run.recipe.search.train] if run.recipe.search else [])]
     trains_all_weights = any(arm.peft is None for arm in trained)
     has_baseline = any(arm.init != "pruned" for arm in arms)
-    models = len(arms) + has_baseline + candidates + run.recipe.prune.rounds
+    merges = run.recipe.merges.values()
+    beside_merge = max((len(merge.models) + 2 for merge in merges), default=0)
+    models = len(arms) + has_baseline + candidates + run.recipe.prune.rounds + len(merges) + beside_merge
     repairs = REPAIR_BYTES * pruned * (run.recipe.prune.repairs != {})
     return model_bytes * models + repairs + 2 * TRAINING_BYTES * pruned * trains_all_weights
 

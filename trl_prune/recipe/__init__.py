@@ -2,6 +2,7 @@
 
 from trl_prune.recipe.dataset import DatasetSection
 from trl_prune.recipe.loading import load_recipe, parse_recipe, parse_rewrite, parse_select, parse_speculate
+from trl_prune.recipe.merge import MergeSection
 from trl_prune.recipe.prune import PruneSection, Target
 from trl_prune.recipe.recipe import Recipe
 from trl_prune.recipe.recover import ArmSection
@@ -14,6 +15,7 @@ from trl_prune.recipe.speculate import SpeculateSection
 __all__ = [
     "ArmSection",
     "DatasetSection",
+    "MergeSection",
     "PruneSection",
     "Recipe",
     "RewriteSection",

@@ -37,7 +37,7 @@ class EvaluateSection(Section):
     tasks: list[str] = ["recovery_probes"]
     """Tasks or groups: those shipped here, lm-eval's, or those in `include_path`."""
     models: list[str] | None = None
-    """Models to evaluate: `dense` (the reference, required), `pruned` and arms of `recover`; all if left out."""
+    """Models to evaluate: `dense` (the reference, required), `pruned`, arms and merges; all if left out."""
     include_path: list[str] = []
     """Folders with your own lm-eval task YAML."""
     confirm_run_unsafe_code: bool = False

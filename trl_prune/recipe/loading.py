@@ -90,6 +90,19 @@ def _apply_override(values: dict, override: str) -> None:
         raise InputError(f"{override!r}: {value!r} is not YAML") from error
 
 
+def parse_words(words: Sequence[str]) -> tuple[list[str], dict[str, object]]:
+    """Return the words of a command line that are no `key=value`, and the values, which are YAML.
+
+    Raises:
+        InputError: a value is not YAML.
+    """
+    values: dict[str, object] = {}
+    for word in words:
+        if "=" in word:
+            _apply_override(values, word)
+    return [word for word in words if "=" not in word], values
+
+
 def parse_recipe(values: dict, source: str, text: str = "", overrides: Sequence[str] = ()) -> Recipe:
     """Validate a recipe given as nested mappings.
 

@@ -8,6 +8,7 @@ from trl_prune.errors import closest
 from trl_prune.recipe.cache_teacher import CacheTeacherSection
 from trl_prune.recipe.dataset import DatasetSection
 from trl_prune.recipe.evaluate import EvaluateSection
+from trl_prune.recipe.merge import MergeSection, expand_merges
 from trl_prune.recipe.prune import PruneSection
 from trl_prune.recipe.recover import ArmSection, expand_sweeps
 from trl_prune.recipe.report import ReportSection
@@ -17,6 +18,16 @@ from trl_prune.recipe.search import SearchSection
 from trl_prune.recipe.section import Section
 from trl_prune.recipe.select import SelectionSection, SelectSection
 from trl_prune.recipe.speculate import SpeculateSection, draft_name, is_model_name
+
+
+# What arms and merges may not be called, and what they may.
+RESERVED = {"dense", "pruned", "checkpoints"}
+PLAIN_NAME = "letters, digits, - and _"
+
+
+def is_plain_name(name: str) -> bool:
+    """Return whether a name has letters, digits, `-` and `_` only."""
+    return name.replace("-", "").replace("_", "").isalnum()
 
 
 class Recipe(Section):
@@ -49,6 +60,8 @@ class Recipe(Section):
     rewrite: RewriteSection | None = None
     cache_teacher: CacheTeacherSection | None = None
     recover: dict[str, ArmSection] = {}
+    merge: dict[str, MergeSection] = {}
+    """One merge, or several by name; one alone has the name `merge`."""
     evaluate: EvaluateSection = EvaluateSection()
     speculate: SpeculateSection | None = None
     report: ReportSection = ReportSection()
@@ -58,14 +71,16 @@ class Recipe(Section):
     def _expand_sweeps(cls, arms: dict[str, ArmSection]) -> dict[str, ArmSection]:
         return expand_sweeps(arms)
 
+    @field_validator("merge", mode="before")
+    @classmethod
+    def _expand_merges(cls, value: object) -> object:
+        return expand_merges(value)
+
     @model_validator(mode="after")
     def _check_arms(self) -> "Recipe":
-        reserved = {"dense", "pruned", "checkpoints"}
         for name, arm in self.recover.items():
-            if name in reserved or not name.replace("-", "").replace("_", "").isalnum():
-                raise ValueError(
-                    f"recover.{name}: an arm's name is letters, digits, - and _, and none of {sorted(reserved)}"
-                )
+            if name in RESERVED or not is_plain_name(name):
+                raise ValueError(f"recover.{name}: an arm's name is {PLAIN_NAME}, and none of {sorted(RESERVED)}")
             if arm.uses_rewritten and self.rewrite is None:
                 raise ValueError(f"recover.{name} trains on rewritten data but the recipe has no `rewrite` section")
             self._check_cache_use(name, arm)
@@ -114,6 +129,26 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_merges(self) -> "Recipe":
+        for name, merge in self.merges.items():
+            if name in RESERVED or not is_plain_name(name):
+                raise ValueError(f"merge.{name}: a merge's name is {PLAIN_NAME}, and none of {sorted(RESERVED)}")
+            if name in self.recover:
+                raise ValueError(f"merge.{name} has the name of an arm of `recover`; rename one")
+            for model in merge.models:
+                self._check_merged(f"merge.{name}.models", model)
+            if merge.base is not None:
+                self._check_merged(f"merge.{name}.base", merge.base)
+        return self
+
+    def _check_merged(self, key: str, model: str) -> None:
+        allowed = ["pruned", *self.recover]
+        if is_model_name(model) and model not in allowed:
+            likely = closest(model, allowed)
+            hint = f"did you mean {likely!r}?" if likely else f"allowed: {', '.join(allowed)}"
+            raise ValueError(f"{key} names {model!r}; {hint} (or a folder as `./NAME`, or a hub id)")
+
+    @model_validator(mode="after")
     def _check_models(self) -> "Recipe":
         if "dense" not in self.evaluated:
             raise ValueError("evaluate.models lacks 'dense', against which recovery is counted")
@@ -158,9 +193,10 @@ class Recipe(Section):
         search = self.search.dataset if self.search else None
         target = self.select.target if self.select else None
         prompts = self.speculate.dataset if self.speculate else None
+        dev = [merge.dev for merge in self.merges.values()]
         fidelity = self.evaluate.fidelity.dataset if self.evaluate.fidelity else None
         evaluated = [self.evaluate.held_out, fidelity]
-        found = [*self.training_datasets, self.score.dataset, search, target, *evaluated, prompts]
+        found = [*self.training_datasets, self.score.dataset, search, target, *evaluated, prompts, *dev]
         return [section for section in dict.fromkeys(found) if section is not None]
 
     @property
@@ -171,8 +207,17 @@ class Recipe(Section):
 
     @property
     def models(self) -> list[str]:
-        """The names of all models of the run: `dense`, `pruned` and the arms."""
-        return ["dense", "pruned", *self.recover]
+        """The names of all models of the run: `dense`, `pruned`, the arms and the merges."""
+        return ["dense", "pruned", *self.recover, *self.merges]
+
+    @property
+    def merges(self) -> dict[str, MergeSection]:
+        """The merges, by name."""
+        return self.merge
+
+    def stage_of(self, model: str) -> str:
+        """Return the stage that makes a model of the run that is not the dense one."""
+        return "prune" if model == "pruned" else "merge" if model in self.merges else "recover"
 
     @property
     def evaluated(self) -> list[str]:

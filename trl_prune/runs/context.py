@@ -29,6 +29,7 @@ from trl_prune.data.teacher import LazyTeacher, context_length
 from trl_prune.errors import InputError
 from trl_prune.evaluation.efficiency import Size, faster_dtype, measure_size
 from trl_prune.evaluation.harness import EvaluationTasks, content_hash, load_tasks
+from trl_prune.pruning.deriving.admission import admit
 from trl_prune.pruning.keep import Keep
 from trl_prune.pruning.sizes.budget import Costs
 from trl_prune.pruning.surgery.cut import meta_model
@@ -68,8 +69,11 @@ class Run:
 
     @cached_property
     def config(self) -> PreTrainedConfig:
-        """The dense model's config."""
-        return load_config(self.dense_dir)
+        """The dense model's config; a type without a row gets one here, if the recipe allows it."""
+        config = load_config(self.dense_dir)
+        if self.recipe.prune.unproven:
+            admit(config)
+        return config
 
     @cached_property
     def root(self) -> dict:
@@ -228,18 +232,19 @@ class Run:
         return self.tokenizer.chat_template is not None if setting == "auto" else setting
 
     def model_dir(self, name: str) -> Path:
-        """Return the checkpoint folder of a model of the recipe: `dense`, `pruned` or an arm."""
-        if name == "dense":
-            return self.dense_dir
-        if name == "pruned":
-            return self.folder.output("prune", "model")
-        return self.folder.output("recover", "model", name)
+        """Return the checkpoint folder of a model of the recipe: `dense`, `pruned`, an arm or a merge."""
+        return self.dense_dir if name == "dense" else self.folder.output(*self._made_as(name))
 
     def model_hash(self, name: str) -> str:
         """Return the hash by which a stage names a model as its input."""
         if name == "dense":
             return self.dense_fingerprint
-        return self.folder.result_hash("prune") if name == "pruned" else self.folder.result_hash("recover", name)
+        stage, _, part = self._made_as(name)
+        return self.folder.result_hash(stage, part)
+
+    def _made_as(self, name: str) -> tuple[str, str, str]:
+        """Return stage, output and part that hold a model."""
+        return self.recipe.stage_of(name), "model", "" if name == "pruned" else name
 
     def load(self, name: str) -> PreTrainedModel:
         """Return a model of the recipe, in eval mode and the run's dtype."""

@@ -4,14 +4,11 @@ import importlib.metadata
 import json
 from collections.abc import Callable
 from pathlib import Path
-from textwrap import shorten
 
-from datasets import Dataset
 from transformers import PreTrainedModel
 
 from trl_prune.checkpoints import fingerprint, write_json
 from trl_prune.data.batches import calibration_batches
-from trl_prune.data.formats import Row
 from trl_prune.errors import InputError
 from trl_prune.evaluation.forgetting import Forgetting, measure_forgetting
 from trl_prune.evaluation.harness import (
@@ -26,20 +23,15 @@ from trl_prune.evaluation.harness import (
 )
 from trl_prune.evaluation.recovery import TaskScore
 from trl_prune.evaluation.result_files import read_results
-from trl_prune.recipe import DatasetSection
 from trl_prune.runs.artifacts import config_hash
 from trl_prune.runs.context import Run
-from trl_prune.runs.training_rows import dataset_origin
+from trl_prune.runs.unseen_texts import check_unseen
 
 
 # The key of the comparison on held-out texts among a model's metrics, which have a key for each task.
 HELD_OUT_TEXT = "held-out text"
 # Settings that are left out of a stage's hash while they are unset.
 OPTIONAL_KEYS = ("chat_template_kwargs", "think_end_token", "confirm_run_unsafe_code")
-# The columns of each of TRL's formats.
-FORMAT_COLUMNS = (("prompt", "completion"), ("messages",), ("text",))
-# Characters of a text in an error.
-QUOTED = 60
 # Tokens of a held-out text that are read, where the model's context is not shorter.
 MAX_TOKENS = 1024
 # The folder in a model's folder with all that it was ever asked, which stays when the recipe changes.
@@ -169,34 +161,5 @@ def check_held_out(run: Run) -> None:
         InputError: they are, or cannot be read.
     """
     held_out = run.recipe.evaluate.held_out
-    if held_out is None:
-        return
-    known = {contents for row in _texts(run, held_out) if any(contents := _contents(row))}
-    for section in run.recipe.training_datasets:
-        if dataset_origin(held_out) == dataset_origin(section):
-            raise InputError(
-                f"evaluate.held_out is {held_out.path!r}, split {held_out.split!r}, which arms train on; name texts "
-                "that they do not"
-            )
-        shared = known.intersection(_contents(row) for row in _texts(run, section))
-        if shared:
-            raise InputError(
-                f"evaluate.held_out is {held_out.path!r}, and {len(shared):,} of its {len(known):,} texts are rows of "
-                f"{section.path!r}, which arms train on, such as {shorten(' '.join(min(shared)), QUOTED)!r}; name "
-                "texts that they do not"
-            )
-
-
-def _texts(run: Run, section: DatasetSection) -> Dataset:
-    rows = run.rows(section)
-    return rows.select_columns([name for names in FORMAT_COLUMNS for name in names if name in rows.column_names])
-
-
-def _contents(row: Row) -> tuple[str, ...]:
-    """Return the texts of a row, equal for a row in another of TRL's formats."""
-    present = (names for names in FORMAT_COLUMNS if all(row.get(name) is not None for name in names))
-    found = []
-    for name in next(present, ()):
-        value = row[name]
-        found += [value] if isinstance(value, str) else [message.get("content") or "" for message in value]
-    return tuple(map(str, found))
+    if held_out is not None:
+        check_unseen(run, "evaluate.held_out", held_out)

@@ -69,9 +69,8 @@ def parts(recipe: Recipe) -> list[str]:
 
 def needs(recipe: Recipe) -> list[str]:
     """Return the stages that make the drafts."""
-    makers = {"pruned": "prune"} | dict.fromkeys(recipe.recover, "recover")
     names = [draft for draft in drafts_of(recipe).values() if is_model_name(draft)]
-    return list(dict.fromkeys(makers[name] for name in names))
+    return list(dict.fromkeys(recipe.stage_of(name) for name in names))
 
 
 def inputs(run: Run, part: str) -> dict[str, str]:

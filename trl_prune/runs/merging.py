@@ -1,0 +1,229 @@
+"""The `merge` section as plain arguments: models, base, parameters and the search on dev texts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from trl_prune.checkpoints import load_config, load_model, load_tokenizer
+from trl_prune.data.batches import calibration_batches
+from trl_prune.data.reading import read_dataset
+from trl_prune.data.teacher import context_length
+from trl_prune.errors import InputError
+from trl_prune.evaluation.forgetting import measure_forgetting
+from trl_prune.merging.fit import check_distinct
+from trl_prune.merging.inputs import find_model, input_hash, unadapted
+from trl_prune.merging.merge import merge_models
+from trl_prune.merging.plan import MergePlan
+from trl_prune.merging.recipes import MergeRecipe
+from trl_prune.merging.search import WeightSearch, check_searchable
+from trl_prune.recipe import MergeSection, Recipe
+from trl_prune.recipe.speculate import is_model_name
+from trl_prune.runs.context import Run
+from trl_prune.runs.evaluation import MAX_TOKENS, held_out_length
+from trl_prune.runs.ledger import Ledger
+from trl_prune.runs.unseen_texts import check_unseen
+
+
+PRUNED = "pruned"
+# Dev texts per batch, without a run.
+BATCH_SIZE = 16
+
+
+def merge_base(section: MergeSection) -> str | None:
+    """Return the base as the recipe names it: the pruned model where the merge recipe takes one and none is named."""
+    return section.base or (PRUNED if MergeRecipe.load(section.recipe).takes_base else None)
+
+
+def merged_models(section: MergeSection) -> list[str]:
+    """Return the models of a merge, and its base, as the recipe names them."""
+    base = merge_base(section)
+    return [*section.models, *([] if base is None else [base])]
+
+
+def merge_plan(run: Run, name: str) -> MergePlan:
+    """Return a merge of the recipe whose models exist.
+
+    Raises:
+        InputError: they do not fit the merge recipe.
+    """
+    section = run.recipe.merges[name]
+    base = merge_base(section)
+    try:
+        return MergePlan.of(
+            section.recipe,
+            [_folder(run, model) for model in section.models],
+            None if base is None else _folder(run, base),
+            section.given_parameters,
+            run.recipe.seed,
+        )
+    except InputError as error:
+        raise InputError(f"merge.{name}: {error}") from error
+
+
+def _folder(run: Run, model: str) -> Path:
+    return run.model_dir(model) if is_model_name(model) else find_model(model)
+
+
+def model_hashes(run: Run, name: str) -> dict[str, str]:
+    """Return the hash of each model of a merge, and of its base, by the name that the recipe has for it."""
+    return {
+        model: run.model_hash(model) if is_model_name(model) else input_hash(find_model(model))
+        for model in merged_models(run.recipe.merges[name])
+    }
+
+
+def weight_search(run: Run, name: str, ledger: Path) -> WeightSearch | None:
+    """Return how t or the weights of a merge are searched, or None where they are given.
+
+    Args:
+        run: the run.
+        name: the merge.
+        ledger: the file of the losses, with which an interrupted search goes on.
+    """
+    section = run.recipe.merges[name]
+    if section.searched is None:
+        return None
+    loss = text_loss(
+        run.rows(section.dev), run.tokenizer, run.dtype, run.recipe.evaluate.batch_size, held_out_length(run)
+    )
+    return WeightSearch(loss, section.searched.grid, section.searched.refine, Ledger(ledger))
+
+
+def text_loss(
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, dtype: str, batch_size: int, max_length: int
+) -> Callable[[Path], float]:
+    """Return a function from a checkpoint's folder to its mean cross-entropy on texts, in nats per token.
+
+    Args:
+        rows: the texts, in one of TRL's formats.
+        tokenizer: the models' tokenizer.
+        dtype: the dtype that models are loaded in.
+        batch_size: texts per batch.
+        max_length: tokens of a text that are read.
+    """
+    batches = calibration_batches(rows, tokenizer, batch_size, max_length)
+
+    def loss(folder: Path) -> float:
+        model = load_model(folder, dtype)
+        return measure_forgetting(model, model, batches).cross_entropy
+
+    return loss
+
+
+def check_merges(run: Run) -> None:
+    """Check the merges against their merge recipes, the models that exist already, and dev texts for rows seen before.
+
+    Raises:
+        InputError: something does not fit.
+    """
+    for name, section in run.recipe.merges.items():
+        try:
+            _check_merge(section)
+        except InputError as error:
+            raise InputError(f"merge.{name}: {error}") from error
+        if section.dev is not None:
+            held_out = run.recipe.evaluate.held_out
+            others = {} if held_out is None else {held_out: "which is evaluate.held_out, that models are compared on"}
+            check_unseen(run, f"merge.{name}.dev", section.dev, others)
+
+
+def _check_merge(section: MergeSection) -> None:
+    recipe = MergeRecipe.load(section.recipe)
+    recipe.check(len(section.models), merge_base(section) is not None, section.given_parameters)
+    if section.searched is not None:
+        check_searchable(recipe, len(section.models), section.given_parameters)
+    _check_names(section.models)
+
+
+def _check_names(models: Sequence[str]) -> None:
+    named = [model for model in models if is_model_name(model)]
+    twice = next((model for model in named if named.count(model) > 1), None)
+    if twice is not None:
+        raise InputError(f"models has {twice!r} twice; name it once, with a larger weight")
+    folders = [find_model(model) for model in models if not is_model_name(model)]
+    if folders:
+        check_distinct(folders)
+
+
+def merges_as_yaml(recipe: Recipe) -> str:
+    """Return the merges of a recipe, whose models exist, as YAML for mergekit's own command, each under its name.
+
+    Raises:
+        InputError: there are none, or a model does not exist yet.
+    """
+    if not recipe.merges:
+        raise InputError("the recipe's `merge` section names nothing to do")
+    run = Run(recipe)
+    documents = [f"# {name}\n{merge_plan(run, name).to_yaml()}" for name in recipe.merges]
+    return "---\n".join(documents)
+
+
+@dataclass(frozen=True)
+class MergeCall:
+    """A merge of folders, without a run.
+
+    Attributes:
+        plan: what is merged, how.
+        dev: the dev texts of a search; None where t or the weights are given.
+    """
+
+    plan: MergePlan
+    dev: Dataset | None = None
+
+    @classmethod
+    def of(
+        cls,
+        recipe: str,
+        models: Sequence[str | Path],
+        base: str | Path | None = None,
+        dev: str | Path | Dataset | None = None,
+        **parameters: object,
+    ) -> "MergeCall":
+        """Return a merge after checking everything that can be checked before it starts.
+
+        Args:
+            recipe: a shipped merge recipe's name or the path of a YAML.
+            models: paths or hub ids of models, or paths of LoRA adapters.
+            base: the model that all were trained from, likewise.
+            dev: texts of a search, as a path, a hub id or a `datasets.Dataset`.
+            parameters: the merge recipe's parameters, and `seed`.
+
+        Raises:
+            InputError: one sentence that names the wrong value.
+        """
+        seed = parameters.pop("seed", 0)
+        if not isinstance(seed, int):
+            raise InputError(f"seed is {seed!r}; wanted: an integer")
+        if parameters.get("t") == "auto":
+            del parameters["t"]
+            if dev is None:
+                raise InputError("t is 'auto', which is found on texts that no model has seen; give them as `dev`")
+        plan = MergePlan.of(recipe, models, base, parameters, seed)
+        if dev is None:
+            return cls(plan)
+        check_searchable(plan.recipe, len(models), parameters)
+        return cls(plan, dev if isinstance(dev, Dataset) else read_dataset(str(dev)))
+
+    def run(self, output: Path) -> dict[str, object]:
+        """Write the merged checkpoint and return what its `merge.json` holds.
+
+        Args:
+            output: the folder to write, atomically.
+
+        Raises:
+            InputError: the models do not fit together, or the folder is there already.
+        """
+        target = output.expanduser().absolute()
+        if target.exists() and (target.is_file() or any(target.iterdir())):
+            raise InputError(f"output {str(output)!r} is there already and is not overwritten; name a new folder")
+        return merge_models(self.plan, target, self._search())
+
+    def _search(self) -> WeightSearch | None:
+        if self.dev is None:
+            return None
+        folder = unadapted(self.plan.models[0])
+        length = min(MAX_TOKENS, context_length(load_config(folder)) or MAX_TOKENS)
+        return WeightSearch(text_loss(self.dev, load_tokenizer(folder), "auto", BATCH_SIZE, length))
