@@ -2,12 +2,12 @@
 
 import json
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from tests.recipes import recipe_values
+from tests.reporting.parsing import Page
 from trl_prune.checkpoints import write_json
 from trl_prune.cli import main
 from trl_prune.errors import InputError
@@ -18,37 +18,6 @@ from trl_prune.recipe import parse_recipe
 from trl_prune.reporting import across_runs
 from trl_prune.reporting.across_runs import all_points, check_runs, open_run, report_runs, run_names
 from trl_prune.reporting.model_points import ModelPoint
-
-
-VOID = {"meta", "img", "br", "hr", "link", "input"}
-
-
-class Page(HTMLParser):
-    """What a page holds: its tables' cells, its pictures, and whether its tags are balanced."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tables, self.addresses, self.ids = [], [], [], []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes):
-        self.addresses += [value for name, value in attributes if name in ("src", "href", "srcset", "action")]
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] in ("td", "th"):
-            self.tables[-1][-1][-1] += data
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +58,7 @@ def test_a_page_has_a_verdict_for_each_run_and_a_row_for_each_model(folders, tmp
         ["two/run", "sft"],
         ["two/run", "all stages"],
     ]
-    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    assert page.is_self_contained
     markdown = (tmp_path / "page" / "report.md").read_text()
     assert f"**two/run**: {report.verdicts['two/run']}" in markdown.replace("\\", "")
     assert len(json.loads((tmp_path / "page" / "models.json").read_text())["models"]) == 5

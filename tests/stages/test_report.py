@@ -3,6 +3,7 @@ import json
 import pytest
 
 from tests.recipes import recipe_values
+from tests.reporting.parsing import Page
 from trl_prune.errors import InputError
 from trl_prune.pipeline import run_recipe
 from trl_prune.recipe import parse_recipe
@@ -20,6 +21,12 @@ def test_a_report_on_two_of_the_models(tmp_path):
         text = (run.folder.path / "report" / name).read_text()
         assert f"{flops['student']:.3g}" in text
     assert "| sft | sft | references | pruned |" in page
+    html = Page((run.folder.path / "report" / "report.html").read_text())
+    assert html.is_self_contained
+    cost = next(table for table in html.tables if table[0][:2] == ["arm", "tokens trained"])
+    assert cost[1][:2] == ["sft", f"{run.folder.require('recover', 'sft').metrics['tokens']:,}"]
+    minutes = next(table for table in html.tables if table[0] == ["stage", "minutes"])
+    assert {"score", "prune", "recover sft", "evaluate sft"} <= {row[0] for row in minutes}
 
 
 def test_recovery_needs_the_dense_model(tmp_path):
@@ -38,4 +45,6 @@ def test_html_in_the_data_is_escaped(tmp_path):
     run = run_recipe(parse_recipe(values, "test"))
     page = (run.folder.path / "report" / "report.html").read_text()
     assert "<script>" not in page
+    assert "<script>" not in (run.folder.path / "report" / "report.md").read_text()
+    assert Page(page).is_self_contained
     assert "&lt;script&gt;" in page
