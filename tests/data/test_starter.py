@@ -22,13 +22,13 @@ DATA_FILES = [*JSONL_FILES, *sorted(FOLDER.glob("*/*.yaml"))]
 
 # SHA-256 of `json.dumps(starter_rows(seed), ensure_ascii=False).encode("utf-8")`, by seed.
 CHECKSUMS = {
-    0: "5fbcf037c33f387b985df620c5a09368ae992f28a35819a13190ab01695db0dd",
-    1: "acbc2bd9d458a17386296a06243b3b369b01794cb9ff4df4669a37e48d3d7fcb",
-    7: "7ecb90e8fc1f749e455eeb07ac64359a2f23cceab6cda9327493417f851eef9a",
+    0: "1d22dde9043200eea7c6b45b891ed550be68966db6320414a4ae11826e3e53ea",
+    1: "52e91015c8656308b2697f5628eb8246c76123300c3e4ba45c42ec5f0ac76335",
+    7: "fbce0b8af957f5ba80f5dbbcee936a892749b8a90101eabaaa4b516da99f38e4",
 }
 
 SMALLEST_COUNTS = {
-    "arithmetic_word_problems": 200,
+    "arithmetic": 200,
     "facts": 150,
     "commonsense": 100,
     "grammar": 100,
@@ -41,7 +41,7 @@ SMALLEST_COUNTS = {
 }
 
 ANSWER_TYPES = {
-    "arithmetic_word_problems": {"number"},
+    "arithmetic": {"number"},
     "facts": {"phrase"},
     "commonsense": {"phrase", "open"},
     "grammar": {"phrase"},
@@ -203,19 +203,19 @@ def test_average_completion_length():
 
 
 def test_number_rows_end_with_their_answer():
-    for row in rows_of("arithmetic_word_problems", "unit_conversion"):
+    for row in rows_of("arithmetic", "unit_conversion"):
         assert FINAL_ANSWER.search(completion_of(row)).group(1) == row["answer"]
 
 
 def test_every_calculation_is_right_and_leads_to_the_answer():
-    for row in rows_of("arithmetic_word_problems", "unit_conversion"):
+    for row in rows_of("arithmetic", "unit_conversion"):
         calculations = EQUATION.findall(completion_of(row))
         assert all(evaluate(expression) == int(result) for expression, result in calculations), completion_of(row)
         assert calculations[-1][1] == row["answer"]
 
 
 def test_calculations_use_only_numbers_of_the_problem():
-    for row in rows_of("arithmetic_word_problems"):
+    for row in rows_of("arithmetic"):
         known = {int(number) for number in re.findall(r"\d+", prompt_of(row))} | SPOKEN_NUMBERS
         for expression, result in EQUATION.findall(completion_of(row)):
             assert {int(number) for number in re.findall(r"\d+", expression)} <= known, prompt_of(row)

@@ -9,7 +9,7 @@ from trl_prune.evaluation.recovery import TaskScore, paired_difference, recovery
 def scores(means, items=400, chance=0.25):
     """Return scores in which the first items are right, so that models agree on which items are easy."""
     return {
-        task: TaskScore(task, "acc", [float(item < mean * items) for item in range(items)], chance, task, task == "a")
+        task: TaskScore(task, "acc", [float(item < mean * items) for item in range(items)], chance, task)
         for task, mean in means.items()
     }
 
@@ -87,9 +87,10 @@ def test_estimates_are_reproducible():
     assert recovery(RECOVERED, DENSE, PRUNED, seed=3) == recovery(RECOVERED, DENSE, PRUNED, seed=3)
 
 
-def test_subset_selects_tasks_with_or_without_recovery_data():
-    assert list(subset(DENSE, True)) == ["a"]
-    assert list(subset(DENSE, False)) == ["b"]
+def test_subset_selects_tasks_by_their_capability():
+    assert list(subset(DENSE, {"a", "other"}, inside=True)) == ["a"]
+    assert list(subset(DENSE, {"a", "other"}, inside=False)) == ["b"]
+    assert subset({"c": TaskScore("c", "acc", [1.0])}, set(), inside=False) == {}
 
 
 def test_zero_dense_score_gives_no_ratio():

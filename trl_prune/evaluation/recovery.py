@@ -3,7 +3,7 @@
 Scores are kept per item, so that models are compared on the same items (paired) rather than by two means.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,7 +25,6 @@ class TaskScore:
         items: one score per item, in the task's order.
         chance: the score of guessing; None where it is unknown.
         capability: what the task measures, for reports.
-        trained: whether the recovery data has rows of this capability; None where it is unknown.
         kind: `choice`, `generation` or `likelihood`; None where it is unknown.
         higher_is_better: whether a higher mean is a better one.
         doc_hashes: the hash of each item's document, by which results are aligned.
@@ -39,7 +38,6 @@ class TaskScore:
     items: list[float] = field(repr=False)
     chance: float | None = None
     capability: str | None = None
-    trained: bool | None = None
     kind: str | None = None
     higher_is_better: bool = True
     doc_hashes: list[str] | None = field(default=None, repr=False)
@@ -160,6 +158,10 @@ def paired_difference(first: Scores, second: Scores) -> Estimate:
     return Estimate(mean, float(np.sqrt(variance) / len(differences)))
 
 
-def subset(scores: Scores, trained: bool) -> dict[str, TaskScore]:
-    """Return the tasks whose capability has (or has not) rows in the recovery data."""
-    return {task: score for task, score in scores.items() if score.trained is trained}
+def subset(scores: Scores, capabilities: Collection[str], inside: bool) -> dict[str, TaskScore]:
+    """Return the tasks whose capability is (or is not) among capabilities; tasks that name none are left out."""
+    return {
+        task: score
+        for task, score in scores.items()
+        if score.capability is not None and (score.capability in capabilities) is inside
+    }

@@ -314,13 +314,14 @@ def item_text(sample: Mapping, kind: str | None, metric: str) -> ItemText:
     """Return what is shown of a sample of lm-eval, as it is in memory or in a file."""
     requests = _arguments(sample)
     prompt = str(requests[0][0]) if requests and requests[0] else ""
-    answer = {"generation": _generated, "choice": _chosen}.get(kind or "")
-    return ItemText(
-        question=prompt[-QUESTION_CHARACTERS:],
-        target=str(sample.get("target")),
-        answer=answer(sample, requests, metric) if answer else "",
-        prompt_hash=sample.get("prompt_hash"),
-    )
+    target, answer = str(sample.get("target")), ""
+    if kind == "generation":
+        answer = str(sample["resps"][0][0])
+    elif kind == "choice":
+        choices = _choices(requests)
+        answer = choices[_chosen(sample, choices, metric)]
+        target = choices[int(target)] if target.isdecimal() and int(target) < len(choices) else target
+    return ItemText(prompt[-QUESTION_CHARACTERS:], target, answer, sample.get("prompt_hash"))
 
 
 def _arguments(sample: Mapping) -> list[list]:
@@ -330,19 +331,18 @@ def _arguments(sample: Mapping) -> list[list]:
     return [list(one.values()) if isinstance(one, dict) else list(one) for one in requests]
 
 
-def _generated(sample: Mapping, requests: Sequence[Sequence], metric: str) -> str:  # noqa: ARG001
-    return str(sample["resps"][0][0])
+def _choices(requests: Sequence[Sequence]) -> list[str]:
+    """Return the given answers; where the prompts differ instead, as in Winogrande, the ends of the prompts."""
+    answers = [str(request[1]).strip() for request in requests]
+    same = len(set(answers)) == 1
+    return [str(request[0]).strip()[-QUESTION_CHARACTERS:] for request in requests] if same else answers
 
 
-def _chosen(sample: Mapping, requests: Sequence[Sequence], metric: str) -> str:
-    """Return the given answer that the model finds most likely."""
+def _chosen(sample: Mapping, choices: Sequence[str], metric: str) -> int:
+    """Return which of the given answers the model finds most likely."""
     likelihoods = [float(responses[0][0]) for responses in sample["resps"]]
-    texts = [str(request[1]) for request in requests]
-    if len(set(texts)) == 1:  # the prompts differ instead, as in Winogrande
-        texts = [str(request[0]) for request in requests]
-    elif metric == "acc_norm":
-        likelihoods = [value / max(len(text.strip()), 1) for value, text in zip(likelihoods, texts, strict=True)]
-    return texts[int(np.argmax(likelihoods))].strip()[-QUESTION_CHARACTERS:]
+    lengths = [max(len(choice), 1) if metric == "acc_norm" else 1 for choice in choices]
+    return int(np.argmax([likelihood / length for likelihood, length in zip(likelihoods, lengths, strict=True)]))
 
 
 def _loops(sample: Mapping) -> float:

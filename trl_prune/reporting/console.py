@@ -1,20 +1,41 @@
 """What a run prints on the terminal when it ends."""
 
 import json
+from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from trl_prune.evaluation.comparison import ComparedModels
+from trl_prune.reporting.comparison_page import verdicts as comparison_verdicts
+from trl_prune.reporting.comparison_tables import (
+    GROUP_COLUMNS,
+    LEGEND,
+    TASK_COLUMNS,
+    group_cells,
+    notes,
+    task_cells,
+)
+from trl_prune.reporting.comparisons import verdicts
 from trl_prune.reporting.page import PAGES
 from trl_prune.reporting.rendering import percent, plain
 from trl_prune.reporting.results import RunResults
 from trl_prune.runs.context import Run
 
 
+# Columns of pages that a terminal has no room for.
+WIDE_COLUMNS = ("chance", "number", "note")
+# Characters of a question or answer among those that changed.
+SHOWN_CHARACTERS = 60
+
+
 def show_recovery(run: Run) -> None:
-    """Print the recovery table, the differences between arms and the path of the report."""
+    """Print the verdicts, the recovery table, the differences between arms and the path of the report."""
     results = RunResults(run)
     console = Console()
+    for sentence in verdicts(results):
+        console.print(sentence, soft_wrap=True, markup=False)
     if results.scores.get("dense"):
         for group in results.groups:
             console.print(_recovery_table(results, group))
@@ -37,6 +58,41 @@ def _recovery_table(results: RunResults, group: str) -> Table:
             above_chance = percent(recovery.corrected)
             table.add_row(row.model, plain(recovery.score), percent(recovery.recovery), above_chance, gap_closed)
     return table
+
+
+def show_comparison(compared: ComparedModels) -> None:
+    """Print one sentence on each model, the tables, and an answer that changed on each task where it is worse."""
+    console = Console()
+    for sentence in comparison_verdicts(compared):
+        console.print(sentence, soft_wrap=True, markup=False)
+    for name, comparison in compared.comparisons.items():
+        console.print(_text_table(f"{name} beside {compared.dense}", TASK_COLUMNS, task_cells(comparison)))
+        console.print(_text_table("Groups of tasks", GROUP_COLUMNS, group_cells(comparison)))
+        worse = {task.task for task in comparison.worse}
+        for flip in compared.flips(name, examples=1):
+            if flip.task in worse and flip.direction == "lost":
+                question, target, dense, model = map(_end, (flip.question, flip.target, flip.dense, flip.model))
+                answers = f"{target}; {compared.dense}: {dense}; {name}: {model}"
+                console.print(f"{flip.task}, lost: {question} -> {answers}", soft_wrap=True, markup=False)
+    for note in notes(compared):
+        console.print(f"note: {note}", soft_wrap=True, markup=False)
+    console.print(LEGEND, markup=False, highlight=False)
+
+
+def _text_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return a table that fits a terminal of 80 columns: without those that pages have beside."""
+    shown = [index for index, column in enumerate(columns) if column not in WIDE_COLUMNS]
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0))
+    for index in shown:
+        header = columns[index].replace(" ", "\n")
+        table.add_column(header, justify="right" if index else "left", no_wrap=index > 0)
+    for row in rows:
+        table.add_row(*(escape(row[index]) for index in shown))
+    return table
+
+
+def _end(text: str) -> str:
+    return repr(" ".join(text.split())[-SHOWN_CHARACTERS:])
 
 
 def show_search(run: Run) -> None:

@@ -5,6 +5,14 @@ import re
 from jinja2 import Environment, PackageLoader
 
 from trl_prune.evaluation.recovery import Estimate
+from trl_prune.reporting.comparison_tables import (
+    GROUP_COLUMNS,
+    LEGEND,
+    TASK_COLUMNS,
+    group_cells,
+    notes,
+    task_cells,
+)
 
 
 # What would be a tag, an entity, a link, an image, code, emphasis or the end of a table's cell in Markdown.
@@ -21,6 +29,12 @@ def render(template: str, values: dict) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "plain": plain, "cell": cell}
+    environment.filters |= {"task_cells": task_cells, "group_cells": group_cells, "comparison_notes": notes}
+    environment.globals |= {
+        "task_columns": TASK_COLUMNS,
+        "group_columns": GROUP_COLUMNS,
+        "comparison_legend": LEGEND,
+    }
     return environment.get_template(f"{template}.j2").render(values)
 
 

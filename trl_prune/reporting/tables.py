@@ -4,6 +4,8 @@ from trl_prune.runs.stage import Panel
 
 
 RECOVERY_TABLE = Panel("recovery_table", lambda results: results.groups)
+COMPARISON_TABLE = Panel("comparison_table", lambda results: results.compared)
+FLIPS = Panel("flips", lambda results: results.compared)
 SCORE_TABLE = Panel("score_table", lambda results: results.scores.get("dense"))
 SIZE_TABLE = Panel("size_table", lambda results: results.sizes)
 FIDELITY_TABLE = Panel("fidelity_table", lambda results: results.fidelity)

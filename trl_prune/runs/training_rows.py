@@ -24,6 +24,10 @@ from trl_prune.runs.selected_rows import (
 from trl_prune.trainers.preparation import prepare_source, with_chat_template_kwargs
 
 
+# The column that says which of the tasks' capabilities a row trains.
+CAPABILITY = "capability"
+
+
 @dataclass(frozen=True)
 class TrainingRows:
     """What an arm trains on.
@@ -32,11 +36,13 @@ class TrainingRows:
         rows: in one of TRL's formats; those of a mix as `input_ids` and `labels`.
         count: the number of rows.
         sources: of a mix, each source's label, rows and tokens as they are trained on, after truncation.
+        capabilities: the values of the rows' column `capability`, sorted; None where no row has one.
     """
 
     rows: Dataset
     count: int
     sources: list[dict] | None = None
+    capabilities: list[str] | None = None
 
 
 def training_rows(run: Run, arm: ArmSection, args: dict) -> TrainingRows:
@@ -54,13 +60,13 @@ def training_rows(run: Run, arm: ArmSection, args: dict) -> TrainingRows:
     template_kwargs = run.recipe.chat_template_kwargs
     pools = [with_chat_template_kwargs(source_rows(run, arm, source), template_kwargs) for source in arm.sources]
     if not arm.is_mix and arm.rows is None:
-        return TrainingRows(pools[0], len(pools[0]))
+        return TrainingRows(pools[0], len(pools[0]), capabilities=_capabilities(pools))
     name = next(name for name, other in run.recipe.recover.items() if other is arm)
     drawn = _draw(run, name, arm, list(map(len, pools)))
     # In the dataset's order, as where all rows are trained on; the trainer shuffles.
     parts = [pool.select(sorted(indices)) for pool, indices in zip(pools, drawn, strict=True)]
     if not arm.is_mix:
-        return TrainingRows(parts[0], len(parts[0]))
+        return TrainingRows(parts[0], len(parts[0]), capabilities=_capabilities(parts))
     return _mixed(run, arm, args, parts)
 
 
@@ -76,7 +82,14 @@ def _mixed(run: Run, arm: ArmSection, args: dict, parts: list[Dataset]) -> Train
     ]
     # Neighbours are packed together, so the sources are interleaved.
     rows = concatenate_datasets(prepared).shuffle(seed=run.recipe.seed)
-    return TrainingRows(rows, len(rows), sources)
+    return TrainingRows(rows, len(rows), sources, _capabilities(parts))
+
+
+def _capabilities(pools: list[Dataset]) -> list[str] | None:
+    """Return what rows say that they train."""
+    named = [pool for pool in pools if CAPABILITY in pool.column_names]
+    values = {str(value) for pool in named for value in pool.unique(CAPABILITY) if value is not None}
+    return sorted(values) or None
 
 
 def source_rows(run: Run, arm: ArmSection, source: SourceSection) -> Dataset:

@@ -21,7 +21,9 @@ from trl_prune.reporting.plots.evaluation import RECOVERY, SIZE_AND_SPEED, TASK_
 from trl_prune.reporting.plots.sweep import SCORE_BY_ROWS
 from trl_prune.reporting.progress import ItemBar
 from trl_prune.reporting.tables import (
+    COMPARISON_TABLE,
     FIDELITY_TABLE,
+    FLIPS,
     FORGETTING_TABLE,
     OPEN_ANSWERS,
     RECOVERY_TABLE,
@@ -122,8 +124,7 @@ def parts(recipe: Recipe) -> list[str]:
 
 def needs(recipe: Recipe) -> list[str]:
     """Return the stages that make the models to evaluate."""
-    makers = {name: "prune" if name == "pruned" else "recover" for name in recipe.evaluated if name != "dense"}
-    return list(dict.fromkeys(makers.values()))
+    return list(dict.fromkeys(recipe.stage_of(name) for name in recipe.evaluated if name != "dense"))
 
 
 def inputs(run: Run, part: str) -> dict[str, str]:
@@ -187,6 +188,8 @@ STAGE = Stage(
         SCORE_BY_ROWS,
         TASK_SCORES,
         SCORE_TABLE,
+        COMPARISON_TABLE,
+        FLIPS,
         FORGETTING_TABLE,
         FIDELITY_TABLE,
         SIZE_AND_SPEED,

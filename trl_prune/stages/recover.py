@@ -50,6 +50,8 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:
     }
     if data.sources is not None:
         metrics["sources"] = data.sources
+    if data.capabilities is not None:
+        metrics["capabilities"] = data.capabilities
     write_card(run, part, folder / MODEL, metrics)
     return StageOutput({"model": MODEL, "log": LOG}, metrics, {"seconds": time.perf_counter() - start})
 

@@ -13,7 +13,7 @@ from trl_prune.data.starter.word_problems import arithmetic_word_problems
 
 
 CAPABILITIES: dict[str, Callable[[random.Random], list[StarterRow]]] = {
-    "arithmetic_word_problems": arithmetic_word_problems,
+    "arithmetic": arithmetic_word_problems,
     "facts": facts,
     "commonsense": commonsense,
     "grammar": grammar,

@@ -70,7 +70,7 @@ def _row(rng: random.Random, problem: WordProblem, templates: WordProblems) -> S
     return StarterRow(
         prompt=problem.question.format(**numbers, **slots),
         completion=f"{reasoning} {templates.ending.format(answer=answer)}",
-        capability="arithmetic_word_problems",
+        capability="arithmetic",
         answer_type="number",
         answer=answer,
     )

@@ -1,6 +1,7 @@
 """Compare models with the dense one on the same items: tests, flips, what cannot be told, and a verdict."""
 
 from trl_prune.evaluation.comparison.alignment import align
+from trl_prune.evaluation.comparison.compared import ComparedModels
 from trl_prune.evaluation.comparison.conditions import check_conditions
 from trl_prune.evaluation.comparison.flips import Flip, flip_examples
 from trl_prune.evaluation.comparison.models import Comparison, GroupComparison, TaskComparison, compare_models
@@ -9,6 +10,7 @@ from trl_prune.evaluation.comparison.verdict import verdict
 
 
 __all__ = [
+    "ComparedModels",
     "Comparison",
     "Flip",
     "GroupComparison",

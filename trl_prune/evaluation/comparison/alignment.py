@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from trl_prune.errors import InputError
 from trl_prune.evaluation.recovery import Scores, TaskScore
+from trl_prune.evaluation.result_files import unique_keys
 
 
 def align(scores: Mapping[str, Scores]) -> tuple[dict[str, dict[str, TaskScore]], list[str]]:
@@ -50,7 +51,7 @@ def _tasks_left_out(scores: Mapping[str, Scores], tasks: Sequence[str]) -> list[
 
 def _align_task(task: str, scores: Mapping[str, TaskScore]) -> tuple[dict[str, TaskScore], str | None]:
     _check_metric(task, scores)
-    positions = {model: _positions(task, model, score) for model, score in scores.items()}
+    positions = {model: _positions(score) for model, score in scores.items()}
     first, *others = positions.values()
     common = [key for key in first if all(key in other for other in others)]
     if not common:
@@ -72,12 +73,10 @@ def _check_metric(task: str, scores: Mapping[str, TaskScore]) -> None:
         raise InputError(f"task {task!r} has no document hashes in some results, so that items cannot be matched")
 
 
-def _positions(task: str, model: str, score: TaskScore) -> dict[str, int]:
+def _positions(score: TaskScore) -> dict[str, int]:
+    """Return the position of each item by its key; documents that come twice are numbered."""
     keys = score.doc_hashes or [str(position) for position in range(len(score.items))]
-    positions = {key: position for position, key in enumerate(keys)}
-    if len(positions) != len(score.items):
-        raise InputError(f"task {task!r} of {model!r} has items with one key; `unique_keys` numbers them")
-    return positions
+    return {key: position for position, key in enumerate(unique_keys(keys))}
 
 
 def _select(score: TaskScore, positions: Sequence[int]) -> TaskScore:

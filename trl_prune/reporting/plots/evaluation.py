@@ -1,5 +1,7 @@
 """Figures of the evaluation: recovery, scores by task, size and speed."""
 
+from textwrap import fill
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,6 +13,8 @@ from trl_prune.reporting.results import ALL_TASKS, RunResults
 from trl_prune.runs.stage import Panel
 
 
+# Characters of a line below a group of bars.
+LABEL = 14
 # Width of all bars of a group together; groups are 1 apart.
 GROUP_WIDTH = 0.8
 
@@ -29,7 +33,7 @@ def recovery(results: RunResults) -> Figure:
         )
         axes.bar_label(bars, fmt="%.0f", padding=2, fontsize=8)
     axes.axhline(100, color="grey", linestyle="--", linewidth=0.8)
-    axes.set_xticks(range(len(groups)), [group.replace("capabilities ", "") for group in groups])
+    axes.set_xticks(range(len(groups)), [fill(group.replace("capabilities ", ""), LABEL) for group in groups])
     axes.set(ylabel="% of the dense model's score", title="Recovery (mean over tasks, standard error)")
     axes.margins(y=0.25)
     axes.legend(ncols=len(names), fontsize=8, loc="upper center")
@@ -110,7 +114,7 @@ def _draw_speed_up(axes: Axes, speed: SpeedComparison, allowed: Bound) -> None:
 
 
 def _has_dense_scores(results: RunResults) -> bool:
-    return bool(results.scores.get("dense"))
+    return bool(results.groups)
 
 
 RECOVERY = Panel("recovery", _has_dense_scores, recovery, "Recovery by group of tasks.")
