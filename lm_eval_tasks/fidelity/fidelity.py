@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ class FidelityTask(ConfigurableTask):
         """Ask for the dense model's answer and, where a greedy one is right, for its final answer behind its words."""
         answer = self.doc_to_target(doc)
         pairs = [(Context(ctx), answer)]
-        if doc.get("before_reference") is not None:
+        if doc.get("right_answer") is not None:
             pairs.append((Context(ctx + doc["before_reference"]), doc["right_answer"]))
         metadata = kwargs["metadata"]
         return [
@@ -61,12 +60,13 @@ def sampled(fidelity_file: str | None = None, file: str | None = None, **_: obje
 
 
 def greedy(fidelity_file: str | None = None, file: str | None = None, **_: object) -> dict[str, Dataset]:
-    """Return the greedy answers that lm-eval calls the dense model's greedy ones, split where the right answer begins.
+    """Return the greedy answers that lm-eval calls the dense model's greedy ones, with the right answer in them.
 
     A text can read back as other tokens than those that were generated, which are then not the likeliest ones.
     """
+    keys = ("context", "greedy", "before_reference", "right_answer")
     rows = [row for row in _rows(fidelity_file or file) if row["greedy_is_own"]]
-    return _split([{"context": row["context"], "greedy": row["greedy"], **_right_answer(row)} for row in rows])
+    return _split([{key: row[key] for key in keys} for row in rows])
 
 
 def divergence(doc: dict[str, Any], results: list[tuple[float, bool]]) -> dict[str, float]:
@@ -91,16 +91,6 @@ def _split(docs: list[dict[str, Any]]) -> dict[str, Dataset]:
     if not docs:
         raise ValueError("the file of the dense model's answers has none that this fidelity task can use")
     return {"test": Dataset.from_list(docs)}
-
-
-def _right_answer(row: dict[str, Any]) -> dict[str, str | None]:
-    """Return the greedy answer up to the reference, and the reference as the answer has it; None where it is not."""
-    found = None
-    if row["reference"]:
-        found = re.search(rf"\s?(?<!\w){re.escape(row['reference'])}(?!\w)", row["greedy"], re.IGNORECASE)
-    if found is None:
-        return {"before_reference": None, "right_answer": None}
-    return {"before_reference": row["greedy"][: found.start()], "right_answer": found.group()}
 
 
 def _rows(file: str | None) -> list[dict[str, Any]]:

@@ -161,24 +161,25 @@ def test_sampling_settings_of_the_checkpoint_are_not_applied_and_are_put_back(de
         own.top_k, own.repetition_penalty = None, None
 
 
-def test_right_answers_are_scored_behind_the_dense_models_words(answers, tmp_path):
-    row = {**answers[1][0], "context": "2 + 3 =", "greedy": " It is 5.", "greedy_is_own": True}
-    rows = [row | {"reference": reference} for reference in ("5", "7", None)]
-    path = tmp_path / "references.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    samples = evaluated(writer(), path)["samples"]["fidelity_greedy"]
-    assert list(samples[0]["arguments"]) == [("2 + 3 =", " It is 5."), ("2 + 3 = It is", " 5")]
-    assert [sample.get("answer_flips") for sample in samples] == [1.0, None, None]
-
-
-def test_the_dense_model_flips_none_of_its_right_answers(dense, answers, tmp_path):
+def test_right_answers_are_scored_behind_the_dense_models_words(dense, answers, tmp_path):
     words = [row["greedy"].removesuffix("<|im_end|>").strip() for row in answers[1]]
-    rows = [row | {"reference": word} for row, word in zip(answers[1], words, strict=True) if word]
+    halves = [word[len(word) // 2 :] for word in words]
     path = tmp_path / "references.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = written(path, dense, references=[*words[:3], *halves[3:5], None])
+    assert [row["right_answer"] and row["right_answer"].strip() for row in rows] == [*words[:3], None, None, None]
     samples = evaluated(dense, path)["samples"]["fidelity_greedy"]
-    assert [sample["answer_flips"] for sample in samples] == [0.0] * len(rows)
-    assert rows
+    assert [sample.get("answer_flips") for sample in samples] == [0.0] * 3 + [None] * 3
+    assert list(samples[0]["arguments"]) == [
+        (rows[0]["context"], rows[0]["greedy"]),
+        (rows[0]["context"] + rows[0]["before_reference"], rows[0]["right_answer"]),
+    ]
+
+
+def test_a_right_answer_that_another_model_does_not_give_is_a_flip(answers, tmp_path):
+    row = answers[1][0] | {"before_reference": "a b", "right_answer": " never"}
+    path = tmp_path / "references.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    assert evaluated(writer(seed=1), path)["results"]["fidelity_greedy"]["answer_flips,none"] == 1.0
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ whole answers; the greedy answers show how often a model says what the dense one
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,10 +36,11 @@ def write_fidelity(  # noqa: PLR0913
     """Write the dense model's sampled and greedy answer to each prompt, for lm-eval's `--metadata` as `fidelity_file`.
 
     A line of JSON per prompt: `{context, sampled, sampled_log_prob, sampled_tokens, greedy, greedy_log_prob,
-    greedy_tokens, greedy_is_own, reference}`. The log-probabilities, in nats of a whole answer, and the tokens they
-    are sums of are lm-eval's, of the answer's text: one that reads back as other tokens than were sampled counts as
-    those. `greedy_is_own` is whether lm-eval calls the dense model's greedy answer greedy. Answers keep the token that
-    ends them.
+    greedy_tokens, greedy_is_own, before_reference, right_answer}`. The log-probabilities, in nats of a whole answer,
+    and the tokens they are sums of are lm-eval's, of the answer's text: one that reads back as other tokens than were
+    sampled counts as those. `greedy_is_own` is whether lm-eval calls the dense model's greedy answer greedy. Where the
+    reference stands in that answer, and is greedy behind the words before it, the last two are those words and it;
+    else None. Answers keep the token that ends them.
 
     What is there already is kept, in whole batches, and continued; it must be of the same model and settings. The file
     is then the same as one written at once.
@@ -116,7 +118,21 @@ def _answers(lm: "HFLM", rows: Sequence[tuple[str, str | None]], max_new_tokens:
             log_prob, tokens, is_greedy = score
             answer |= {name: text, f"{name}_log_prob": log_prob, f"{name}_tokens": tokens}
             answer |= {} if do_sample else {"greedy_is_own": is_greedy}
-    return [answer | {"reference": reference} for answer, (_, reference) in zip(answers, rows, strict=True)]
+    return [
+        answer | _right_answer(lm, answer, reference) for answer, (_, reference) in zip(answers, rows, strict=True)
+    ]
+
+
+def _right_answer(lm: "HFLM", answer: dict, reference: str | None) -> dict[str, str | None]:
+    found = (
+        re.search(rf"\s?(?<!\w){re.escape(reference)}(?!\w)", answer["greedy"], re.IGNORECASE) if reference else None
+    )
+    if found:
+        before = answer["greedy"][: found.start()]
+        ((_, _, is_greedy),) = _score(lm, [answer["context"] + before], [found.group()])
+        if is_greedy:
+            return {"before_reference": before, "right_answer": found.group()}
+    return {"before_reference": None, "right_answer": None}
 
 
 @torch.inference_mode()
