@@ -96,6 +96,15 @@ def test_figures_are_drawn_in_the_order_of_lengths(run):
     assert len(right.lines) == 2
 
 
+def test_the_stages_that_make_the_drafts_run_first(tmp_path):
+    values = recipe_values(tmp_path) | {"merge": {"both": {"recipe": "linear", "models": ["sft", "selfd"]}}}
+    needs = {
+        draft: speculate.needs(parse_recipe(values | {"speculate": {"drafts": [draft]}}, "test"))
+        for draft in ("pruned", "sft", "both", "owner/name")
+    }
+    assert needs == {"pruned": ["prune"], "sft": ["recover"], "both": ["merge"], "owner/name": []}
+
+
 def test_a_draft_that_cannot_be_is_refused_before_anything_runs(tmp_path):
     folder = save_tiny(tmp_path / "words")
     tokenizer = folder / "tokenizer.json"

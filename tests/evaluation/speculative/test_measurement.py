@@ -23,6 +23,7 @@ from trl_prune.evaluation.speculative.texts import SpeculativePrompt
 from trl_prune.evaluation.timing import Interval
 
 
+ONE = Interval(1.0, 1.0, 1.0)
 SETTINGS = SpeculativeSettings((1, 3), (1, 2), max_new_tokens=8, timed_prompts=2)
 PROMPTS = [
     SpeculativePrompt([5, 6, 7], [9, 10, 11], "one"),
@@ -100,11 +101,11 @@ def test_costs_leave_the_cache_as_it_was(family):
     assert 0 < depth.ratio(1) < depth.ratio(3) < 1
 
 
-def made_up(speed, cost_ratio=0.75, alpha=0.9, differences=(), parameters=(100, 80)):
+def made_up(speed, cost_ratio=0.75, alpha=0.9, differences=(), parameters=(100, 80), verification=ONE):
     rounds = {g: Rounds(100, 100 / (1 + alpha * g), (1,), (1,)) for g in (1, 2, 4)}
     expected = ExpectedAcceptance(4, 100, alpha, alpha, alpha, {}, [], rounds)
-    one = Interval(1.0, 1.0, 1.0)
-    costs = StepCosts(1, 10, Interval(cost_ratio, cost_ratio, cost_ratio), dict.fromkeys((1, 2, 4), one), 0.1)
+    ratio = Interval(cost_ratio, cost_ratio, cost_ratio)
+    costs = StepCosts(1, 10, ratio, dict.fromkeys((1, 2, 4), verification), 0.1)
     measured = MeasuredDrafting(rounds, dict.fromkeys((1, 2, 4), speed), [])
     depth = DepthCost(30, 106, 28)
     return Speculation({"greedy": expected}, {"greedy": measured}, [costs], 4, list(differences), depth, parameters)
@@ -115,9 +116,12 @@ def test_a_draft_that_does_not_pay_is_said_to_and_which_depth_would():
     assert sentence.startswith("No draft length pays: the best, 1, was measured at 0.90x [0.80, 0.99].")
     assert "costs 0.75 of the target's" in sentence
     assert "at most 1.25x with these draft lengths, and less than 1.33x with any" in sentence
-    assert "measured acceptance of 0.90" in sentence
-    assert "at an assumed 0.8" in sentence
-    assert "no number of blocks at the measured acceptance of 0.10" in advice.depth_advice(made_up(None, alpha=0.1))
+    assert "at the measured acceptance of 0.90 up to " in sentence
+    assert "at an assumed 0.8 up to " in sentence
+    costly = Interval(9.0, 9.0, 9.0)
+    assert "at the measured acceptance of 0.10 none, at an assumed 0.8 none; and if judging several tokens cost" in (
+        advice.depth_advice(made_up(None, alpha=0.1, verification=costly))
+    )
 
 
 def test_a_draft_that_pays_has_no_warning():

@@ -1,8 +1,10 @@
 """Whether a draft pays, said in sentences, and what would."""
 
+from collections.abc import Mapping
+
 from trl_prune.evaluation.speculative.costs import medians
 from trl_prune.evaluation.speculative.measurement import Speculation
-from trl_prune.evaluation.speculative.prediction import best, deepest_draft, expected_tokens, speed_up
+from trl_prune.evaluation.speculative.prediction import DepthCost, best, deepest_draft, expected_tokens, speed_up
 from trl_prune.evaluation.speculative.texts import GREEDY
 
 
@@ -77,19 +79,25 @@ def _pays(speculation: Speculation) -> list[str]:
 def depth_advice(speculation: Speculation) -> str:
     """Return a sentence on how many blocks a draft may have to give a worthwhile speed-up."""
     measured = speculation.expected[GREEDY].alpha
-    shallow = _depth(speculation, measured), _depth(speculation, ASSUMED_ACCEPTANCE)
+    verification = medians(speculation.costs[0].verification)
+    free = dict.fromkeys(verification, 1.0)
+    depths = [
+        _depth(speculation.target_depth, acceptance, cost)
+        for cost in (verification, free)
+        for acceptance in (measured, ASSUMED_ACCEPTANCE)
+    ]
     return (
-        f"For {WORTHWHILE}x, by the weights that a step reads, a draft may have {shallow[0]} at the measured "
-        f"acceptance of {measured:.2f}, and {shallow[1]} at an assumed {ASSUMED_ACCEPTANCE}; a draft of fewer blocks "
+        f"Depths that give {WORTHWHILE}x, by the weights that a step reads: at the measured acceptance of "
+        f"{measured:.2f} {depths[0]}, at an assumed {ASSUMED_ACCEPTANCE} {depths[1]}; and if judging several tokens "
+        f"cost no more than a step, as on a GPU with few texts, {depths[2]} and {depths[3]}. A draft of fewer blocks "
         "reaches the same acceptance only by training."
     )
 
 
-def _depth(speculation: Speculation, acceptance: float) -> str:
-    depth, verification = speculation.target_depth, medians(speculation.costs[0].verification)
+def _depth(depth: DepthCost, acceptance: float, verification: Mapping[int, float]) -> str:
     blocks = deepest_draft(acceptance, depth, verification, WORTHWHILE)
     if blocks is None:
-        return "no number of blocks"
+        return "none"
     ratio = depth.ratio(blocks)
     length = best({g: speed_up(expected_tokens(acceptance, g), g, ratio, cost) for g, cost in verification.items()})
-    return f"at most {blocks} of {depth.blocks} blocks (cost {ratio:.2f}, {length} proposed tokens)"
+    return f"up to {blocks} of {depth.blocks} blocks (cost {ratio:.2f}, {length} proposed tokens)"
