@@ -10,6 +10,7 @@ import pytest
 import yaml
 from safetensors import SafetensorError
 
+from tests.evaluation.lm_eval_files import write_results
 from tests.recipes import recipe_values
 from trl_prune.cli import STAGE_VERBS, main
 from trl_prune.pipeline import STAGES
@@ -207,3 +208,24 @@ def test_a_full_disk_is_reported_for_every_type_of_error(error, tmp_path, capsys
     )
     assert "the disk is full; free some, and the same command resumes" in refused(capsys, "prune", path)
     assert not (tmp_path / "run" / "prune" / "model").exists()
+
+
+def test_compare_prints_a_verdict_and_writes_pages(tmp_path, capsys):
+    paths = [
+        str(write_results(tmp_path / name, {"a": right}, model=name))
+        for name, right in (("one", [1] * 30 + [0] * 10), ("two", [0] * 20 + [1] * 10 + [0] * 10))
+    ]
+    assert main(["compare", *paths, "--output", str(tmp_path / "out")]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("two keeps 33 % of multiple choice")
+    assert output.rstrip().endswith(f"comparison: {tmp_path / 'out' / 'comparison.html'}")
+    assert "--log_samples" in refused(capsys, "compare", paths[0], str(without_samples(tmp_path)))
+    assert "does not exist" in refused(capsys, "compare", paths[0], str(tmp_path / "none"))
+    assert "wanted: TASK=METRIC" in refused(capsys, "compare", *paths, "--metric", "acc")
+    assert "has no metric 'f1'; it has acc" in refused(capsys, "compare", *paths, "--metric", "a=f1")
+
+
+def without_samples(tmp_path):
+    path = write_results(tmp_path / "bare", {"a": [1, 0]})
+    next(path.parent.glob("samples_*")).unlink()
+    return path

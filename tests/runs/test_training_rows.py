@@ -72,6 +72,17 @@ def test_an_arm_without_a_number_of_rows_gets_all_as_they_are(folder):
     assert result.sources is None
 
 
+def test_what_rows_train_is_read_from_their_own_column(folder):
+    path = folder / "rows.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    named = [row | {"capability": ("counting", "facts", None)[number % 3]} for number, row in enumerate(rows)]
+    (folder / "named.jsonl").write_text("\n".join(map(json.dumps, named)))
+    named_rows = {"source": "references", "share": 0.5, "dataset": {"path": str(folder / "named.jsonl")}}
+    mixed = rows_of(folder, rows=20, data=[named_rows, {"source": "references", "share": 0.5}])
+    assert mixed.capabilities == ["counting", "facts"]
+    assert rows_of(folder, data="references").capabilities is None
+
+
 def test_fewer_rows_are_a_subset_of_more_and_the_same_for_every_source(folder, monkeypatch):
     asked = [
         [row["messages"][0]["content"] for row in rows_of(folder, monkeypatch, data=data, rows=count).rows]

@@ -72,11 +72,12 @@ class ComparedModels:
         return compare_models(scores, self.scores[self.dense], pruned, name=name, marks=self.marks, seed=self.seed)
 
     def flips(self, name: str, examples: int = EXAMPLES) -> list[Flip]:
-        """Return items that a model lost and gained, so many of each task in each direction."""
+        """Return items that a model lost and gained, so many in each direction of each task that says something."""
         texts = {model: self.results[model].texts for model in (name, self.dense)}
         return [
             flip
             for task, dense in self.scores[self.dense].items()
+            if task not in self.marks
             for flip in flip_examples(
                 self.scores[name][task], dense, texts[name].get(task, {}), texts[self.dense].get(task, {}), examples
             )
