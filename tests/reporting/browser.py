@@ -12,7 +12,8 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # Chromium opens no window narrower than 500 pixels, so the page lies in a frame of the wanted width.
-FRAME = """<!doctype html><body style="margin:0"><iframe id="page" style="border:0" width="{width}" height="{height}"
+FRAME = """<!doctype html><meta charset="utf-8"><body style="margin:0">
+<iframe id="page" style="border:0" width="{width}" height="{height}"
 srcdoc="{page}"></iframe><script>
 document.getElementById("page").onload = event => {{
   const view = event.target.contentWindow, root = view.document.documentElement;

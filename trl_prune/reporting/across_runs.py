@@ -6,13 +6,14 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from trl_prune.checkpoints import write_json, write_text
+from trl_prune.checkpoints import read_provenance, write_json, write_text
 from trl_prune.errors import InputError
 from trl_prune.evaluation.comparison import check_conditions
 from trl_prune.evaluation.recovery import TaskScore
 from trl_prune.evaluation.result_files import read_results
 from trl_prune.evaluation.timing import Interval
 from trl_prune.recipe import load_recipe
+from trl_prune.reporting.card import dense_name
 from trl_prune.reporting.comparisons import verdicts
 from trl_prune.reporting.costs import arm_costs
 from trl_prune.reporting.model_points import KINDS, ModelPoint, model_points
@@ -158,9 +159,10 @@ def _dense_hash(results: RunResults) -> str:
 
 
 def dense_model(results: RunResults) -> str:
-    """Return what the run's recipe calls its dense model, a folder by its name alone."""
-    name = results.folder.notes()["model"]
-    return Path(name).name if Path(name).is_absolute() else name
+    """Return the hub id of a run's dense model, or the name of its folder."""
+    if results.folder.result("prune") is None:
+        return Path(results.folder.notes()["model"]).name
+    return dense_name(read_provenance(results.folder.output("prune", "model")))
 
 
 def all_points(runs: Mapping[str, RunResults]) -> list[ModelPoint]:

@@ -24,6 +24,12 @@ def test_a_speed_that_cannot_be_told_from_the_dense_models_is_said_so():
     )
 
 
+def test_a_speed_that_was_timed_beside_other_work_is_said_so():
+    comparison = compare_models(MODEL, DENSE, name="sft")
+    sentence = verdict(comparison, speed=Interval(1.91, 1.45, 2.36))
+    assert "decodes 1.91x as fast [1.45, 2.36] (timed on a busy machine, so take it with care)" in sentence
+
+
 def test_what_the_items_cannot_show_is_said():
     dense = {name: score(name, 50, items=60) for name in "ab"}
     same = verdict(compare_models({name: score(name, 49, items=60) for name in "ab"}, dense, name="sft"))

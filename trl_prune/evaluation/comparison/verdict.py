@@ -43,7 +43,9 @@ def _speed(speed: Interval) -> str:
     interval = f"[{speed.low:.2f}, {speed.high:.2f}]"
     if speed.low <= 1 <= speed.high:
         return f"decodes no faster or slower than can be told ({speed.value:.2f}x {interval})"
-    return f"decodes {speed.value:.2f}x as fast {interval}"
+    # The interval is of the repeats alone; other work on the machine may have moved all of them.
+    busy = " (timed on a busy machine, so take it with care)" if speed.is_busy else ""
+    return f"decodes {speed.value:.2f}x as fast {interval}{busy}"
 
 
 def _kept(comparison: Comparison) -> list[str]:

@@ -16,11 +16,12 @@ from trl_prune.runs.stage import Panel
 # Height of the axes of one kind of task, in inches.
 AXES_HEIGHT = 2.6
 MILLION = 1e6
-# Models of one cost are drawn beside each other, this share of the axis apart.
-APART = 0.022
+# Models of one cost are drawn beside each other, this share of the axis apart; further where a label is between them.
+APART, LABELS_APART = 0.022, 0.06
 PARAMETERS, SPEED = "parameters", "speed"
 LABELS = {PARAMETERS: "parameters (millions)", SPEED: "decoded tokens per second"}
 Named = tuple[str, ModelPoint]
+Placed = tuple[str, ModelPoint, float, float]
 
 
 def cost(point: ModelPoint, by: str) -> Interval | None:
@@ -50,15 +51,15 @@ def draw_pareto(
     height = AXES_HEIGHT * len(kinds) + legend_height(styles)
     figure = Figure(figsize=(NARROW, height), layout="constrained")
     for axes, kind in zip(figure.subplots(len(kinds), 1, squeeze=False)[:, 0], kinds, strict=True):
-        _draw_kind(axes, shown, styles, by, kind)
-        if label is not None:
-            _label(axes, shown, by, kind, label)
+        placed = _placed(shown, by, kind, APART if label is None else LABELS_APART)
+        _draw_kind(axes, placed, styles, by, kind)
+        for _, point, x, y in placed if label is not None else []:
+            axes.annotate(label(point), (x, y), xytext=(5, 4), textcoords="offset points", fontsize=TEXT - 2)
     add_legend(figure, axes, "outside lower left")
     return figure
 
 
-def _draw_kind(axes: Axes, points: Sequence[Named], styles: Mapping[str, ModelStyle], by: str, kind: str) -> None:
-    placed = _placed(points, by, kind)
+def _draw_kind(axes: Axes, placed: Sequence[Placed], styles: Mapping[str, ModelStyle], by: str, kind: str) -> None:
     _draw_front(axes, [(cost(point, by).value, y) for _, point, _, y in placed], more_is_better=by == SPEED)
     for key, point, x, y in placed:
         style, place = styles[key], cost(point, by)
@@ -87,11 +88,11 @@ def _draw_front(axes: Axes, points: Sequence[tuple[float, float]], more_is_bette
     axes.step(*zip(*line, strict=True), where="post", color=GREY, linewidth=1.2, zorder=1)
 
 
-def _placed(points: Sequence[Named], by: str, kind: str) -> list[tuple[str, ModelPoint, float, float]]:
+def _placed(points: Sequence[Named], by: str, kind: str, apart: float) -> list[Placed]:
     """Return key, point, x and y of each point with a score of a kind; points of one cost lie beside each other."""
     scored = [(key, point) for key, point in points if kind in point.recovery]
     costs = [cost(point, by).value for _, point in scored]
-    step = APART * ((max(costs) - min(costs)) or max(costs))
+    step = apart * ((max(costs) - min(costs)) or max(costs))
     seen: dict[float, int] = {}
     placed = []
     for (key, point), value in zip(scored, costs, strict=True):
@@ -99,11 +100,6 @@ def _placed(points: Sequence[Named], by: str, kind: str) -> list[tuple[str, Mode
         seen[value] = index + 1
         placed.append((key, point, value + index * step, 100 * point.recovery[kind].value))
     return placed
-
-
-def _label(axes: Axes, points: Sequence[Named], by: str, kind: str, label: Callable[[ModelPoint], str]) -> None:
-    for _, point, x, y in _placed(points, by, kind):
-        axes.annotate(label(point), (x, y), xytext=(6, 5), textcoords="offset points", fontsize=TEXT - 2)
 
 
 def run_pareto(by: str, results: RunResults) -> Figure:
