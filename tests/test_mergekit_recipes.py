@@ -241,6 +241,7 @@ def losses(ideal):
     return loss, calls
 
 
+@pytest.mark.slow
 def test_a_search_finds_the_best_share_and_resumes(siblings, tmp_path):
     models, _ = siblings("llama")
     one, other = (weights(model)["model.layers.0.mlp.up_proj.weight"] for model in models[:2])

@@ -16,6 +16,7 @@ from trl_prune.errors import InputError
 from trl_prune.pipeline import STAGES, disk_needed, plan, run_recipe
 from trl_prune.recipe import load_recipe
 from trl_prune.runs.context import Run
+from trl_prune.runs.merging import merges_as_yaml
 
 
 SLERP = {"recipe": "slerp", "models": ["sft", "selfd"]}
@@ -112,16 +113,20 @@ def test_dev_texts_share_no_row_with_training_or_the_texts_that_are_reported(tmp
 
 @pytest.mark.slow
 def test_arms_are_merged_and_the_merges_evaluated(tmp_path, caplog):
+    caplog.set_level("INFO", "trl_prune")
     merges = {"slerp": SLERP, "ties": SLERP | {"recipe": "ties"}}
     run = run_recipe(merging(tmp_path, merge=merges))
     folder = tmp_path / "run" / "merge" / "slerp" / "model"
     assert run.model_dir("slerp") == folder
     assert read_provenance(folder).keep == read_provenance(run.model_dir("sft")).keep
     record = json.loads((folder / "merge.json").read_text())
-    assert record["lerp"]["of"] == record["lerp"]["count"] > 0
+    assert 0 < record["lerp"]["count"] == len(record["lerp"]["names"]) < record["lerp"]["of"] == 21
     assert "fell back to linear interpolation" in caplog.text
     pruned = str(run.model_dir("pruned").absolute())
     assert json.loads((run.model_dir("ties") / "merge.json").read_text())["base"] == pruned
+    printed = list(yaml.safe_load_all(merges_as_yaml(run.recipe)))
+    assert [document["merge_method"] for document in printed] == ["slerp", "ties"]
+    assert printed[1]["base_model"] == pruned
     report = (tmp_path / "run" / "report" / "report.md").read_text()
     for name in merges:
         assert (tmp_path / "run" / "evaluate" / name / "results.json").is_file()

@@ -34,13 +34,11 @@ def _search(record: Mapping) -> list[str]:
     if not search:
         return []
     best = search["best_model"]
-    alone = f"{_short(best['model'])} alone has {best['loss']:.4f}"
+    alone = f"{_short(best['model'])} alone has {best['loss']:.4f} nats a token"
     if search["kept"]:
-        return [f"no merge has less loss on the dev texts than {_short(search['kept'])} alone, which is kept: {alone}"]
+        return [f"no merge has less loss on the dev texts than one of the models, which is kept: {alone}"]
     value = record["parameters"][search["over"]]
-    return [
-        f"{search['over']} {value} has the least loss on the dev texts, {search['loss']:.4f} nats a token; {alone}"
-    ]
+    return [f"{search['over']} {value} has the least loss on the dev texts, {search['loss']:.4f}; {alone}"]
 
 
 def _short(model: str) -> str:
