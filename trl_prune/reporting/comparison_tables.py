@@ -7,7 +7,7 @@ from trl_prune.evaluation.recovery import Estimate
 
 
 TASK_COLUMNS = (
-    "task", "items", "chance", "dense", "model", "difference", "lost, gained", "p (Holm)", "would be seen", "note",
+    "task", "dense", "model", "difference", "lost, gained", "p (Holm)", "would be seen", "items", "chance", "note",
 )  # fmt: skip
 GROUP_COLUMNS = (
     "tasks", "number", "dense", "model", "recovery %", "above chance %", "gap closed %", "p", "would be seen",
@@ -18,7 +18,8 @@ LEGEND = (
     "wrong; gained: the opposite. p: that the model is no worse (exact one-sided McNemar test; sign flips where "
     "items are not right or wrong), adjusted for all tasks by Holm's method; * at most 5 %. Would be seen: the "
     "smallest loss that this test finds in 80 % of evaluations with as many items. Recovery is the mean score over "
-    "tasks, as a share of the dense model's; above chance, the score of guessing is subtracted from both."
+    "tasks, as a share of the dense model's; above chance, the score of guessing is subtracted from both. Loops: the "
+    "share of answers that end in one, of the dense model and of this one."
 )
 # p-values below are not told apart.
 SMALLEST_P = 0.001
@@ -45,14 +46,14 @@ def _task_row(task: TaskComparison) -> list[str]:
     is_share = task.kind != "likelihood"
     return [
         task.task,
-        f"{task.items:,}",
-        _number(task.chance, is_share) if task.chance is not None else "",
         _number(task.dense.value, is_share),
         _number(task.model.value, is_share),
         _difference(task.difference, is_share),
         "" if task.lost is None else f"{task.lost}, {task.gained}",
         p_value(task.p_holm) + ("*" if task.is_worse else ""),
         _number(task.detectable, is_share),
+        f"{task.items:,}",
+        _number(task.chance, is_share) if task.chance is not None else "",
         "; ".join(_task_notes(task)),
     ]
 
@@ -62,7 +63,7 @@ def _task_notes(task: TaskComparison) -> list[str]:
     if task.metric in ("word_perplexity", "byte_perplexity", "perplexity"):
         found.append(f"{task.metric}, {1 / task.recovery.value:.3f}x the dense model's")
     if task.loops and any(task.loops.values()):
-        found.append(f"answers that end in a loop: {_arrow(task.loops)}")
+        found.append(f"loops: {_arrow(task.loops)}")
     return found + [f"pass@{k}: {_arrow(shares)}" for k, shares in task.pass_at.items()]
 
 
