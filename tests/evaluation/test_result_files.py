@@ -70,6 +70,13 @@ def test_results_in_memory_are_read_with_the_samples_inside(tmp_path, lm_evals):
     assert read_results(inside).scores == read_results(path).scores
 
 
+@pytest.mark.parametrize(("template", "multiturn"), [(None, None), ("a" * 64, True)])
+def test_turns_count_with_a_chat_template_only(tmp_path, template, multiturn):
+    changes = {"chat_template_sha": template, "fewshot_as_multiturn": True}
+    path = write_results(tmp_path, {"a": [1, 0]}, changes=changes)
+    assert read_results(path).conditions["a"].fewshot_as_multiturn is multiturn
+
+
 def test_a_renamed_file_finds_the_only_samples_beside_it(tmp_path):
     path = write_results(tmp_path, {"a": [1, 0], "a_b": [0, 0]})
     renamed = path.rename(tmp_path / "mine.json")

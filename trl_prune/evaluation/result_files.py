@@ -397,10 +397,12 @@ def _name(file: Path, results: Mapping) -> str:
 
 def _conditions(results: Mapping, tasks: Mapping[str, _Task]) -> dict[str, Conditions]:
     config = results.get("config") or {}
+    template = results.get("chat_template_sha")
     general = {
-        "chat_template": results.get("chat_template_sha"),
+        "chat_template": template,
         "system_instruction": results.get("system_instruction_sha"),
-        "fewshot_as_multiturn": results.get("fewshot_as_multiturn"),
+        # Without a chat template there are no turns, whatever the setting.
+        "fewshot_as_multiturn": results.get("fewshot_as_multiturn") if template else None,
         "add_bos_token": _add_bos_token(config.get("model_args")),
         "limit": config.get("limit"),
         "dtype": _text(config.get("model_dtype") or config.get("dtype")),
