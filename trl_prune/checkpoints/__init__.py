@@ -2,7 +2,7 @@
 
 from trl_prune.checkpoints.companions import companions, copy_companions
 from trl_prune.checkpoints.fingerprints import fingerprint, weights_fingerprint
-from trl_prune.checkpoints.loading import best_device, load_config, load_model, load_tokenizer
+from trl_prune.checkpoints.loading import best_device, load_config, load_model, load_tokenizer, model_class
 from trl_prune.checkpoints.provenance import (
     PROVENANCE,
     Provenance,
@@ -44,6 +44,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "locate",
+    "model_class",
     "probe_logits",
     "read_header",
     "read_provenance",

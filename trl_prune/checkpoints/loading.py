@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def load_model(folder: Path, dtype: str, device: str | None = None, offload: bool = False) -> "PreTrainedModel":
-    """Return a checkpoint's causal LM in eval mode, on the accelerator where there is one.
+    """Return a checkpoint's causal LM in eval mode, on the accelerator where there is one; with all its towers.
 
     Args:
         folder: the checkpoint.
@@ -19,12 +19,21 @@ def load_model(folder: Path, dtype: str, device: str | None = None, offload: boo
         device: the device to load to; the accelerator, or else the CPU, where None.
         offload: spread the model over all accelerators, CPU memory and disk (accelerate's `device_map="auto"`).
     """
-    from transformers import AutoModelForCausalLM
-
+    auto_class = model_class(load_config(folder))
     if offload:
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map="auto").eval()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        return auto_class.from_pretrained(folder, dtype=dtype, device_map="auto").eval()
+    model = auto_class.from_pretrained(folder, dtype=dtype)
     return model.to(device or best_device()).eval()
+
+
+def model_class(config: "PreTrainedConfig") -> type:
+    """Return the auto class that loads all of a checkpoint: a causal LM's, or that of a model with other towers."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    has_towers = config.get_text_config() is not config
+    is_multimodal = has_towers and config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    return AutoModelForImageTextToText if is_multimodal else AutoModelForCausalLM
 
 
 def best_device() -> str:

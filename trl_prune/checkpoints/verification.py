@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trl_prune.checkpoints.loading import load_model
+from trl_prune.checkpoints.loading import load_config, load_model, model_class
 
 
 if TYPE_CHECKING:
@@ -21,10 +21,9 @@ def verify_loads(folder: Path) -> None:
     Raises:
         DamagedCheckpointError: a tensor is missing, unexpected or of another shape.
     """
-    from transformers import AutoModelForCausalLM
-
+    auto_class = model_class(load_config(folder))
     try:
-        _, loading_info = AutoModelForCausalLM.from_pretrained(folder, device_map="meta", output_loading_info=True)
+        _, loading_info = auto_class.from_pretrained(folder, device_map="meta", output_loading_info=True)
     except RuntimeError as error:
         raise DamagedCheckpointError(f"{folder} does not load: {error}") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):

@@ -65,7 +65,9 @@ def measure_size(meta_model: PreTrainedModel) -> Size:
 def count_work(meta_model: PreTrainedModel) -> Work:
     """Return what prefill and decoding cost a model on the meta device."""
     flops, output = _forward(meta_model, FLOP_TOKENS, use_cache=True, logits_to_keep=1)
-    values = sum(state.numel() for layer in output.past_key_values.layers for state in (layer.keys, layer.values))
+    # Linear attention and state spaces keep a state that does not grow with the text.
+    growing = [layer for layer in output.past_key_values.layers if getattr(layer, "keys", None) is not None]
+    values = sum(state.numel() for layer in growing for state in (layer.keys, layer.values))
     with _WeightReads(meta_model) as reads:
         _forward(meta_model, 1, use_cache=False)
     return Work(flops / FLOP_TOKENS, reads.count, values / FLOP_TOKENS)
@@ -78,10 +80,15 @@ def _forward(meta_model: PreTrainedModel, length: int, **options: object) -> tup
     meta_model.set_experts_implementation("batched_mm")
     tokens = torch.zeros((1, length), dtype=torch.long, device="meta")
     # With a mask and eager attention the forward reads no values, which meta tensors do not have.
-    forward = partial(meta_model, input_ids=tokens, attention_mask=torch.ones_like(tokens), **options)
+    forward = partial(meta_model, input_ids=tokens, **options)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        output = forward()
+        # Hybrids with state spaces read a mask's values, and nothing else's.
+        output = forward(**({} if _reads_mask(meta_model) else {"attention_mask": torch.ones_like(tokens)}))
     return counter.get_total_flops(), output
+
+
+def _reads_mask(model: PreTrainedModel) -> bool:
+    return any("mamba" in name or "linear_attn" in name for name, _ in model.named_modules())
 
 
 class _WeightReads(TorchDispatchMode):

@@ -4,10 +4,13 @@ A row gives the axis of every dimension of each weight; an axis is named by the 
 number of tensor rows per unit follows from the shape: `q_proj` with 512 rows and 8 heads has 64 rows per head.
 """
 
+import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
+from importlib.resources import files
 
 from trl_prune.errors import InputError, closest
 
@@ -17,8 +20,9 @@ HEADS, KV_HEADS, EXPERTS = "num_attention_heads", "num_key_value_heads", "num_ex
 AXES = (LAYERS, HIDDEN, NEURONS, HEADS, KV_HEADS, EXPERTS)
 # Short names for the table, one letter per axis; a dimension that concatenates several axes is "A+K+K". The other
 # dimensions are never cut: the vocabulary (V also stands for any other fixed length), head_dim and experts' neurons.
-H, F, A, K, E, V, HEAD_DIM, EXPERT_NEURONS = "H", "F", "A", "K", "E", "vocabulary", "head_dim", "expert neurons"
-AXIS_NAMES = {H: HIDDEN, F: NEURONS, A: HEADS, K: KV_HEADS, E: EXPERTS}
+L, H, F, A, K, E = "L", "H", "F", "A", "K", "E"
+V, HEAD_DIM, EXPERT_NEURONS = "vocabulary", "head_dim", "expert neurons"
+AXIS_NAMES = {L: LAYERS, H: HIDDEN, F: NEURONS, A: HEADS, K: KV_HEADS, E: EXPERTS}
 
 Dims = tuple[str, ...]
 
@@ -30,30 +34,32 @@ class Family:
     Attributes:
         weights: the axes of each weight's dimensions, by a pattern that matches the end of its name.
         blocks_prefix: prefix of the decoder blocks' tensor names, before the block index.
+        module_prefix: the same of their names in memory, where transformers stores them under others.
         per_layer_keys: config keys that hold one entry per decoder block, sliced with the blocks.
         config_keys: the config key of an axis, where `config.attribute_map` does not give it.
         indexed_names: patterns whose first group is the index of a unit in a tensor name, with the unit's axis.
         hidden_size_keys: config keys that must equal `hidden_size`.
+        head_keys: config keys that must equal `num_attention_heads`.
         reads_head_dim: the model reads `head_dim` from its config; otherwise head_dim is hidden_size /
             num_attention_heads, and heads and hidden channels can only be cut together.
         transposed: linear weights are stored as `(in, out)`, as in GPT-2's Conv1D.
         norm_plus_one: norms store their weight minus one, as in Gemma.
         scales_embedding: embeddings are multiplied by sqrt(hidden_size) in the forward pass.
-        has_mlp_only_layers: the config gives by index or interval which blocks have experts (Qwen).
         unsupported: axes that the format cannot express, each with the reason.
     """
 
     weights: Mapping[str, Dims] = field(repr=False)
     blocks_prefix: str = "model.layers"
+    module_prefix: str = ""
     per_layer_keys: tuple[str, ...] = ("layer_types",)
     config_keys: Mapping[str, str] = field(default_factory=dict)
     indexed_names: Mapping[str, str] = field(default_factory=dict)
     hidden_size_keys: tuple[str, ...] = ()
+    head_keys: tuple[str, ...] = ()
     reads_head_dim: bool = True
     transposed: bool = False
     norm_plus_one: bool = False
     scales_embedding: bool = False
-    has_mlp_only_layers: bool = False
     unsupported: Mapping[str, str] = field(default_factory=dict)
 
     def dims(self, name: str) -> Dims | None:
@@ -188,7 +194,6 @@ QWEN_MOE = replace(
     | ATTENTION
     | {r"gate_proj|up_proj": (EXPERT_NEURONS, H), r"down_proj": (H, EXPERT_NEURONS)}
     | NORMS,
-    has_mlp_only_layers=True,
 )
 GPT_OSS = replace(
     MIXTRAL,
@@ -241,17 +246,67 @@ FAMILIES: dict[str, Family] = dict.fromkeys(LLAMA_SHAPED, LLAMA) | {
 }
 
 
+# Rows that were derived and proven in this process, for types without one (`prune.unproven`).
+_REGISTERED: dict[str, "Family"] = {}
+
+
 def family_of(model_type: str) -> Family:
-    """Return the row of a model type.
+    """Return the row of a model type: from the table, or derived and proven.
 
     Raises:
         InputError: the type has no row.
     """
-    if model_type in FAMILIES:
-        return FAMILIES[model_type]
-    close = closest(model_type, FAMILIES)
-    hint = f" (the nearest row is {close!r})" if close else ""
-    raise InputError(
-        f"model type {model_type!r} has no row in trl_prune/pruning/families.py{hint}; "
-        f"rows: {', '.join(sorted(FAMILIES))}"
-    )
+    rows = FAMILIES | derived_rows() | _REGISTERED
+    if model_type in rows:
+        return rows[model_type]
+    close = closest(model_type, rows)
+    hint = f" (the nearest is {close!r})" if close else ""
+    reason = derived()["refused"].get(model_type, "no row has been derived and proven for it")
+    raise InputError(f"model type {model_type!r} cannot be pruned: {reason}{hint}; see `trl-prune models`")
+
+
+def register(model_type: str, row: Family) -> None:
+    """Make a row that was derived and proven in this process known to it."""
+    _REGISTERED[model_type] = row
+
+
+@contextmanager
+def registered(model_type: str, row: Family) -> Iterator[None]:
+    """Make a row known while it is proven."""
+    register(model_type, row)
+    try:
+        yield
+    finally:
+        del _REGISTERED[model_type]
+
+
+@cache
+def derived() -> dict:
+    """Return the record of what was derived and proven, which `trl_prune.pruning.deriving.record` writes.
+
+    Returns:
+        `rows`, by model type; `proven`, what of each type, those of the table as well; `refused`, the reason for each
+        decoder type of transformers without a row; `transformers`, its version.
+    """
+    return json.loads((files("trl_prune.pruning") / "derived.json").read_text())
+
+
+@cache
+def derived_rows() -> dict[str, Family]:
+    """Return the derived rows by model type."""
+    return {name: _read_row(row) for name, row in derived()["rows"].items()}
+
+
+def stored_row(row: Family) -> dict:
+    """Return the fields of a row that differ from their defaults, as JSON holds them."""
+    values = {entry.name: getattr(row, entry.name) for entry in fields(Family)}
+    default = Family(weights={})
+    return {name: value for name, value in values.items() if value != getattr(default, name)}
+
+
+def _read_row(stored: Mapping) -> Family:
+    weights = {pattern: tuple(dims) for pattern, dims in stored.get("weights", {}).items()}
+    lists = {
+        name: tuple(stored[name]) for name in ("per_layer_keys", "hidden_size_keys", "head_keys") if name in stored
+    }
+    return Family(**(dict(stored) | {"weights": weights} | lists))

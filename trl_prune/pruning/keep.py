@@ -15,12 +15,14 @@ from trl_prune.pruning.families import AXES, EXPERTS, HEADS, HIDDEN, KV_HEADS, L
 
 
 Keep = dict[str, list]
+EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 # Axes with one list of indices per dense layer.
 PER_LAYER_AXES = (NEURONS, HEADS, KV_HEADS, EXPERTS)
 
 
 def axis_sizes(config: PreTrainedConfig, family: Family) -> dict[str, int]:
     """Return the model's number of units along each axis that its format supports."""
+    config = config.get_text_config()
     sizes = {axis: getattr(config, family.config_key(axis, {}), None) for axis in AXES if axis in family.axes}
     if NEURONS in sizes and sizes[NEURONS] is None:
         sizes[NEURONS] = 4 * config.hidden_size  # default of GPT-2, the only family that may leave it unset
@@ -40,6 +42,7 @@ def complete_keep(keep: Mapping[str, list], config: PreTrainedConfig, family: Fa
             with different numbers of query heads, fewer experts than a token is routed to, or sizes of heads and
             hidden channels that the format does not allow together.
     """
+    config = config.get_text_config()
     sizes = axis_sizes(config, family)
     for axis in keep:
         check_axis(axis, sizes, config, family, "keep: ")
@@ -50,7 +53,7 @@ def complete_keep(keep: Mapping[str, list], config: PreTrainedConfig, family: Fa
         _check_lists(completed[axis], sizes[axis], sizes[LAYERS], f"keep.{axis}")
     completed |= _complete_groups(completed, sizes)
     _check_experts(completed, config)
-    _check_tied_axes(completed, sizes, config, family)
+    _check_tied_axes(completed, config, family)
     return completed
 
 
@@ -59,6 +62,9 @@ def heads_divide_hidden(config: PreTrainedConfig) -> bool:
 
     About 50 of transformers' configs do, even where head_dim is a separate key; this tries a size that is no multiple.
     """
+    config = config.get_text_config()
+    if getattr(config, HEADS, None) is None:
+        return False
     not_a_multiple = config.num_attention_heads * 8 + 1
     try:
         type(config).from_dict(config.to_dict() | {config.attribute_map.get(HIDDEN, HIDDEN): not_a_multiple})
@@ -148,14 +154,31 @@ def _check_experts(keep: Keep, config: PreTrainedConfig) -> None:
     kept, routed = len(keep[EXPERTS][0]), config.num_experts_per_tok
     if kept < routed:
         raise InputError(f"keep.{EXPERTS} keeps {kept} experts per layer, but each token is routed to {routed}")
+    groups = getattr(config, "n_group", None) or 1
+    if groups > 1:
+        _check_expert_groups(keep[EXPERTS], groups, config)
 
 
-def _check_tied_axes(keep: Keep, sizes: Mapping[str, int], config: PreTrainedConfig, family: Family) -> None:
+def _check_expert_groups(lists: Sequence[Sequence[int]], groups: int, config: PreTrainedConfig) -> None:
+    """Check that groups of experts (DeepSeek's routing) keep equally many, two at least, whose scores rank a group."""
+    size = next(getattr(config, key) for key in EXPERT_KEYS if getattr(config, key, None)) // groups
+    for layer, experts in enumerate(lists):
+        counts = Counter(expert // size for expert in experts)
+        if len(counts) < groups or len(set(counts.values())) > 1 or min(counts.values()) < 2:
+            kept = ", ".join(str(counts[group]) for group in range(groups))
+            raise InputError(
+                f"keep.{EXPERTS}[{layer}] keeps {kept} experts of {groups} groups; wanted: equally many of each, at "
+                f"least two"
+            )
+
+
+def _check_tied_axes(keep: Keep, config: PreTrainedConfig, family: Family) -> None:
     if not {HEADS, HIDDEN} & keep.keys():
         return
-    head_dim = sizes[HIDDEN] // sizes[HEADS]
-    heads = len(keep[HEADS][0]) if HEADS in keep else sizes[HEADS]
-    hidden = len(keep[HIDDEN]) if HIDDEN in keep else sizes[HIDDEN]
+    hidden_size = config.hidden_size
+    head_dim = hidden_size // config.num_attention_heads
+    heads = len(keep[HEADS][0]) if HEADS in keep else config.num_attention_heads
+    hidden = len(keep[HIDDEN]) if HIDDEN in keep else hidden_size
     if hidden % heads and heads_divide_hidden(config):
         raise InputError(
             f"transformers requires {config.model_type}'s {HIDDEN} to be a multiple of {HEADS}; {hidden} is not a "

@@ -143,6 +143,8 @@ class PruneSection(Section):
     """Whether a budget's sizes are rounded to multiples that suit the hardware."""
     repairs: dict[str, dict[str, object]] | Literal["auto"] = "auto"
     """Closed-form changes to kept weights, by name to options; `auto`: those that were best on held-out text."""
+    unproven: bool = False
+    """Whether a model type without a row (`trl-prune models`) gets one, derived and proven on a tiny model now."""
     check_logits: bool = False
     """Whether to run the pruned model once and, if only blocks were removed, compare it with the dense model."""
 

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from trl_prune.evaluation.harness import EvaluationTasks
 from trl_prune.pruning.choosing.blocks import REMOVAL_STRATEGIES, RemovalLoss, cached_loss, num_measurements
 from trl_prune.pruning.choosing.effects import EFFECTS
+from trl_prune.pruning.families import LAYERS
 from trl_prune.pruning.importance.skipped_layers import layers_skipped
 from trl_prune.runs.context import Run
 from trl_prune.runs.evaluation import mean_score
@@ -26,7 +27,7 @@ def removed_by_effect(run: Run, num_kept: int, folder: Path) -> list[int]:
         num_kept: blocks to keep.
         folder: the stage's folder.
     """
-    section, num_layers = run.recipe.prune, run.config.num_hidden_layers
+    section, num_layers = run.recipe.prune, run.costs.sizes[LAYERS]
     count = num_layers - num_kept
     loss_without = measured_loss(run, run.load_for_scoring(run.dense_dir))
     stored_loss = cached_loss(loss_without, Ledger(folder / MEASUREMENTS))

@@ -93,7 +93,7 @@ def chosen_keep(run: Run, folder: Path) -> Keep:
         return keep_in_rounds(run, folder / ROUNDS)
     removed = removed_by_effect(run, sizes[LAYERS], folder) if section.measured and LAYERS in sizes else None
     if removed is not None and sizes.keys() == {LAYERS}:
-        return {LAYERS: [layer for layer in range(run.config.num_hidden_layers) if layer not in removed]}
+        return {LAYERS: [layer for layer in range(run.costs.sizes[LAYERS]) if layer not in removed]}
     return choose_keep(load_scores(run), sizes, run.config, run.costs.family, recipe_ranking(run, removed))
 
 
@@ -137,7 +137,7 @@ def keep_in_rounds(run: Run, folder: Path) -> Keep:
 
     prune_in_rounds(run.dense_dir, sizes_per_round(run), score, prune)
     shutil.rmtree(folder)
-    return reduce(lambda first, second: compose_keep(first, second, run.config.num_hidden_layers), cuts)
+    return reduce(lambda first, second: compose_keep(first, second, run.costs.sizes[LAYERS]), cuts)
 
 
 def _round_scores(run: Run, model_dir: Path) -> Scores:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from trl_prune.errors import InputError
 from trl_prune.pruning.choosing.units import Ranking, choose_keep, kept_layers
+from trl_prune.pruning.families import LAYERS
 from trl_prune.pruning.importance.scores import Scores
 from trl_prune.pruning.keep import Keep
 from trl_prune.pruning.search import halving_schedule
@@ -31,7 +32,7 @@ def search_candidates(run: Run) -> list[Candidate]:
 def search_request(run: Run) -> SearchRequest:
     """Return the recipe's search section as a request; before the score stage, candidates keep the first blocks."""
     section, budget, ranking, scores = run.recipe.search, search_budget(run), candidate_ranking(run), load_scores(run)
-    depths = range(1, run.config.num_hidden_layers) if scores is not None else ()
+    depths = range(1, run.costs.sizes[LAYERS]) if scores is not None else ()
     kept = {depth: kept_layers(scores.layers, depth, ranking) for depth in depths}
     return SearchRequest(budget, section.grid, section.max_width, section.max_depth, kept)
 

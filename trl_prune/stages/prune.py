@@ -13,6 +13,7 @@ from trl_prune.pruning.keep import Keep, kept_sizes
 from trl_prune.pruning.repairs import check_repairs, read_texts
 from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 from trl_prune.pruning.surgery.cut import Cut
+from trl_prune.pruning.surgery.depth import check_depth, loses_attention
 from trl_prune.pruning.surgery.passthrough import passthrough_recipe
 from trl_prune.pruning.surgery.verification import verify_logits
 from trl_prune.recipe import Recipe
@@ -52,7 +53,7 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
     if run.recipe.prune.check_logits:
         verify_logits(run.dense_dir, folder / "model", keep, exact=not repairs)
     metrics = {
-        "removed": [layer for layer in range(run.config.num_hidden_layers) if layer not in cut.keep[LAYERS]],
+        "removed": [layer for layer in range(run.costs.sizes[LAYERS]) if layer not in cut.keep[LAYERS]],
         "kept": kept_sizes(cut.keep),
         "cut": _cut_axes(cut),
         "repairs": [repair.record for repair in repairs],
@@ -91,7 +92,10 @@ def _write_passthrough(run: Run, cut: Cut, folder: Path) -> dict[str, str]:
 
 def check(run: Run) -> None:
     """Check that the cut and the repairs fit the model."""
-    cut = Cut.of(run.config, planned_keep(run))
+    keep = planned_keep(run)
+    cut = Cut.of(run.config, keep)
+    if run.recipe.prune.keep is not None:  # otherwise the blocks are not known before the model is scored
+        check_depth(run.config, keep)
     if run.recipe.prune.by.startswith("task:"):
         effect_tasks(run)
     if run.recipe.prune.rounds > 1:
@@ -141,6 +145,7 @@ def describe(run: Run, part: str) -> str:  # noqa: ARG001
         f"{axes or 'nothing removed'}, {chosen_by(run.recipe.prune, _cut_axes(cut))}",
         _rounding(run),
         f"repairs: {', '.join(recipe_repairs(run, cut)) or 'none'}",
+        "no block with attention is left" if loses_attention(run.config, keep) else "",
         omitted_repairs(run, cut),
         _sizes(run, keep),
     ]

@@ -20,5 +20,5 @@ def random_keep(sizes: Mapping[str, int], config: PreTrainedConfig, seed: int) -
         seed: of the draw.
     """
     family = family_of(config.model_type)
-    empty = Scores(LayerScores.empty(config.num_hidden_layers), axis_sizes(config, family))
+    empty = Scores(LayerScores.empty(config.get_text_config().num_hidden_layers), axis_sizes(config, family))
     return choose_keep(empty, sizes, config, family, Ranking(layers_by="random", width_by="random", seed=seed))

@@ -64,7 +64,7 @@ def mean_kl(model: PreTrainedModel, dense: Iterable[Tensor], pruned: Iterable[Te
         dense: last hidden states of the dense model, `(tokens, hidden_size)` for each batch.
         pruned: those of the model with blocks removed, for the same tokens.
     """
-    total, count, chunk_size = 0.0, 0, max(1, MAX_LOGITS // model.config.vocab_size)
+    total, count, chunk_size = 0.0, 0, max(1, MAX_LOGITS // model.config.get_text_config().vocab_size)
     for dense_states, pruned_states in zip(dense, pruned, strict=True):
         chunks = zip(dense_states.split(chunk_size), pruned_states.split(chunk_size), strict=True)
         for dense_chunk, pruned_chunk in chunks:

@@ -76,7 +76,7 @@ def input_device(model: PreTrainedModel) -> torch.device:
 
 def max_rows(model: PreTrainedModel, batch: Batch, device: torch.device) -> int:
     """Return how many rows of a batch may go through the model at once."""
-    config = model.config
+    config = model.config.get_text_config()
     row_bytes = (getattr(config, LAYERS) + 1) * batch["input_ids"].shape[1] * config.hidden_size * model.dtype.itemsize
     return max(1, MAX_STATES_BYTES.get(device.type, MAX_STATES_BYTES["cuda"]) // row_bytes)
 

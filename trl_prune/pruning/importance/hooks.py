@@ -40,7 +40,7 @@ def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
         InputError: there is no such list.
     """
     count = model.config.get_text_config().num_hidden_layers
-    for module in model.get_decoder().modules():
+    for module in (*model.get_decoder().modules(), *model.modules()):  # in some classes `decoder` is the LM head
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module
     raise InputError(f"{type(model).__name__} has no list of {count} decoder blocks")

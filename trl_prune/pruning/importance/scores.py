@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from trl_prune.checkpoints import atomic_file
 from trl_prune.errors import InputError
-from trl_prune.pruning.families import EXPERTS, HEADS, HIDDEN, KV_HEADS, NEURONS, family_of
+from trl_prune.pruning.families import EXPERTS, HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS, family_of
 from trl_prune.pruning.importance.channels import ChannelObserver, ChannelSums, aggregate
 from trl_prune.pruning.importance.experts import NORMS, TOKENS, WEIGHTED, ExpertObserver
 from trl_prune.pruning.importance.forward import Batch, Observer, observe
@@ -166,7 +166,7 @@ def score(
 def empty_scores(model: PreTrainedModel, metadata: dict | None = None) -> Scores:
     """Return scores over no texts."""
     sizes = axis_sizes(model.config, family_of(model.config.model_type))
-    return Scores(LayerScores.empty(model.config.num_hidden_layers), sizes, metadata=metadata or {})
+    return Scores(LayerScores.empty(sizes[LAYERS]), sizes, metadata=metadata or {})
 
 
 def _observers(model: PreTrainedModel, scores: Scores, tokens: str) -> list[Observer]:
@@ -176,7 +176,7 @@ def _observers(model: PreTrainedModel, scores: Scores, tokens: str) -> list[Obse
     scores.channels = channels.sums
     observers: list[Observer] = [LayerObserver(scores.layers, tokens), channels]
     if EXPERTS in scores.sizes:
-        experts = ExpertObserver(model.config.num_hidden_layers, scores.experts)
+        experts = ExpertObserver(scores.sizes[LAYERS], scores.experts)
         scores.experts = experts.sums
         observers.append(experts)
     return observers

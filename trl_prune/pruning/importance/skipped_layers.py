@@ -12,12 +12,33 @@ from trl_prune.pruning.importance.forward import Batch
 from trl_prune.pruning.importance.hooks import decoder_blocks
 
 
-class IdentityBlock(nn.Module):
-    """A decoder block that returns its input."""
+# Arguments by which a block gets a cache that it would write to.
+CACHES = {"past_key_values", "past_key_value", "layer_past", "cache_params", "use_cache"}
 
-    def forward(self, hidden_states: Tensor, *_: object, **__: object) -> Tensor:
-        """Return the input."""
-        return hidden_states
+
+class IdentityBlock(nn.Module):
+    """A decoder block that returns its input, in the form and with the attributes of the block that it stands for."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        # In a list, so that the block is no submodule, whose hooks and weights others would find.
+        self._block, self._others = [block], None
+
+    def __getattr__(self, name: str) -> object:
+        """Return an attribute of the block, such as its kind of attention, which some models ask their blocks for."""
+        if name in ("_block", "_others"):
+            raise AttributeError(name)
+        return getattr(self._block[0], name)
+
+    def forward(self, *args: object, **kwargs: object) -> Tensor | tuple:
+        """Return the input; as the first of a tuple, if the block returns one."""
+        states = args[0] if args else kwargs["hidden_states"]
+        if self._others is None:  # only the block's own output shows its form
+            uncached = dict.fromkeys(CACHES & kwargs.keys())
+            output = self._block[0](*args, **kwargs | uncached)
+            self._others = () if isinstance(output, Tensor) else (None,) * (len(output) - 1)
+            self._is_tuple = not isinstance(output, Tensor)
+        return (states, *self._others) if self._is_tuple else states
 
 
 @contextmanager
@@ -26,7 +47,7 @@ def layers_skipped(model: PreTrainedModel, removed: Iterable[int]) -> Iterator[P
     blocks = decoder_blocks(model)
     originals = {index: blocks[index] for index in removed}
     for index in originals:
-        blocks[index] = IdentityBlock()
+        blocks[index] = IdentityBlock(originals[index])
     try:
         yield model
     finally:

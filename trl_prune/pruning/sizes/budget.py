@@ -10,7 +10,8 @@ from transformers import PreTrainedConfig
 from transformers.cache_utils import StaticCache
 
 from trl_prune.checkpoints import read_header, tensor_files
-from trl_prune.pruning.families import HEAD_DIM, HEADS, HIDDEN, KV_HEADS, LAYERS, Family, family_of
+from trl_prune.errors import InputError
+from trl_prune.pruning.families import HEAD_DIM, HEADS, KV_HEADS, LAYERS, Family, family_of
 from trl_prune.pruning.keep import axis_sizes, heads_divide_hidden
 from trl_prune.pruning.sizes.formula import Amounts, Formula, Sizes
 from trl_prune.pruning.surgery.cut import meta_model
@@ -52,7 +53,8 @@ class Costs:
             stored: Amounts = {name: (shape, itemsize * count) for name, (shape, count) in counts.items()}
         else:
             stored = stored_amounts(folder)
-        return cls(config, family, Formula.of(counts, sizes, family), Formula.of(stored, sizes, family))
+        formulas = Formula.of(counts, sizes, family), Formula.of(stored, sizes, family)
+        return cls(config.get_text_config(), family, *formulas)
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -68,7 +70,8 @@ class Costs:
     def blocks_cost_the_same(self) -> bool:
         """Whether the cost depends on the number of kept blocks only, not on which blocks they are."""
         weights = self.parameter_formula.distinct_blocks, self.disk_formula.distinct_blocks
-        return all(len(distinct) == 1 for distinct in (*weights, set(self._positions(1 << 30))))
+        same_cache = HEADS not in self.sizes or len(set(self._positions(1 << 30))) == 1
+        return same_cache and all(len(distinct) == 1 for distinct in weights)
 
     def num_parameters(self, sizes: Sizes, layers: Sequence[int]) -> int:
         """Return the parameters of a model of these sizes that keeps these dense blocks."""
@@ -86,9 +89,17 @@ class Costs:
             layers: the dense blocks that it keeps.
             batch_size: number of sequences.
             max_model_len: tokens of each sequence.
+
+        Raises:
+            InputError: the cache is not one of keys and values of heads in every block.
         """
+        if HEADS not in self.sizes:
+            raise InputError(
+                f"the memory of {self.config.model_type}'s cache is not known; "
+                "give a budget of parameters, share or bytes"
+            )
         positions = self._positions(max_model_len)
-        head_dim = getattr(self.config, HEAD_DIM, None) or self.sizes[HIDDEN] // self.sizes[HEADS]
+        head_dim = getattr(self.config, HEAD_DIM, None) or self.config.hidden_size // self.sizes[HEADS]
         kv_heads = sizes[KV_HEADS] if KV_HEADS in self.sizes else sizes[HEADS]
         bytes_per_position = 2 * kv_heads * head_dim * _dtype(self.config).itemsize
         return batch_size * sum(positions[layer] for layer in layers) * bytes_per_position

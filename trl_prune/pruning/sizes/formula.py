@@ -65,6 +65,7 @@ class Formula:
             sizes: its axis sizes, or arrays of them.
             layers: the dense blocks that it keeps.
         """
+        sizes = {**sizes, LAYERS: len(layers)}
         kept = [self.distinct_blocks.index(self.blocks[layer]) for layer in layers]
         inside = sum(kept.count(index) * _value(block, sizes) for index, block in enumerate(self.distinct_blocks))
         return _value(self.outside, sizes) + inside

@@ -24,11 +24,13 @@ def complete_sizes(sizes: Mapping[str, float], costs: Costs) -> dict[str, int] |
         costs: the dense model.
     """
     dense = costs.sizes
-    complete = dense | {HEADS: _num_heads(sizes, costs)}
-    if dense.get(KV_HEADS) == dense[HEADS]:
-        complete[KV_HEADS] = complete[HEADS]
-    if not costs.family.reads_head_dim:
-        complete[HIDDEN] = complete[HEADS] * (dense[HIDDEN] // dense[HEADS])
+    complete = dict(dense)
+    if HEADS in dense:  # not where only blocks can be cut
+        complete[HEADS] = _num_heads(sizes, costs)
+        if dense.get(KV_HEADS) == dense[HEADS]:
+            complete[KV_HEADS] = complete[HEADS]
+        if not costs.family.reads_head_dim:
+            complete[HIDDEN] = complete[HEADS] * (dense[HIDDEN] // dense[HEADS])
     complete |= {axis: size for axis, size in sizes.items() if axis != MLP_RATIO}
     if MLP_RATIO in sizes:
         complete[NEURONS] = round(sizes[MLP_RATIO] * complete[HIDDEN])
@@ -46,13 +48,18 @@ def _num_heads(sizes: Mapping[str, float], costs: Costs) -> int:
 
 def _is_expressible(sizes: Sizes, costs: Costs) -> bool:
     dense, config = costs.sizes, costs.config
-    heads, groups = sizes[HEADS], sizes.get(KV_HEADS, 1)
+    smaller = all(0 < sizes[axis] <= size for axis, size in dense.items())
+    routed = EXPERTS not in sizes or sizes[EXPERTS] >= config.num_experts_per_tok
+    return smaller and routed and (HEADS not in sizes or _heads_fit(sizes, costs))
+
+
+def _heads_fit(sizes: Sizes, costs: Costs) -> bool:
+    """Return whether heads, KV groups and hidden channels fit each other."""
+    dense, heads, groups = costs.sizes, sizes[HEADS], sizes.get(KV_HEADS, 1)
     even = heads % groups == 0 and heads // groups <= dense[HEADS] // dense.get(KV_HEADS, 1)
     tied = costs.family.reads_head_dim or heads * dense[HIDDEN] == sizes[HIDDEN] * dense[HEADS]
-    routed = EXPERTS not in sizes or sizes[EXPERTS] >= config.num_experts_per_tok
-    divided = not costs.heads_divide_hidden or sizes[HIDDEN] % heads == 0
-    smaller = all(0 < sizes[axis] <= size for axis, size in dense.items())
-    return even and tied and routed and divided and smaller
+    divided = not costs.heads_divide_hidden or sizes.get(HIDDEN, costs.config.hidden_size) % heads == 0
+    return even and tied and divided
 
 
 def heads_per_group(heads: int, groups: int, dense_heads_per_group: int) -> int:

@@ -74,5 +74,6 @@ def _given_sizes(given: Mapping[str, int], costs: Costs) -> dict[str, int]:
             raise InputError(f"{axis} is {size}; allowed: 1..{dense[axis]} (the model has {dense[axis]})")
     # Sizes that the format cannot express are returned all the same: the check of the plan gives the reason.
     sizes = complete_sizes(given, costs) or dense | given
-    heads_per_group(sizes[HEADS], sizes.get(KV_HEADS, 1), dense[HEADS] // dense.get(KV_HEADS, 1))
+    if HEADS in dense:
+        heads_per_group(sizes[HEADS], sizes.get(KV_HEADS, 1), dense[HEADS] // dense.get(KV_HEADS, 1))
     return sizes

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from safetensors import safe_open
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from trl_prune.checkpoints import (
     Provenance,
@@ -22,7 +23,8 @@ from trl_prune.checkpoints import (
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import LAYERS, Family
 from trl_prune.pruning.keep import compose_keep
-from trl_prune.pruning.surgery.cut import Cut, match_block
+from trl_prune.pruning.surgery.cut import Cut, changed_config, in_text_config, match_block
+from trl_prune.pruning.surgery.depth import check_depth
 from trl_prune.pruning.surgery.shards import write_shards
 
 
@@ -33,7 +35,8 @@ def check_blocks(names: Iterable[str], family: Family, num_layers: int) -> None:
         InputError: the block indices under the prefix are not those of the config's number of layers.
     """
     layers = {int(match["index"]) for match in (match_block(name, family) for name in names) if match}
-    if layers != set(range(num_layers)):
+    # Those after the last one are heads for multi-token prediction, which transformers does not load.
+    if {layer for layer in layers if layer < num_layers} != set(range(num_layers)):
         blocks = f"blocks {sorted(layers)}" if layers else "no blocks"
         raise InputError(
             f"the checkpoint has {blocks} under {family.blocks_prefix!r}; its config has {num_layers} blocks"
@@ -80,18 +83,30 @@ def prune_checkpoint(  # noqa: PLR0913
     """
     config = load_config(source)
     cut = Cut.of(config, keep)
-    check_blocks(tensor_files(source), cut.family, config.num_hidden_layers)
+    check_blocks(tensor_files(source), cut.family, cut.sizes[LAYERS])
+    check_depth(config, keep)
     with atomic_folder(target) as part:
         copy_companions(source, part)
-        config_json = json.loads((source / "config.json").read_text())
-        write_json(part / "config.json", config_json | cut.config_changes())
+        _write_config(part, json.loads((source / "config.json").read_text()), config, cut)
         write_shards(part, _kept_tensors(source, cut, repairs), max_shard_bytes)
         parent = read_provenance(source)
-        num_layers = root.get(LAYERS) or config.num_hidden_layers
+        num_layers = root.get(LAYERS) or cut.sizes[LAYERS]
         composed = compose_keep(parent.keep if parent else {}, cut.keep, num_layers)
         edits = [*(parent.edits if parent else []), *(repair.record for repair in repairs)]
         write_provenance(Provenance(root, str(source), composed, edits), part)
         verify_loads(part)
+
+
+def _write_config(folder: Path, dense: dict, config: PreTrainedConfig, cut: Cut) -> None:
+    """Write config.json: the dense one's content with the changes or, if that says something else, transformers' own.
+
+    It does not where a key of an older form (`hybrid_override_pattern`) contradicts a changed key of today's.
+    """
+    changes = cut.config_changes()
+    expected = changed_config(config, changes)
+    write_json(folder / "config.json", in_text_config(config, dense, changes))
+    if load_config(folder).to_dict() != expected.to_dict():
+        expected.save_pretrained(folder)
 
 
 def _kept_tensors(source: Path, cut: Cut, repairs: Sequence[Repair]) -> Iterator[tuple[str, Tensor]]:

@@ -6,12 +6,19 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from trl_prune.checkpoints import model_class
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import EXPERTS, HEAD_DIM, HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS, Family, family_of
 from trl_prune.pruning.keep import PER_LAYER_AXES, Keep, axis_sizes, complete_keep, kept_sizes
+from trl_prune.pruning.layer_patterns import pattern_changes
+
+
+# Ends of the names of classes with other heads on a decoder, such as reward models.
+OTHER_HEADS = ("Classification", "QuestionAnswering", "RewardModel", "ForMaskedLM", "ForMultipleChoice")
 
 
 @dataclass(frozen=True)
@@ -19,7 +26,7 @@ class Cut:
     """A checked plan for one model: maps its config, tensor names and tensors to those of the pruned model.
 
     Attributes:
-        config: the dense model's config.
+        config: the dense model's config, of a multimodal one that of its text tower.
         family: its row in the family table.
         keep: the plan, as completed by `complete_keep`.
     """
@@ -33,12 +40,14 @@ class Cut:
         """Check a plan against a model.
 
         Raises:
-            InputError: the model type has no row in the family table, the plan does not fit the model, or it cuts the
-                width of quantised weights.
+            InputError: the model type has no row, the checkpoint is no language model, the plan does not fit it, or it
+                cuts the width of quantised weights.
         """
         family = family_of(config.model_type)
+        _check_architecture(config)
         _check_quantised(config, keep)
-        return cls(config, family, complete_keep(keep, config, family))
+        text_config = config.get_text_config()
+        return cls(text_config, family, complete_keep(keep, text_config, family))
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -92,10 +101,9 @@ class Cut:
         Raises:
             InputError: the plan cuts width and the family's row has no entry for this tensor.
         """
-        axes = self.family.dim_axes(name)
+        axes, layer = self.family.dim_axes(name), self.layer_of(name)
         if not axes and self.cuts_width:
             raise InputError(f"the family row of {self.config.model_type} has no entry for the tensor {name!r}")
-        layer = self.layer_of(name)
         return [self._dim_indices(parts, length, layer) for parts, length in zip(axes, shape, strict=False)]
 
     def _dim_indices(self, parts: tuple[str, ...], length: int, layer: int | None) -> Tensor | None:
@@ -127,23 +135,17 @@ class Cut:
             if axis != KV_HEADS or KV_HEADS in self.sizes
         }
         if self.family.reads_head_dim and {HEADS, HIDDEN} & self.keep.keys():
-            changes[HEAD_DIM] = getattr(config, HEAD_DIM, None) or self.sizes[HIDDEN] // self.sizes[HEADS]
+            changes[HEAD_DIM] = getattr(config, HEAD_DIM, None) or config.hidden_size // config.num_attention_heads
         if NEURONS in self.family.config_keys and HIDDEN in self.keep:  # GPT-2's default depends on hidden_size
             changes.setdefault(self.family.config_keys[NEURONS], self.sizes[NEURONS])
+        if HEADS in self.keep:
+            changes |= dict.fromkeys(self.family.head_keys, len(self.keep[HEADS][0]))
         if HIDDEN in self.keep:
             changes |= dict.fromkeys(self.family.hidden_size_keys, len(self.keep[HIDDEN]))
         return changes | self._layer_changes()
 
     def _layer_changes(self) -> dict:
-        layers, changes = self.keep[LAYERS], {}
-        for key in self.family.per_layer_keys:
-            # Read from the config object: it expands lists that config.json gives as a pattern over all blocks.
-            entries = getattr(self.config, key, None)
-            if entries is not None:
-                changes[key] = [entries[layer] for layer in layers]
-        if self.family.has_mlp_only_layers:
-            mlp_only = [new_layer for new_layer, layer in enumerate(layers) if not _has_experts(self.config, layer)]
-            changes |= {"mlp_only_layers": mlp_only, "decoder_sparse_step": 1}
+        changes = pattern_changes(self.config, self.keep[LAYERS], self.family.per_layer_keys)
         quantisation = getattr(self.config, "quantization_config", None)
         if quantisation is not None:
             changes["quantization_config"] = self._with_new_names(quantisation)
@@ -162,9 +164,12 @@ class Cut:
         return value
 
 
-def _has_experts(config: PreTrainedConfig, layer: int) -> bool:
-    """Apply the rule of Qwen's MoE models for which blocks have experts."""
-    return layer not in (config.mlp_only_layers or []) and (layer + 1) % config.decoder_sparse_step == 0
+def _check_architecture(config: PreTrainedConfig) -> None:
+    """Check that a checkpoint is a language model, by the class that its config names."""
+    names = config.architectures or []
+    others = [name for name in names if name.endswith(OTHER_HEADS)]
+    if others:
+        raise InputError(f"the checkpoint is a {others[0]}, which has no language-model head; wanted: a causal LM")
 
 
 def _check_quantised(config: PreTrainedConfig, keep: Mapping[str, list]) -> None:
@@ -180,14 +185,47 @@ def match_block(name: str, family: Family) -> re.Match | None:
     """Match the block prefix of a tensor name: groups `blocks` and `index`."""
     # Some checkpoints (GPT-2's on the hub) were saved from the bare backbone, without its name as a prefix.
     backbone, _, blocks = family.blocks_prefix.partition(".")
-    return re.match(rf"(?P<blocks>({re.escape(backbone)}\.)?{re.escape(blocks)})\.(?P<index>\d+)\.", name)
+    in_memory = rf"|{re.escape(family.module_prefix)}" if family.module_prefix else ""
+    prefix = rf"({re.escape(backbone)}\.)?{re.escape(blocks)}{in_memory}"
+    return re.match(rf"(?P<blocks>{prefix})\.(?P<index>\d+)\.", name)
 
 
 def meta_model(config: PreTrainedConfig, keep: Mapping[str, list] | None = None) -> torch.nn.Module:
     """Return the dense or pruned model on the meta device: shapes without memory."""
-    from transformers import AutoModelForCausalLM
-
     if keep is not None:
-        config = type(config).from_dict(config.to_dict() | Cut.of(config, keep).config_changes())
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+        config = changed_config(config, Cut.of(config, keep).config_changes())
+    try:
+        with torch.device("meta"):
+            return model_class(config).from_config(config, attn_implementation="eager")
+    except ValueError as error:
+        raise _impossible(config, error) from error
+
+
+def in_text_config(config: PreTrainedConfig, values: Mapping[str, object], changes: Mapping[str, object]) -> dict:
+    """Return a config's values with changes to its text tower's, which a multimodal config holds in a dict.
+
+    Args:
+        config: the config.
+        values: its content, as in config.json.
+        changes: entries of the text tower's config.
+    """
+    text = config.get_text_config()
+    names = [name for name in config.sub_configs if getattr(config, name, None) is text and text is not config]
+    return dict(values) | ({names[0]: dict(values[names[0]]) | dict(changes)} if names else dict(changes))
+
+
+def changed_config(config: PreTrainedConfig, changes: Mapping[str, object]) -> PreTrainedConfig:
+    """Return a config with some entries changed, those of the text tower in a multimodal one.
+
+    Raises:
+        InputError: its class does not allow them, such as a hybrid that must keep an attention block.
+    """
+    try:
+        return type(config).from_dict(in_text_config(config, config.to_dict(), changes))
+    except (StrictDataclassError, ValueError) as error:
+        raise _impossible(config, error) from error
+
+
+def _impossible(config: PreTrainedConfig, error: Exception) -> InputError:
+    reason = str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")
+    return InputError(f"transformers allows no {config.model_type} like this: {reason}")

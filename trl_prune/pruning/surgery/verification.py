@@ -25,7 +25,7 @@ def verify_logits(source: Path, folder: Path, keep: Keep, exact: bool = True, to
     if keep.keys() - {LAYERS} or not exact:
         return
     dense = load_model(source, "float32", "cpu")
-    removed = set(range(dense.config.num_hidden_layers)) - set(keep[LAYERS])
+    removed = set(range(dense.config.get_text_config().num_hidden_layers)) - set(keep[LAYERS])
     with layers_skipped(dense, removed):
         difference = (probe_logits(dense, tokens) - logits).abs().max().item()
     if difference > 0:

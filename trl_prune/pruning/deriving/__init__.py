@@ -1,0 +1,1 @@
+"""Rows for model types outside the table: derived from tiny models, and proven by running them."""
