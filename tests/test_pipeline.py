@@ -66,7 +66,7 @@ def test_every_model_is_an_ordinary_checkpoint_that_names_its_root(finished):
 def test_the_page_contains_the_figures_and_loads_nothing(finished):
     folder, _ = finished
     page = (folder / "run" / "report" / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 6
+    assert page.count("data:image/png;base64,") == len(list((folder / "run" / "report").glob("*.png"))) >= 6
     assert "<img" in page
     assert 'src="http' not in page
     table = json.loads((folder / "run" / "report" / "recovery.json").read_text())

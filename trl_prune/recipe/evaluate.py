@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
 from trl_prune.recipe.dataset import DatasetSection
 from trl_prune.recipe.section import Count, Section
@@ -35,7 +35,7 @@ class EvaluateSection(Section):
     optional: ClassVar[tuple[str, ...]] = ("fidelity", "held_out")
 
     tasks: list[str] = ["recovery_probes"]
-    """Tasks or groups: those shipped here, lm-eval's, or those in `include_path`."""
+    """Tasks or groups: those shipped here, lm-eval's, or those in `include_path`; without any nothing is evaluated."""
     models: list[str] | None = None
     """Models to evaluate: `dense` (the reference, required), `pruned`, arms and merges; all if left out."""
     include_path: list[str] = []
@@ -61,9 +61,10 @@ class EvaluateSection(Section):
     ]
     """Open questions; the report shows the answers of all models side by side."""
 
-    @field_validator("tasks")
-    @classmethod
-    def _check_tasks(cls, tasks: list[str]) -> list[str]:
-        if not tasks:
-            raise ValueError("is empty; name one task at least, such as recovery_probes")
-        return tasks
+    @model_validator(mode="after")
+    def _check_tasks(self) -> "EvaluateSection":
+        if not self.tasks and (self.held_out or self.fidelity):
+            raise ValueError(
+                "has no `tasks`, without which nothing is evaluated; name one at least, such as recovery_probes"
+            )
+        return self

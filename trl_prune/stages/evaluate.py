@@ -118,8 +118,8 @@ def _prompt(run: Run, question: str) -> Prompt:
 
 
 def parts(recipe: Recipe) -> list[str]:
-    """Return the models to evaluate."""
-    return recipe.evaluated
+    """Return the models to evaluate: none without tasks."""
+    return recipe.evaluated if recipe.evaluate.tasks else []
 
 
 def needs(recipe: Recipe) -> list[str]:
@@ -164,6 +164,11 @@ def describe(run: Run, part: str) -> str:  # noqa: ARG001
     return f"{', '.join(section.tasks)}; {items}; chat template {template}{held_out}"
 
 
+def is_configured(recipe: Recipe) -> bool:
+    """Return whether the recipe names tasks."""
+    return bool(recipe.evaluate.tasks)
+
+
 def check(run: Run) -> None:
     """Check that every task exists, its data can be loaded and its code may run, and the held-out texts."""
     check_code(run)
@@ -180,6 +185,7 @@ STAGE = Stage(
     describe,
     parts,
     needs,
+    is_configured,
     check=check,
     keeps=(CACHE, SPEED),
     panels=(

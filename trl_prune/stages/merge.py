@@ -64,4 +64,11 @@ def describe(run: Run, part: str) -> str:
     return ", ".join([f"{section.recipe} of {' and '.join(section.models)}", *given, *searched])
 
 
-STAGE = Stage("merge", inputs, settings, execute, describe, parts, needs, check=check_merges, show=show_merges)
+def is_configured(recipe: Recipe) -> bool:
+    """Return whether the recipe names merges."""
+    return bool(recipe.merges)
+
+
+STAGE = Stage(
+    "merge", inputs, settings, execute, describe, parts, needs, is_configured, check=check_merges, show=show_merges
+)
