@@ -103,7 +103,8 @@ class RunResults:
         dense: Scores = self.scores.get("dense", {})
         groups = task_groups(dense, self.marks)
         if self.trained_capabilities:
-            telling = {task: score for task, score in dense.items() if task not in self.marks}
+            # Without perplexities, which have no mean with scores.
+            telling = {task: dense[task] for task in groups.get(ALL_TASKS, []) if task not in self.marks}
             for name, inside in ((TRAINED, True), (HELD_OUT, False)):
                 groups[name] = list(subset(telling, self.trained_capabilities, inside))
         return {name: tasks for name, tasks in groups.items() if tasks}

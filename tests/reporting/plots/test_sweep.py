@@ -14,10 +14,11 @@ from trl_prune.runs.context import Run
 RIGHT = {"dense": 4, "pruned": 0, "sft-4": 1, "sft-8": 2, "selfd-4": 2, "selfd-8": 3, "plain": 4}
 
 
-def results_of(folder, arms, right, monkeypatch):
+def results_of(folder, arms, right, monkeypatch, kind="choice"):
     values = recipe_values(folder) | {"recover": arms}
     scores = {
-        name: {"task": TaskScore("task", "acc", [1.0] * count + [0.0] * (4 - count))} for name, count in right.items()
+        name: {"task": TaskScore("task", "acc", [1.0] * count + [0.0] * (4 - count), kind=kind)}
+        for name, count in right.items()
     }
     monkeypatch.setattr(RunResults, "scores", scores)
     return RunResults(Run(parse_recipe(values, "test")))
@@ -39,6 +40,14 @@ def test_each_sweep_is_a_line_over_its_rows(results):
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert sorted(labels) == ["dense", "pruned", "selfd", "sft"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["4", "8"]
+
+
+def test_a_sweep_that_is_evaluated_by_likelihood_alone_has_no_figure(tmp_path, monkeypatch):
+    arms = {"sft": {"data": "references", "sweep": {"rows": [8, 4]}}}
+    right = {"dense": 4, "sft-4": 1, "sft-8": 2}
+    results = results_of(tmp_path, arms, right, monkeypatch, kind="likelihood")
+    assert sweeps(results)
+    assert not SCORE_BY_ROWS.is_available(results)
 
 
 def test_without_a_sweep_of_two_evaluated_arms_nothing_is_shown(tmp_path, monkeypatch):

@@ -44,4 +44,9 @@ def score_by_rows(results: RunResults) -> Figure:
     return figure
 
 
-SCORE_BY_ROWS = Panel("score_by_rows", sweeps, score_by_rows, "Score against training rows.")
+def _has_scores(results: RunResults) -> bool:
+    """Return whether there is a sweep, with a mean score: tasks that are all perplexities have none."""
+    return bool(sweeps(results)) and ALL_TASKS in results.groups
+
+
+SCORE_BY_ROWS = Panel("score_by_rows", _has_scores, score_by_rows, "Score against training rows.")
