@@ -17,8 +17,17 @@ def files(tmp_path):
     return [write_results(tmp_path / name, SCORES, model=f"org/{name}") for name in ("one", "two", "three")]
 
 
-def run_folder(folder, *models):
+def recipe_of(output, arms):
+    return (
+        f"model: m\ndataset: {{path: d}}\noutput: '{output}'\nprune: {{target: {{layers: 2}}}}\n"
+        f"recover: {{{', '.join(f'{arm}: {{data: references}}' for arm in arms)}}}\n"
+    )
+
+
+def run_folder(folder, *models, arms=("sft", "kd")):
     """Return a folder as a run leaves it."""
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(recipe_of(folder, arms))
     for model in models:
         target = folder / "evaluate" / model
         path = write_results(target, SCORES)
@@ -49,16 +58,24 @@ def test_a_dense_model_that_is_not_among_the_results_is_added(files):
 
 
 def test_all_models_of_a_run_are_compared(tmp_path):
-    compared = compared_results([run_folder(tmp_path / "run", "sft", "pruned", "dense", "kd")])
+    compared = compared_results([run_folder(tmp_path / "run", "kd", "sft", "pruned", "dense")])
     assert (compared.dense, compared.pruned) == ("dense", "pruned")
-    assert list(compared.scores) == ["dense", "pruned", "kd", "sft"]
+    assert list(compared.scores) == ["dense", "pruned", "sft", "kd"], "in the order of the recipe"
+
+
+def test_models_that_the_recipe_no_longer_has_are_left_out(tmp_path):
+    run = run_folder(tmp_path / "run", "dense", "pruned", "old", "sft", arms=["sft"])
+    assert list(compared_results([run]).scores) == ["dense", "pruned", "sft"]
+
+
+def test_no_results_are_a_mistake_in_one_sentence():
+    with pytest.raises(InputError, match="a comparison was given no results; wanted: results of lm-eval"):
+        compared_results([])
 
 
 def test_a_recipe_stands_for_its_run(tmp_path):
     run_folder(tmp_path / "run", "dense", "sft")
-    (tmp_path / "recipe.yaml").write_text(
-        f"model: m\ndataset: {{path: d}}\noutput: {tmp_path / 'run'}\nprune: {{target: {{layers: 2}}}}\n"
-    )
+    (tmp_path / "recipe.yaml").write_text(recipe_of(tmp_path / "run", ["sft"]))
     assert list(compared_results([tmp_path / "recipe.yaml"]).scores) == ["dense", "sft"]
 
 

@@ -8,11 +8,10 @@ from trl_prune.errors import InputError
 from trl_prune.evaluation.comparison import ComparedModels
 from trl_prune.evaluation.result_files import RESULTS, ModelResults, read_results
 from trl_prune.recipe import load_recipe
+from trl_prune.runs.artifacts import RECIPE
 
 
 RECIPES = (".yaml", ".yml")
-# The models of a run that come first.
-FIRST = ("dense", "pruned")
 
 
 def compared_results(
@@ -35,6 +34,8 @@ def compared_results(
     Raises:
         InputError: something cannot be read or compared.
     """
+    if not paths:
+        raise InputError("a comparison was given no results; wanted: results of lm-eval, run folders or recipes")
     found = [one for path in paths for one in _read(path, metrics or {})]
     names = {}
     for role, path in (("dense", dense), ("pruned", pruned)):
@@ -68,9 +69,11 @@ def _split_name(path: str | Path) -> tuple[str | None, Path]:
 
 
 def _models_of_run(folder: Path) -> list[str]:
-    """Return the evaluated models of a run folder: the dense one, the pruned one, and the others by name."""
-    evaluated = {path.parent.name for path in folder.glob(f"evaluate/*/{RESULTS}")}
-    return [name for name in FIRST if name in evaluated] + sorted(evaluated.difference(FIRST))
+    """Return the evaluated models of a run folder, in the order of its recipe; others are left from older recipes."""
+    if not (folder / RECIPE).is_file():
+        return []
+    names = sorted(load_recipe(folder / RECIPE, []).evaluated, key=lambda name: name != "dense")  # dense first
+    return [name for name in names if (folder / "evaluate" / name / RESULTS).is_file()]
 
 
 def _named(found: list[ModelResults], path: str | Path, metrics: Mapping[str, str]) -> tuple[list[ModelResults], int]:
