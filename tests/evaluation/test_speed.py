@@ -31,15 +31,15 @@ def test_two_models_are_timed_in_turn_and_left_as_they_were(models):
         assert speed.weight_bytes >= 4 * sum(weight.numel() for weight in model.parameters())
         assert speed.peak_bytes is None  # on a CPU
     assert found.dense.weight_bytes > found.small.weight_bytes
-    assert found.prefill.low <= found.prefill.value <= found.prefill.high
+    assert (found.prefill.repeats, found.prefill.is_known) == (2, False)
     assert SpeedComparison.from_dict(asdict(found)) == found
     assert torch.is_grad_enabled()
 
 
 def test_the_gain_is_of_tokens_per_second(models, monkeypatch):
-    monkeypatch.setattr(speed_module, "repeat_until_narrow", lambda *_: {"base": [2.0, 2.0], "other": [1.0, 1.0]})
+    monkeypatch.setattr(speed_module, "repeat_until_narrow", lambda *_: {"base": [2.0] * 6, "other": [1.0] * 6})
     found = compare_speed(*models)
-    assert found.decode == found.prefill == Interval(2.0, 2.0, 2.0)
+    assert found.decode == found.prefill == Interval(2.0, 2.0, 2.0, 6)
     assert found.dense.decode.value == DECODE_TOKENS / 2
     assert found.small.prefill.value == 512
 
@@ -75,9 +75,18 @@ def test_gains_are_told_beside_what_the_cost_allows(models, monkeypatch):
         "It decodes 1.18x [1.18, 1.18] as fast as the dense model; the bytes that it reads allow 1.19x.",
         "It reads prompts 1.18x [1.18, 1.18] as fast; its operations allow 1.25x.",
     ]
-    busy = {"base": [1.0, 2.0, 1.0], "other": [1.0, 1.0, 1.5]}
+    busy = {"base": [1.0, 2.0, 1.0] * 2, "other": [1.0, 1.0, 1.5] * 2}
     monkeypatch.setattr(speed_module, "repeat_until_narrow", lambda *_: busy)
-    assert compare_speed(*models).sentences(bound)[-1].startswith("Measured on a busy machine")
+    sentence = compare_speed(*models).sentences(bound)[-1]
+    assert sentence.startswith("Measured on a busy machine")
+    assert sentence.endswith("(in a run, with another `evaluate.speed_seconds`).")
+
+
+def test_gains_of_too_few_repeats_are_told_without_an_interval(models, monkeypatch):
+    monkeypatch.setattr(speed_module, "repeat_until_narrow", lambda *_: {"base": [1.18] * 3, "other": [1.0] * 3})
+    sentences = compare_speed(*models).sentences(speed_bound(Work(125.0, 119, 0.0), Work(100.0, 100, 0.0)))
+    assert sentences[0].startswith("It decodes 1.18x (timed 3 times only) as fast as the dense model; ")
+    assert sentences[-1].startswith("6 repeats at least have an interval; measure again for longer ")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch counts peak memory on a GPU only")

@@ -62,14 +62,25 @@ def test_the_interval_holds_the_true_gain_about_as_often_as_it_says():
 
 
 def test_a_disturbed_measurement_says_so():
-    assert speed_up([1.0, 2.0, 1.0, 1.7], [1.0, 1.0, 1.4, 1.0]).is_busy
+    assert speed_up([1.0, 2.0, 1.0, 1.7, 1.0, 2.0], [1.0, 1.0, 1.4, 1.0, 1.0, 1.0]).is_busy
     assert str(Interval(1.1834, 1.16, 1.2)) == "1.18x [1.16, 1.20]"
 
 
-def test_one_repeat_has_no_interval():
-    gain = speed_up([2.0], [1.0])
-    assert gain.value == 2.0
+@pytest.mark.parametrize(("repeats", "words"), [(1, "once"), (3, "3 times"), (5, "5 times")])
+def test_too_few_repeats_have_no_interval_and_are_counted(repeats, words):
+    gain = speed_up([2.0] * repeats, [1.0] * repeats)
+    assert (gain.value, gain.repeats, gain.is_known, gain.is_busy) == (2.0, repeats, False, False)
     assert np.isnan([gain.low, gain.high]).all()
+    assert str(gain) == f"2.00x (timed {words} only)"
+    assert str(Interval(2.0, gain.low, gain.high)) == "2.00x (too few repeats for an interval)"
+
+
+def test_the_least_number_of_repeats_is_the_smallest_whose_extremes_enclose_the_median_often_enough():
+    def covered(repeats):
+        return 1 - 2 * 0.5**repeats  # all values above the median, or all below it
+
+    assert covered(MIN_REPEATS) >= 0.95 > covered(MIN_REPEATS - 1)
+    assert speed_up(np.arange(1.0, MIN_REPEATS + 1), np.ones(MIN_REPEATS)).is_known
 
 
 def test_the_interval_is_the_same_on_every_call():

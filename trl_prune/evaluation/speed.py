@@ -8,12 +8,21 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trl_prune.evaluation.efficiency import FLOP_TOKENS, Work
-from trl_prune.evaluation.timing import Interval, Seconds, median_interval, repeat_until_narrow, speed_up
+from trl_prune.evaluation.timing import (
+    MIN_REPEATS,
+    Interval,
+    Seconds,
+    median_interval,
+    repeat_until_narrow,
+    speed_up,
+)
 
 
 # A prompt short enough that decoding is what takes the time, and enough new tokens that a call's own cost is little.
 DECODE_PROMPT_TOKENS, DECODE_TOKENS = 16, 32
 PREFILL, DECODE = "prefill", "decode"
+# How a run measures again: a new value is a new measurement, and scores and answers are kept.
+AGAIN = " (in a run, with another `evaluate.speed_seconds`)"
 
 
 @dataclass(frozen=True)
@@ -74,8 +83,11 @@ class SpeedComparison:
         ]
         if self.is_busy:
             said.append(
-                "Measured on a busy machine: the repeats differ by more than 10 %; measure again on an idle one."
+                "Measured on a busy machine: the repeats differ by more than 10 %; measure again on an idle one"
+                f"{AGAIN}."
             )
+        if not (self.prefill.is_known and self.decode.is_known):
+            said.append(f"{MIN_REPEATS} repeats at least have an interval; measure again for longer{AGAIN}.")
         return said
 
 
@@ -105,7 +117,8 @@ def compare_speed(dense: PreTrainedModel, small: PreTrainedModel, seconds: float
     Args:
         dense: the dense model.
         small: the smaller model, on the same device and in the same dtype.
-        seconds: about how long the timed repeats take at most.
+        seconds: about how long the timed repeats take at most; where they are fewer than 6 by then, values have no
+            intervals.
     """
     calls, small_calls = speed_calls(dense), speed_calls(small)
     peaks = [_peak_bytes(dense, calls), _peak_bytes(small, small_calls)]

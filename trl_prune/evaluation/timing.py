@@ -3,6 +3,7 @@
 Calls are timed in turn, so that a change of load reaches all of them, and are compared repeat by repeat.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ Seconds = dict[str, list[float]]
 
 # An interval wider than this share of its value says that other work disturbed the measurement.
 BUSY_WIDTH = 0.1
-# The least number of repeats: with fewer, less than 95 % of such intervals hold the true median (1 - 2 / 2^6 = 97 %).
+# The least number of repeats with an interval: the least and the largest of n values enclose the true median with the
+# chance 1 - 2 / 2^n, which is 97 % of 6 and 94 % of 5, and a bootstrap's interval is no wider.
 MIN_REPEATS, MAX_REPEATS = 6, 12
 # An interval of this width, as a share of its value, is narrow enough to stop.
 NARROW_WIDTH = 0.04
@@ -26,15 +28,28 @@ NARROW_WIDTH = 0.04
 
 @dataclass(frozen=True)
 class Interval:
-    """A measured value and its confidence interval; the ends are NaN where one repeat leaves them unknown."""
+    """A measured value and its confidence interval.
+
+    Attributes:
+        value: the median of the repeats.
+        low: the interval's lower end; NaN where there were fewer than `MIN_REPEATS` repeats.
+        high: its upper end, or NaN.
+        repeats: how often it was measured; None where that is unknown.
+    """
 
     value: float
     low: float
     high: float
+    repeats: int | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there were enough repeats for an interval."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
 
     @property
     def relative_width(self) -> float:
-        """The interval's width as a share of the value."""
+        """The interval's width as a share of the value; NaN without an interval."""
         return (self.high - self.low) / self.value
 
     @property
@@ -43,7 +58,18 @@ class Interval:
         return self.relative_width > BUSY_WIDTH
 
     def __str__(self) -> str:
-        return f"{self.value:.2f}x [{self.low:.2f}, {self.high:.2f}]"
+        return f"{self.value:.2f}x {self.spread}"
+
+    @property
+    def spread(self) -> str:
+        """The interval in words, `[low, high]`, or why there is none."""
+        if self.is_known:
+            return f"[{self.low:.2f}, {self.high:.2f}]"
+        return "(too few repeats for an interval)" if self.repeats is None else f"(timed {_times(self.repeats)} only)"
+
+
+def _times(repeats: int) -> str:
+    return "once" if repeats == 1 else f"{repeats} times"
 
 
 def interleaved_seconds(calls: Calls, repeats: int, warm_up: int = 1) -> Seconds:
@@ -86,7 +112,7 @@ def repeat_until_narrow(base: Callable[[], object], other: Callable[[], object],
     """Return the seconds of two calls in turn, `{base, other}`, repeated until the interval of their ratio is narrow.
 
     That is within 2 % on either side, after 6 repeats at least. It ends after 12 repeats, or after `seconds`, but
-    never before the second repeat.
+    never before the second repeat; fewer than 6 give a gain without an interval.
     """
     start, timed = time.perf_counter(), {"base": [], "other": []}
     for repeat in islice(timed_repeats({"base": base, "other": other}), MAX_REPEATS):
@@ -108,10 +134,10 @@ def speed_up(base_seconds: Sequence[float], other_seconds: Sequence[float], conf
 
 
 def median_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Interval:
-    """Return the median of repeated measurements with its bootstrap interval."""
+    """Return the median of repeated measurements with its bootstrap interval, where there are 6 of them at least."""
     median = float(np.median(values))
-    if len(values) < 2:
-        return Interval(median, float("nan"), float("nan"))
+    if len(values) < MIN_REPEATS:
+        return Interval(median, float("nan"), float("nan"), len(values))
     options = {"confidence_level": confidence, "method": "percentile", "random_state": 0}
     ends = bootstrap((np.asarray(values),), np.median, **options).confidence_interval
-    return Interval(median, float(ends.low), float(ends.high))
+    return Interval(median, float(ends.low), float(ends.high), len(values))

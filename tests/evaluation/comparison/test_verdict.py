@@ -30,6 +30,12 @@ def test_a_speed_that_was_timed_beside_other_work_is_said_so():
     assert "decodes 1.91x as fast [1.45, 2.36] (timed on a busy machine, so take it with care)" in sentence
 
 
+def test_a_speed_of_too_few_repeats_has_no_interval():
+    speed = Interval(1.18, float("nan"), float("nan"), repeats=3)
+    sentence = verdict(compare_models(MODEL, DENSE, name="sft"), speed=speed)
+    assert "sft decodes about 1.18x (timed 3 times only) as fast, keeps" in sentence
+
+
 def test_what_the_items_cannot_show_is_said():
     dense = {name: score(name, 50, items=60) for name in "ab"}
     same = verdict(compare_models({name: score(name, 49, items=60) for name in "ab"}, dense, name="sft"))

@@ -40,12 +40,13 @@ def verdict(comparison: Comparison, parameters: float | None = None, speed: Inte
 
 
 def _speed(speed: Interval) -> str:
-    interval = f"[{speed.low:.2f}, {speed.high:.2f}]"
+    if not speed.is_known:
+        return f"decodes about {speed} as fast"
     if speed.low <= 1 <= speed.high:
-        return f"decodes no faster or slower than can be told ({speed.value:.2f}x {interval})"
+        return f"decodes no faster or slower than can be told ({speed})"
     # The interval is of the repeats alone; other work on the machine may have moved all of them.
     busy = " (timed on a busy machine, so take it with care)" if speed.is_busy else ""
-    return f"decodes {speed.value:.2f}x as fast {interval}{busy}"
+    return f"decodes {speed.value:.2f}x as fast {speed.spread}{busy}"
 
 
 def _kept(comparison: Comparison) -> list[str]:
