@@ -368,13 +368,13 @@ def report(runs: Sequence[str | Path], output: str | Path | None = None) -> Path
     """Write one page about several finished runs on one dense model, and return its path.
 
     Args:
-        runs: the run folders.
+        runs: the run folders, or recipe files, whose `output` is read.
         output: the folder of the page; by default `report` beside the first run.
 
     Raises:
-        InputError: a folder holds no evaluated run, or the runs cannot be compared.
+        InputError: there is no run, a folder holds no evaluated run, or the runs cannot be compared.
     """
-    return report_runs([Path(run) for run in runs], None if output is None else Path(output)).page
+    return report_runs(runs, output).page
 
 
 def compare(

@@ -182,29 +182,27 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 def _names_runs(arguments: argparse.Namespace) -> bool:
     """Return whether words name run folders rather than one recipe."""
-    files = [word for word in arguments.words if "=" not in word]
-    return len(files) > 1 or any(Path(word).is_dir() for word in files)
+    files = [word for word in arguments.words if not _is_override(word)]
+    return len(files) > 1 or any(Path(word).expanduser().is_dir() for word in files)
+
+
+def _is_override(word: str) -> bool:
+    """Return whether a word is `key=value` rather than a path, in which there may be an `=`, too."""
+    return "=" in word and not Path(word).expanduser().exists()
 
 
 def _report_runs(arguments: argparse.Namespace) -> None:
-    options = {"--only": arguments.only, "--dry-run": arguments.dry_run, "overrides": "=" in "".join(arguments.words)}
+    overrides = any(_is_override(word) for word in arguments.words)
+    options = {"--only": arguments.only, "--dry-run": arguments.dry_run, "overrides": overrides}
     given = [option for option, value in options.items() if value]
     if given:
         raise InputError(f"{given[0]} is for a recipe's report; a report on run folders reads what they hold")
     from trl_prune.reporting.across_runs import report_runs
 
-    report = report_runs([_run_folder(word) for word in arguments.words], arguments.output and Path(arguments.output))
+    report = report_runs(arguments.words, arguments.output)
     for name, sentence in report.verdicts.items():
         print(f"{name}: {sentence}")
     print(f"report: {report.page}")
-
-
-def _run_folder(word: str) -> Path:
-    """Return the run folder that a word names: itself, or the output of a recipe file."""
-    from trl_prune.recipe import load_recipe
-
-    path = Path(word).expanduser()
-    return path if path.is_dir() else Path(load_recipe(path, []).output).expanduser()
 
 
 def _print_tasks_dir(arguments: argparse.Namespace) -> None:  # noqa: ARG001
@@ -242,13 +240,13 @@ def _merge(arguments: argparse.Namespace) -> None:
     print(arguments.output)
 
 
-# Verbs that read no recipe.
 def _print_models(arguments: argparse.Namespace) -> None:  # noqa: ARG001
     from trl_prune.pruning.supported import as_lines, supported_types
 
     print("\n".join(as_lines(supported_types())))
 
 
+# Verbs that read no recipe.
 WITHOUT_RECIPE = {"tasks": _print_tasks_dir, "models": _print_models, "compare": _compare}
 # Verbs that do without a recipe, or without its stages, if their words or options say so.
 OTHER_FORMS = {
@@ -277,10 +275,10 @@ def _recipe(arguments: argparse.Namespace) -> "Recipe":
         return quickstart_recipe(arguments.size, words)
     from trl_prune.recipe import load_recipe
 
-    files = [word for word in words if "=" not in word]
+    files = [word for word in words if not _is_override(word)]
     if len(files) > 1:
         raise InputError(f"one recipe at a time: {', '.join(files)}")
-    overrides = [word for word in words if "=" in word]
+    overrides = [word for word in words if _is_override(word)]
     if not files and not overrides:
         raise InputError(f"trl-prune {arguments.verb} requires a recipe file, or keys such as model=... output=...")
     return load_recipe(Path(files[0]) if files else None, overrides)

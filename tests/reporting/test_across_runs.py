@@ -8,6 +8,7 @@ import pytest
 
 from tests.recipes import recipe_values
 from tests.reporting.parsing import Page
+from trl_prune import report
 from trl_prune.checkpoints import write_json
 from trl_prune.cli import main
 from trl_prune.errors import InputError
@@ -39,10 +40,10 @@ def folders(tmp_path_factory):
 
 
 def test_a_page_has_a_verdict_for_each_run_and_a_row_for_each_model(folders, tmp_path):
-    report = report_runs(folders, tmp_path / "page")
-    assert list(report.verdicts) == ["one/run", "two/run"]
-    assert all(sentence.startswith("sft ") for sentence in report.verdicts.values())
-    text = report.page.read_text()
+    made = report_runs(folders, tmp_path / "page")
+    assert list(made.verdicts) == ["one/run", "two/run"]
+    assert all(sentence.startswith("sft ") for sentence in made.verdicts.values())
+    text = made.page.read_text()
     page = Page(text)
     models, costs = page.tables
     assert [row[:3] for row in models[1:]] == [
@@ -60,7 +61,7 @@ def test_a_page_has_a_verdict_for_each_run_and_a_row_for_each_model(folders, tmp
     ]
     assert page.is_self_contained
     markdown = (tmp_path / "page" / "report.md").read_text()
-    assert f"**two/run**: {report.verdicts['two/run']}" in markdown.replace("\\", "")
+    assert f"**two/run**: {made.verdicts['two/run']}" in markdown.replace("\\", "")
     assert len(json.loads((tmp_path / "page" / "models.json").read_text())["models"]) == 5
 
 
@@ -111,6 +112,21 @@ def test_runs_that_cannot_be_compared_are_refused(monkeypatch, other, sentence):
     monkeypatch.setattr(across_runs, "dense_model", lambda results: results.model)
     with pytest.raises(InputError, match=sentence):
         check_runs({"one": Results(), "two": other})
+
+
+def test_folders_may_have_names_that_are_numbers_or_hold_an_equals_sign(folders, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("24", "lr=1"):
+        shutil.copytree(folders[0], tmp_path / name)
+    assert main(["report", "24", "lr=1", "--output", "page"]) == 0
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["24", "lr=1", "report"]
+
+
+def test_the_function_takes_recipes_and_the_home_folder(folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(folders[0].parents[1]))
+    assert report(["~/one/run/recipe.yaml", "~/two/run"], tmp_path / "page") == tmp_path / "page" / "report.html"
+    with pytest.raises(InputError, match="a report on runs was given none"):
+        report([])
 
 
 def test_an_unfinished_run_is_refused(folders, tmp_path):

@@ -50,19 +50,23 @@ class RunsReport:
     verdicts: dict[str, str]
 
 
-def report_runs(folders: Sequence[Path], output: Path | None = None) -> RunsReport:
+def report_runs(places: Sequence[str | Path], output: str | Path | None = None) -> RunsReport:
     """Write the report on finished runs.
 
     Args:
-        folders: the run folders.
+        places: the run folders, or recipe files, whose `output` is read.
         output: the folder of the report; by default `report` beside the first run.
 
     Raises:
-        InputError: a folder holds no evaluated run, or the runs have different dense models, tasks, items or prompts.
+        InputError: there is no run, a folder holds no evaluated one, or the runs have different dense models, tasks,
+            items or prompts.
     """
+    if not places:
+        raise InputError("a report on runs was given none; wanted: run folders or recipe files")
+    folders = [run_folder(place) for place in places]
     runs = {name: open_run(folder) for name, folder in zip(run_names(folders), folders, strict=True)}
     conditions = check_runs(runs)
-    target = output or folders[0].resolve().parent / "report"
+    target = folders[0].resolve().parent / "report" if output is None else Path(output).expanduser()
     _make_folder(target)
     sentences = {name: found[0] for name, results in runs.items() if (found := verdicts(results))}
     points = all_points(runs)
@@ -84,6 +88,16 @@ def report_runs(folders: Sequence[Path], output: Path | None = None) -> RunsRepo
     return RunsReport(target / PAGES[0], sentences)
 
 
+def run_folder(place: str | Path) -> Path:
+    """Return the run folder that a user names: itself, or the output of a recipe file.
+
+    Raises:
+        InputError: it is no folder, and cannot be read as a recipe.
+    """
+    path = Path(place).expanduser()
+    return path if path.is_dir() else Path(load_recipe(path, []).output).expanduser()
+
+
 def open_run(folder: Path) -> RunResults:
     """Return the results in a run folder, which is read without the recipe file that it was made with.
 
@@ -92,7 +106,8 @@ def open_run(folder: Path) -> RunResults:
     """
     if not (folder / NOTES).is_file() or not (folder / RECIPE).is_file():
         raise InputError(f"{folder} is no run folder of trl-prune: it has no {NOTES} and {RECIPE}")
-    results = RunResults(Run(load_recipe(folder / RECIPE, [f"output={folder}"])))
+    recipe = load_recipe(folder / RECIPE, [])
+    results = RunResults(Run(recipe.model_copy(update={"output": str(folder)})))  # the folder may have been moved
     if DENSE not in results.scores:
         raise InputError(
             f"{folder} has no scores of its dense model: run `trl-prune evaluate {folder / RECIPE}` first"
