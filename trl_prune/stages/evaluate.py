@@ -155,13 +155,14 @@ def _not_scored(part: str) -> set[str]:
     return {"models"} if part == "pruned" else {"models", "speed_seconds"}
 
 
-def describe(run: Run, part: str) -> str:  # noqa: ARG001
-    """Return the tasks and how they are evaluated."""
+def describe(run: Run, part: str) -> str:
+    """Return the tasks and how they are evaluated, and whether two models are in memory at once to be timed."""
     section = run.recipe.evaluate
     items = f"{section.limit} items per task" if section.limit else "all items"
     held_out = "" if section.held_out is None else f"; KL to the dense model on {section.held_out.path}"
     template = "on" if run.apply_chat_template else "off"
-    return f"{', '.join(section.tasks)}; {items}; chat template {template}{held_out}"
+    timed = "; timed beside the dense model" if part == "pruned" and section.speed_seconds else ""
+    return f"{', '.join(section.tasks)}; {items}; chat template {template}{held_out}{timed}"
 
 
 def is_configured(recipe: Recipe) -> bool:
