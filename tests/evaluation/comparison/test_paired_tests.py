@@ -10,6 +10,7 @@ from trl_prune.evaluation.comparison.paired_tests import (
     POWER,
     detectable_loss,
     detectable_mean_loss,
+    first_level,
     holm,
     mcnemar,
     sign_flips,
@@ -68,16 +69,26 @@ def test_few_items_must_all_be_lost():
 
 
 def test_the_loss_of_a_mean_is_the_textbooks():
+    assert detectable_mean_loss(0.01, level=0.005) == pytest.approx(0.01 * (2.5758 + 0.8416), rel=1e-4)
     assert detectable_mean_loss(0.01) == pytest.approx(0.01 * (1.6449 + 0.8416), rel=1e-4)
 
 
+def test_a_loss_among_several_tasks_must_be_larger_to_be_seen():
+    assert (first_level(0), first_level(1), first_level(10)) == (LEVEL, LEVEL, LEVEL / 10)
+    # Of five items not even the loss of all has p <= 0.5 %.
+    assert np.isnan(detectable_loss(5, 0, first_level(10)))
+    assert detectable_loss(8, 0, first_level(10)) == pytest.approx(POWER ** (1 / 8), abs=1e-3)
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("tests", [1, 10])
 @pytest.mark.parametrize(("items", "discordant"), [(60, 12), (60, 1), (500, 60), (2000, 300)])
-def test_the_detectable_loss_is_found_in_four_of_five_simulated_evaluations(items, discordant):
+def test_the_detectable_loss_is_found_in_four_of_five_simulated_evaluations(items, discordant, tests):
     generator = np.random.default_rng(1)
-    loss = detectable_loss(items, discordant)
+    level = first_level(tests)
+    loss = detectable_loss(items, discordant, level)
     discordance = max(discordant / items, loss)
     losing = (discordance + loss) / 2
     shares = [losing, discordance - losing, 1 - discordance]
-    found = [mcnemar(lost, gained) <= LEVEL for lost, gained, _ in generator.multinomial(items, shares, 2000)]
+    found = [mcnemar(lost, gained) <= level for lost, gained, _ in generator.multinomial(items, shares, 2000)]
     assert np.mean(found) == pytest.approx(POWER, abs=0.03)

@@ -4,6 +4,7 @@ import pytest
 
 from tests.evaluation.comparison.test_models import DENSE, MODEL, generated, score
 from trl_prune.evaluation.comparison.models import compare_models
+from trl_prune.evaluation.comparison.paired_tests import detectable_loss
 from trl_prune.evaluation.comparison.verdict import verdict
 from trl_prune.evaluation.timing import Interval
 
@@ -40,12 +41,13 @@ def test_what_the_items_cannot_show_is_said():
     dense = {name: score(name, 50, items=60) for name in "ab"}
     same = verdict(compare_models({name: score(name, 49, items=60) for name in "ab"}, dense, name="sft"))
     assert same.endswith(
-        "and is significantly worse on none of the 2 tasks (Holm, 5 %), where losses below 11 points would not be "
-        "seen with so few items."
+        "and is significantly worse on none of the 2 tested tasks (Holm, 5 %), where losses below 13 points would "
+        "not be seen with so few items."
     )
+    assert detectable_loss(60, 1, level=0.025) == pytest.approx(0.13, abs=0.005)
     few = {"a": score("a", 4, items=4)}
     assert verdict(compare_models({"a": score("a", 3, items=4)}, few, name="sft")).endswith(
-        "where some have too few items to show any loss."
+        "is significantly worse on no tested task (Holm, 5 %), where some have too few items to show any loss."
     )
 
 
@@ -54,7 +56,16 @@ def test_many_small_losses_count_together():
     model = {name: score(name, 48, items=60) for name in "abcdef"}
     assert verdict(compare_models(model, dense, name="sft")).endswith(
         "and is significantly worse than the dense model over all 360 items (p = 0.00024), though on none of the 6 "
-        "tasks by itself (Holm, 5 %)."
+        "tested tasks by itself (Holm, 5 %)."
+    )
+
+
+def test_tasks_that_say_nothing_are_counted_with_their_reason():
+    dense = DENSE | {"g": generated("g", 0), "chance": score("chance", 30), "easy": score("easy", 99)}
+    model = dense | {"a": score("a", 70)}
+    assert verdict(compare_models(model, dense, name="sft")).endswith(
+        "on 1 of 3 tasks (Holm, 5 %): a; 2 of 5 tasks say nothing, as the dense model is at chance; 1 of 5 tasks says "
+        "nothing, as every model is at the ceiling; generation cannot be judged."
     )
 
 

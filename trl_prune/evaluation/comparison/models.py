@@ -11,6 +11,7 @@ from trl_prune.evaluation.comparison.paired_tests import (
     LEVEL,
     detectable_loss,
     detectable_mean_loss,
+    first_level,
     holm,
     mcnemar,
     sign_flips,
@@ -56,7 +57,8 @@ class TaskComparison:
         gained: items that only the model has right.
         p_value: one-sided, that the model is no worse: exact McNemar; sign flips where items are not right or wrong.
         p_holm: adjusted for all tasks; None for a task where the dense model is at chance, which is not tested.
-        detectable: the smallest loss that would be found at 5 % with 80 % power, in units of the score.
+        detectable: the smallest loss that would be found with 80 % power, in units of the score, at 5 % divided by the
+            number of tested tasks (the first step of Holm's method).
         mark: why the task says nothing; empty otherwise.
         loops: the shares of answers that end in a loop, `{dense, model}`; None for given answers.
         pass_at: by k, pass@k `{dense, model}`, where several answers were generated for each item.
@@ -99,7 +101,7 @@ class GroupComparison:
         gained: those that only the model has right.
         items: how many items are right or wrong.
         p_value: exact one-sided McNemar over these items; None if there are none.
-        detectable: the smallest loss over these items that would be found.
+        detectable: the smallest loss over these items that would be found at 5 %; it is one test.
     """
 
     tasks: list[str]
@@ -142,6 +144,15 @@ class Comparison:
         return [task for task in self.tasks if task.is_worse]
 
 
+@dataclass(frozen=True)
+class _Test:
+    """A task's p-value, the one adjusted for all tasks, and the level at which one loss among them is found."""
+
+    p_value: float
+    p_holm: float | None
+    level: float
+
+
 def compare_models(  # noqa: PLR0913
     model: Scores,
     dense: Scores,
@@ -166,10 +177,8 @@ def compare_models(  # noqa: PLR0913
     tested = [task for task in dense if known.get(task) != AT_CHANCE]
     p_values = {task: _p_value(model[task], dense[task], seed) for task in dense}
     adjusted = dict(zip(tested, holm([p_values[task] for task in tested]), strict=True))
-    tasks = [
-        _compare_task(model[task], dense[task], (p_values[task], adjusted.get(task)), known.get(task, ""), seed)
-        for task in dense
-    ]
+    tests = {task: _Test(p_values[task], adjusted.get(task), first_level(len(tested))) for task in dense}
+    tasks = [_compare_task(model[task], dense[task], tests[task], known.get(task, ""), seed) for task in dense]
     groups = {
         group: _compare_group(members, model, dense, pruned, seed)
         for group, members in task_groups(dense, known).items()
@@ -204,9 +213,7 @@ def _p_value(model: TaskScore, dense: TaskScore, seed: int) -> float:
     return mcnemar(len(changed["lost"]), len(changed["gained"]))
 
 
-def _compare_task(
-    model: TaskScore, dense: TaskScore, p_values: tuple[float, float | None], mark: str, seed: int
-) -> TaskComparison:
+def _compare_task(model: TaskScore, dense: TaskScore, test: _Test, mark: str, seed: int) -> TaskComparison:
     changed = flipped(model, dense) if _is_right_or_wrong(model, dense) else None
     means, dense_means = resampled_scores([model, dense], seed).T
     difference = estimate(means - dense_means)
@@ -227,12 +234,12 @@ def _compare_task(
         corrected=estimate(ratio(means - dense.chance, dense_means - dense.chance)) if has_chance else None,
         lost=len(changed["lost"]) if changed else None,
         gained=len(changed["gained"]) if changed else None,
-        p_value=p_values[0],
-        p_holm=p_values[1],
+        p_value=test.p_value,
+        p_holm=test.p_holm,
         detectable=(
-            detectable_loss(len(dense.items), len(changed["lost"]) + len(changed["gained"]))
+            detectable_loss(len(dense.items), len(changed["lost"]) + len(changed["gained"]), test.level)
             if changed
-            else detectable_mean_loss(difference.stderr)
+            else detectable_mean_loss(difference.stderr, test.level)
         ),
         mark=mark,
         loops=loops,

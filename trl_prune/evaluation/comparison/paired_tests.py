@@ -59,33 +59,46 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in multipletests(p_values, LEVEL, method="holm")[1]] if p_values else []
 
 
-def detectable_loss(items: int, discordant: int) -> float:
-    """Return the smallest loss, as a share of items, that `mcnemar` would find at 5 % in 80 % of evaluations.
+def first_level(tests: int) -> float:
+    """Return the level of one of several tests, 5 % / tests: what Holm's method asks of the smallest p-value.
+
+    A loss that is found at this level is found whatever the other tasks show.
+    """
+    return LEVEL / max(tests, 1)
+
+
+def detectable_loss(items: int, discordant: int, level: float = LEVEL) -> float:
+    """Return the smallest loss, as a share of items, that `mcnemar` would find at a level in 80 % of evaluations.
 
     The power is exact: sum over m of Bin(m; n, w) P(Bin(m, (w + d) / 2w) >= c(m)), where w is the share of items on
-    which the models differ, d the loss, and c(m) the fewest losses among m items with p <= 5 %. w is what was
+    which the models differ, d the loss, and c(m) the fewest losses among m items with p <= level. w is what was
     observed, or d where every such item would have to be a loss.
+
+    Args:
+        items: the number of items, n.
+        discordant: those on which the models differ.
+        level: of the test; of one of several tasks `first_level`.
 
     Returns:
         NaN if not even losing every item would be found.
     """
-    discordance = discordant / items
-    if discordance and _power(discordance, items, discordance) >= POWER:
-        return float(brentq(lambda loss: _power(loss, items, discordance) - POWER, 0.0, discordance, xtol=1e-4))
-    if _power(1.0, items, 1.0) < POWER:
+    observed = discordant / items
+    if observed and _power(observed, items, observed, level) >= POWER:
+        return float(brentq(lambda loss: _power(loss, items, observed, level) - POWER, 0.0, observed, xtol=1e-4))
+    if _power(1.0, items, 1.0, level) < POWER:
         return float("nan")
-    return float(brentq(lambda loss: _power(loss, items, loss) - POWER, max(discordance, 1e-9), 1.0, xtol=1e-4))
+    return float(brentq(lambda loss: _power(loss, items, loss, level) - POWER, max(observed, 1e-9), 1.0, xtol=1e-4))
 
 
-def _power(loss: float, items: int, discordance: float) -> float:
+def _power(loss: float, items: int, discordance: float, level: float) -> float:
     # The numbers of differing items that are likely enough to matter.
     counts = np.arange(binom.ppf(RARE, items, discordance), binom.isf(RARE, items, discordance) + 1)
-    # binom.isf(LEVEL) is the fewest losses k with P(more than k) <= 5 %.
-    fewest = binom.isf(LEVEL, counts, 0.5) + 1
+    # binom.isf(level) is the fewest losses k with P(more than k) <= level.
+    fewest = binom.isf(level, counts, 0.5) + 1
     found = binom.sf(fewest - 1, counts, min(1.0, (discordance + loss) / (2 * discordance)))
     return float(binom.pmf(counts, items, discordance) @ found)
 
 
-def detectable_mean_loss(stderr: float) -> float:
-    """Return the smallest mean loss found at 5 %, one-sided, in 80 % of evaluations: 2.49 standard errors."""
-    return float((norm.isf(LEVEL) + norm.ppf(POWER)) * stderr)
+def detectable_mean_loss(stderr: float, level: float = LEVEL) -> float:
+    """Return the smallest mean loss found one-sided in 80 % of evaluations: at 5 %, 2.49 standard errors."""
+    return float((norm.isf(level) + norm.ppf(POWER)) * stderr)

@@ -1,5 +1,6 @@
 """One sentence that says what a comparison found, and what it cannot tell."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,17 +9,20 @@ from trl_prune.evaluation.comparison.models import (
     ALL,
     CHOICE,
     GENERATION,
+    KINDS,
     TELLING,
     Comparison,
     TaskComparison,
 )
 from trl_prune.evaluation.comparison.paired_tests import LEVEL
+from trl_prune.evaluation.comparison.silent_tasks import AT_CEILING, AT_CHANCE
 from trl_prune.evaluation.recovery import Recovery
 from trl_prune.evaluation.timing import Interval
 
 
 # How many tasks are named.
 NAMED_TASKS = 6
+WHY_SILENT = {AT_CHANCE: "the dense model is at chance", AT_CEILING: "every model is at the ceiling"}
 
 
 def verdict(comparison: Comparison, parameters: float | None = None, speed: Interval | None = None) -> str:
@@ -36,7 +40,7 @@ def verdict(comparison: Comparison, parameters: float | None = None, speed: Inte
         _significance(comparison),
     ]
     listed = ", ".join(clauses[:-1]) + ", and " + clauses[-1] if len(clauses) > 1 else clauses[0]
-    return f"{comparison.model} {listed}."
+    return "; ".join([f"{comparison.model} {listed}", *_silent(comparison)]) + "."
 
 
 def _speed(speed: Interval) -> str:
@@ -76,9 +80,27 @@ def _significance(comparison: Comparison) -> str:
     if group is not None and group.p_value is not None and group.p_value <= LEVEL:
         return (
             f"is significantly worse than the dense model over all {group.items:,} items (p = {group.p_value:.2g}), "
-            f"though on none of the {len(tested)} tasks by itself (Holm, 5 %)"
+            f"though on {_none_of(tested)} by itself (Holm, 5 %)"
         )
-    return f"is significantly worse on none of the {len(tested)} tasks (Holm, 5 %), where {_unseen(tested)}"
+    return f"is significantly worse on {_none_of(tested)} (Holm, 5 %), where {_unseen(tested)}"
+
+
+def _none_of(tested: Sequence[TaskComparison]) -> str:
+    return f"none of the {len(tested)} tested tasks" if len(tested) > 1 else "no tested task"
+
+
+def _silent(comparison: Comparison) -> list[str]:
+    """Return how many tasks say nothing and why, and the kinds of tasks of which none says anything."""
+    if not comparison.tested:
+        return []
+    total = len(comparison.tasks)
+    counts = Counter(comparison.marks.values())
+    said = [
+        f"{count} of {total} tasks say{'s' if count == 1 else ''} nothing, as {WHY_SILENT[mark]}"
+        for mark, count in counts.items()
+    ]
+    present = {KINDS[task.kind] for task in comparison.tasks if task.kind in KINDS}
+    return said + [f"{kind} cannot be judged" for kind in KINDS.values() if kind in present - set(comparison.groups)]
 
 
 def _named(tasks: Sequence[TaskComparison]) -> str:
