@@ -141,6 +141,20 @@ def test_runs_are_named_by_what_tells_them_apart(tmp_path):
     assert run_names([tmp_path / "a" / "run", Path(tmp_path / "b" / "run")]) == ["a/run", "b/run"]
 
 
+def test_a_missing_figure_is_explained():
+    def point(model, speed, recovery):
+        return ModelPoint("one", model, 1, speed, recovery)
+
+    kept, speed = {"generation": Estimate(1, 0)}, Interval(2.0, 1.0, 3.0)
+    models = ("dense", "pruned")
+    assert across_runs._missing([point(model, speed, kept) for model in models]) == []
+    assert across_runs._missing([point(model, None, kept) for model in models]) == [
+        "No figure of recovery against speed: no two models were timed (`evaluate.speed_seconds`)."
+    ]
+    (sentence,) = across_runs._missing([point(model, speed, {}) for model in models])
+    assert sentence.startswith("No figure of quality against cost: no two models have tasks of multiple choice or gen")
+
+
 def test_gains_measured_at_different_times_have_one_dense_speed(monkeypatch):
     def point(run, model, speed):
         return ModelPoint(run, model, 1, Interval(speed, 0.9 * speed, 1.1 * speed), {"generation": Estimate(1, 0)})

@@ -67,3 +67,13 @@ def test_the_terminal_shows_the_verdict_first_and_lines_that_fit(compared, capsy
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("<b>model keeps 70 % of multiple choice")
     assert any(line.split()[:3] == ["choice", "75.0", "52.5"] for line in lines)
+
+
+def test_the_terminal_shows_loops_below_the_table(tmp_path, capsys):
+    looping = {"resps": [["ha ha ha " * 20]]}
+    paths = [
+        write_results(tmp_path / name, {"written": right}, kinds={"written": "generate_until"}, sample_changes=change)
+        for name, right, change in (("dense", [1, 0] * 20, {}), ("model", [0] * 40, looping))
+    ]
+    show_comparison(ComparedModels([read_results(path, path.parent.name) for path in paths]))
+    assert "written: loops: 0 → 100 %" in capsys.readouterr().out.splitlines()

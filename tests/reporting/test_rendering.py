@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from trl_prune.evaluation.recovery import Estimate
-from trl_prune.reporting.rendering import cell, percent, plain, render
+from trl_prune.evaluation.timing import Interval
+from trl_prune.reporting.rendering import cell, percent, plain, rate, render
 
 
+NAN = float("nan")
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 TEXT = st.text(st.sampled_from("ab <>&|`*[]()!\\\n#-_1.:/"), max_size=20) | st.text(max_size=20)
 
@@ -17,8 +19,15 @@ TEXT = st.text(st.sampled_from("ab <>&|`*[]()!\\\n#-_1.:/"), max_size=20) | st.t
 def test_figures_as_text():
     assert percent(Estimate(0.91234, 0.0123)) == "91.2 ± 1.2"
     assert plain(Estimate(0.5, 0.01)) == "0.500 ± 0.010"
-    assert percent(None) == plain(None) == ""
+    assert percent(None) == plain(None) == rate(None) == ""
+    assert rate(Interval(29.51, 28.0, 30.26)) == "29.5 [28.0, 30.3]"
+    assert rate(Interval(29.51, NAN, NAN, 2)) == "29.5"
     assert cell("a\n| b") == "a \\| b"
+
+
+def test_figures_that_say_nothing_are_not_shown():
+    assert percent(Estimate(NAN, 0.0)) == plain(Estimate(NAN, NAN)) == ""
+    assert percent(Estimate(1.0, 2.361)) == "", "a share of what may as well be nothing"
 
 
 @settings(max_examples=50)

@@ -11,9 +11,9 @@ from trl_prune.errors import InputError
 from trl_prune.evaluation.comparison import check_conditions
 from trl_prune.evaluation.recovery import TaskScore
 from trl_prune.evaluation.result_files import read_results
-from trl_prune.evaluation.timing import Interval
 from trl_prune.recipe import load_recipe
 from trl_prune.reporting.card import dense_name
+from trl_prune.reporting.comparison_page import without_nan
 from trl_prune.reporting.comparisons import verdicts
 from trl_prune.reporting.costs import arm_costs
 from trl_prune.reporting.model_points import KINDS, ModelPoint, model_points
@@ -70,12 +70,13 @@ def report_runs(places: Sequence[str | Path], output: str | Path | None = None) 
     _make_folder(target)
     sentences = {name: found[0] for name, results in runs.items() if (found := verdicts(results))}
     points = all_points(runs)
-    write_json(target / POINTS, {"models": [asdict(point) for point in points], "verdicts": sentences})
+    write_json(target / POINTS, without_nan({"models": [asdict(point) for point in points], "verdicts": sentences}))
     values = {
         "title": f"{len(runs)} run{'s' * (len(runs) > 1)} on {dense_model(next(iter(runs.values())))}",
         "sentences": sentences,
         "conditions": conditions,
         "pictures": write_pictures(_figures(points), target),
+        "missing": _missing(points),
         "captions": {f"pareto_{by}": caption for by, caption in CAPTIONS.items()},
         "points": list(enumerate(points, 1)),
         "kinds": [kind for kind in KINDS if any(kind in point.recovery for point in points)],
@@ -201,22 +202,34 @@ def _is_timed_dense(point: ModelPoint) -> bool:
 def _rescaled(point: ModelPoint, factor: float) -> ModelPoint:
     if point.speed is None:
         return point
-    ends = (point.speed.value, point.speed.low, point.speed.high)
-    return replace(point, speed=Interval(*(factor * end for end in ends)))
+    ends = {name: factor * getattr(point.speed, name) for name in ("value", "low", "high")}
+    return replace(point, speed=replace(point.speed, **ends))
 
 
 def _figures(points: Sequence[ModelPoint]) -> list[tuple[str, Figure]]:
     numbers = {id(point): str(number) for number, point in enumerate(points, 1)}
     keyed = [(DENSE if point.model == DENSE else point.run, point) for point in points]
     styles = _styles(list(dict.fromkeys(key for key, _ in keyed)))
-    shown = {
-        by: sum(cost(point, by) is not None and bool(point.recovery) for point in points) for by in (PARAMETERS, SPEED)
-    }
     return [
         (f"pareto_{by}", draw_pareto(keyed, styles, by, lambda point: numbers[id(point)]))
-        for by, count in shown.items()
-        if count > 1
+        for by in (PARAMETERS, SPEED)
+        if _placed_models(points, by) > 1
     ]
+
+
+def _placed_models(points: Sequence[ModelPoint], by: str) -> int:
+    """Return how many models have both a place on the axis of a cost and a recovery."""
+    return sum(cost(point, by) is not None and bool(point.recovery) for point in points)
+
+
+def _missing(points: Sequence[ModelPoint]) -> list[str]:
+    """Return a sentence that says why there is no figure, for the first that is missing."""
+    if _placed_models(points, PARAMETERS) < 2:
+        kinds = " or ".join(KINDS)
+        return [f"No figure of quality against cost: no two models have tasks of {kinds} that say something."]
+    if _placed_models(points, SPEED) < 2:
+        return ["No figure of recovery against speed: no two models were timed (`evaluate.speed_seconds`)."]
+    return []
 
 
 def _styles(keys: Sequence[str]) -> dict[str, ModelStyle]:

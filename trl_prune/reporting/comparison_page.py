@@ -42,13 +42,13 @@ def comparison_values(compared: ComparedModels) -> dict:
         "models": {name: asdict(comparison) for name, comparison in compared.comparisons.items()},
         "flips": {name: [asdict(flip) for flip in compared.flips(name)] for name in compared.comparisons},
     }
-    return _without_nan(values)
+    return without_nan(values)
 
 
-def _without_nan(value: object) -> object:
+def without_nan(value: object) -> object:
     """Return values with None for NaN, which is no JSON."""
     if isinstance(value, dict):
-        return {name: _without_nan(one) for name, one in value.items()}
+        return {name: without_nan(one) for name, one in value.items()}
     if isinstance(value, list):
-        return [_without_nan(one) for one in value]
+        return [without_nan(one) for one in value]
     return None if isinstance(value, float) and math.isnan(value) else value

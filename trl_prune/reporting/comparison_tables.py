@@ -17,12 +17,15 @@ LEGEND = (
     "bootstrap over items, without variation between seeds). Lost: items that the dense model has right and this one "
     "wrong; gained: the opposite. p: that the model is no worse (exact one-sided McNemar test; sign flips where "
     "items are not right or wrong), adjusted for all tasks by Holm's method; * at most 5 %. Would be seen: the "
-    "smallest loss that this test finds in 80 % of evaluations with as many items. Recovery is the mean score over "
+    "smallest loss that this test finds in 80 % of evaluations with as many items, of a task at the level of Holm's "
+    "first step (5 % / tasks). Recovery is the mean score over "
     "tasks, as a share of the dense model's; above chance, the score of guessing is subtracted from both. Loops: the "
     "share of answers that end in one, of the dense model and of this one."
 )
 # p-values below are not told apart.
 SMALLEST_P = 0.001
+# A share whose standard error is more than the whole says nothing: what it is a share of may as well be 0.
+LARGEST_ERROR = 1.0
 
 
 def task_cells(comparison: Comparison) -> list[list[str]]:
@@ -54,12 +57,13 @@ def _task_row(task: TaskComparison) -> list[str]:
         _number(task.detectable, is_share),
         f"{task.items:,}",
         _number(task.chance, is_share) if task.chance is not None else "",
-        "; ".join(_task_notes(task)),
+        "; ".join(([task.mark] if task.mark else []) + task_notes(task)),
     ]
 
 
-def _task_notes(task: TaskComparison) -> list[str]:
-    found = [task.mark] if task.mark else []
+def task_notes(task: TaskComparison) -> list[str]:
+    """Return what else there is of a task: a perplexity as a ratio, answers that loop, pass@k."""
+    found = []
     if task.metric in ("word_perplexity", "byte_perplexity", "perplexity"):
         found.append(f"{task.metric}, {1 / task.recovery.value:.3f}x the dense model's")
     if task.loops and any(task.loops.values()):
@@ -99,8 +103,13 @@ def _difference(difference: Estimate, is_share: bool) -> str:
     return f"{value} [{low}, {high}]" if low else value
 
 
+def says_something(share: Estimate | None) -> bool:
+    """Return whether a share of the dense model's score, or of the gap, is known well enough to be shown."""
+    return share is not None and math.isfinite(share.value) and not share.stderr > LARGEST_ERROR
+
+
 def _share(share: Estimate | None) -> str:
-    if share is None or math.isnan(share.value):
+    if not says_something(share):
         return ""
     interval = "" if share.low is None else f" [{100 * share.low:.0f}, {100 * share.high:.0f}]"
     return f"{100 * share.value:.1f}{interval}"

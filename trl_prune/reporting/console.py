@@ -16,6 +16,7 @@ from trl_prune.reporting.comparison_tables import (
     group_cells,
     notes,
     task_cells,
+    task_notes,
 )
 from trl_prune.reporting.comparisons import verdicts
 from trl_prune.reporting.page import PAGES
@@ -34,8 +35,7 @@ def show_recovery(run: Run) -> None:
     """Print the verdicts, the recovery table, the differences between arms and the path of the report."""
     results = RunResults(run)
     console = Console()
-    for sentence in verdicts(results):
-        console.print(sentence, soft_wrap=True, markup=False)
+    _print_lines(console, verdicts(results))
     if results.scores.get("dense"):
         for group in results.groups:
             console.print(_recovery_table(results, group))
@@ -63,20 +63,32 @@ def _recovery_table(results: RunResults, group: str) -> Table:
 def show_comparison(compared: ComparedModels) -> None:
     """Print one sentence on each model, the tables, and an answer that changed on each task where it is worse."""
     console = Console()
-    for sentence in comparison_verdicts(compared):
-        console.print(sentence, soft_wrap=True, markup=False)
+    _print_lines(console, comparison_verdicts(compared))
     for name, comparison in compared.comparisons.items():
         console.print(_text_table(f"{name} beside {compared.dense}", TASK_COLUMNS, task_cells(comparison)))
+        # The tasks' notes are a column that a terminal has no room for.
+        beside = [(task.task, "; ".join(task_notes(task))) for task in comparison.tasks]
+        _print_lines(console, [f"{task}: {note}" for task, note in beside if note])
         console.print(_text_table("Groups of tasks", GROUP_COLUMNS, group_cells(comparison)))
-        worse = {task.task for task in comparison.worse}
-        for flip in compared.flips(name, examples=1):
-            if flip.task in worse and flip.direction == "lost":
-                question, target, dense, model = map(_end, (flip.question, flip.target, flip.dense, flip.model))
-                answers = f"{target}; {compared.dense}: {dense}; {name}: {model}"
-                console.print(f"{flip.task}, lost: {question} -> {answers}", soft_wrap=True, markup=False)
-    for note in notes(compared):
-        console.print(f"note: {note}", soft_wrap=True, markup=False)
+        _print_lines(console, _lost_answers(compared, name))
+    _print_lines(console, [f"note: {note}" for note in notes(compared)])
     console.print(LEGEND, markup=False, highlight=False)
+
+
+def _print_lines(console: Console, lines: Sequence[str]) -> None:
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def _lost_answers(compared: ComparedModels, name: str) -> list[str]:
+    """Return an answer that changed, in a line, for each task where a model is worse."""
+    worse, lines = {task.task for task in compared.comparisons[name].worse}, []
+    for flip in compared.flips(name, examples=1):
+        if flip.task in worse and flip.direction == "lost":
+            question, target, dense, model = map(_end, (flip.question, flip.target, flip.dense, flip.model))
+            answers = f"{target}; {compared.dense}: {dense}; {name}: {model}"
+            lines.append(f"{flip.task}, lost: {question} -> {answers}")
+    return lines
 
 
 def _text_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

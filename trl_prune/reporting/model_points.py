@@ -69,7 +69,7 @@ def decode_speeds(results: RunResults) -> dict[str, Interval]:
     base, gain = results.speed.dense.decode.value, results.speed.decode
     return {
         "dense": Interval(base, base, base),
-        "pruned": Interval(*(base * end for end in (gain.value, gain.low, gain.high))),
+        "pruned": Interval(*(base * end for end in (gain.value, gain.low, gain.high)), gain.repeats),
     }
 
 

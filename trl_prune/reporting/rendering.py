@@ -1,16 +1,19 @@
 """Templates to text, with the formats of numbers and of foreign text that they share."""
 
+import math
 import re
 
 from jinja2 import Environment, PackageLoader
 
 from trl_prune.evaluation.recovery import Estimate
+from trl_prune.evaluation.timing import Interval
 from trl_prune.reporting.comparison_tables import (
     GROUP_COLUMNS,
     LEGEND,
     TASK_COLUMNS,
     group_cells,
     notes,
+    says_something,
     task_cells,
 )
 
@@ -28,7 +31,7 @@ def render(template: str, values: dict) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "plain": plain, "cell": cell}
+    environment.filters |= {"percent": percent, "plain": plain, "rate": rate, "cell": cell}
     environment.filters |= {"task_cells": task_cells, "group_cells": group_cells, "comparison_notes": notes}
     environment.globals |= {
         "task_columns": TASK_COLUMNS,
@@ -39,13 +42,21 @@ def render(template: str, values: dict) -> str:
 
 
 def percent(estimate: Estimate | None) -> str:
-    """Return an estimate in per cent with its standard error."""
-    return "" if estimate is None else f"{100 * estimate.value:.1f} ± {100 * estimate.stderr:.1f}"
+    """Return a share in per cent with its standard error; empty where it says nothing."""
+    return f"{100 * estimate.value:.1f} ± {100 * estimate.stderr:.1f}" if says_something(estimate) else ""
 
 
 def plain(estimate: Estimate | None) -> str:
-    """Return an estimate with its standard error."""
-    return "" if estimate is None else f"{estimate.value:.3f} ± {estimate.stderr:.3f}"
+    """Return an estimate with its standard error; empty where it is no number."""
+    is_known = estimate is not None and math.isfinite(estimate.value)
+    return f"{estimate.value:.3f} ± {estimate.stderr:.3f}" if is_known else ""
+
+
+def rate(speed: Interval | None) -> str:
+    """Return a number per second with its interval, if it has one."""
+    if speed is None:
+        return ""
+    return f"{speed.value:.1f}" + (f" [{speed.low:.1f}, {speed.high:.1f}]" if speed.is_known else "")
 
 
 def cell(text: str) -> str:

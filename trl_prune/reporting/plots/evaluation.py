@@ -101,7 +101,8 @@ def _draw_speed_up(axes: Axes, speed: SpeedComparison, allowed: Bound) -> None:
     gains: list[Interval] = [getattr(speed, name) for name in names]
     values = [gain.value for gain in gains]
     errors = [[gain.value - gain.low for gain in gains], [gain.high - gain.value for gain in gains]]
-    axes.errorbar(values, [0, 1], xerr=errors, fmt="o", color="black", capsize=4, label="measured, 95 % interval")
+    label = "measured, 95 % interval" if all(gain.is_known for gain in gains) else "measured, too few times"
+    axes.errorbar(values, [0, 1], xerr=errors, fmt="o", color="black", capsize=4, label=label)
     bounds = [getattr(allowed, name) for name in names]
     axes.plot(bounds, [0, 1], "D", color=RED, fillstyle="none", markersize=11, label="allowed by the cost")
     axes.axvline(1, color="grey", linestyle="--", linewidth=0.8)
