@@ -10,6 +10,7 @@ from trl_prune.pipeline import STAGES, plan, run_recipe
 from trl_prune.recipe import parse_recipe
 from trl_prune.reporting.page import available_panels, write_report
 from trl_prune.reporting.results import RunResults
+from trl_prune.reporting.speculation import caution, read_speculation
 from trl_prune.stages import speculate
 
 
@@ -69,6 +70,45 @@ def test_the_terminal_shows_the_drafts_and_how_the_best_is_used(run, capsys, mon
     assert "assistant_model=draft" in shown
     assert "vllm serve" in shown
     assert "num_speculative_tokens" in shown
+
+
+@pytest.mark.parametrize(
+    ("pays", "said"),
+    [
+        ({"greedy": True, "sampled": True}, ""),
+        ({"greedy": False, "sampled": False}, "it does not make greedy and sampled decoding faster."),
+        (
+            {"greedy": False, "sampled": None},
+            "it does not make greedy decoding faster, and whether it makes sampled decoding faster was timed too",
+        ),
+    ],
+)
+def test_a_draft_that_does_not_pay_is_said_to_above_its_use(run, pays, said):
+    found = read_speculation(run)
+    for one in found.values():
+        one["speed"]["pays"] = pays
+    sentence = caution(found)
+    assert said in sentence
+    assert bool(sentence) == bool(said)
+
+
+def test_a_gain_without_an_interval_is_shown_and_is_no_nan_in_the_file(run, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    speculate.STAGE.show(run)
+    shown = capsys.readouterr().out
+    assert "decoding gains is unknown: the best draft length, " in shown
+    assert "(timed 2 times only)" in shown
+    timing = (run.folder.stage_dir("speculate", "pruned") / "timing.json").read_text()
+    assert "NaN" not in timing
+
+
+def test_brackets_of_intervals_are_printed(run, capsys, monkeypatch):
+    found = read_speculation(run)
+    for one in found.values():
+        one["speed"]["warnings"] = ["measured at 0.90x [0.80, 0.99] and [a, b]."]
+    monkeypatch.setattr("trl_prune.reporting.speculation.read_speculation", lambda _: found)
+    speculate.STAGE.show(run)
+    assert "pruned: measured at 0.90x [0.80, 0.99] and [a, b]." in capsys.readouterr().out
 
 
 def test_the_report_has_tables_and_figures(run, tmp_path):

@@ -24,13 +24,13 @@ class SpeculateSection(Section):
     draft_lengths: list[Count] = [1, 2, 3, 4, 5, 8, 10]
     """Numbers of tokens that the draft proposes before the dense model judges them."""
     batch_sizes: list[Count] = [1, 4, 8]
-    """Numbers of texts decoded together, for costs and predictions; one text at a time is timed."""
+    """Numbers of texts decoded together, for costs and predictions; one at a time is judged always, and timed."""
     dataset: DatasetSection | None = None
     """Prompts, with given answers where there are; `evaluate.held_out` if left out, or else the training rows."""
     prompts: Count = 32
     """Number of prompts, drawn with the recipe's seed."""
     timed_prompts: Annotated[int, Field(ge=2)] = 8
-    """Number of prompts that are decoded with every draft length, and timed."""
+    """Number of prompts that are decoded with every draft length, and timed; fewer than 6 give no interval."""
     max_new_tokens: Annotated[int, Field(ge=2)] = 128
     """Maximum length of an answer."""
     sampled: bool = True

@@ -4,9 +4,10 @@ import json
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from trl_prune.evaluation.speculative.snippets import transformers_snippet, vllm_snippet
-from trl_prune.evaluation.timing import Interval
+from trl_prune.evaluation.speculative.summary import one_text, read_interval
 from trl_prune.runs.artifacts import TIMING
 from trl_prune.runs.context import Run
 from trl_prune.runs.speculation import draft_dir, drafts_of
@@ -14,9 +15,19 @@ from trl_prune.runs.stage import Panel
 
 
 HEADINGS = (
-    "draft", "decoding", "acceptance", "draft cost", "best length", "tokens a call, expected", "measured",
-    "speed-up, predicted", "bound", "measured",
+    "draft", "decoding", "acceptance", "draft cost", "best length", "tokens a call, expected", "tokens a call, measured",
+    "speed-up, predicted", "bound", "speed-up, measured",
 )  # fmt: skip
+# The columns that the terminal shows, which has less room than the report.
+TERMINAL = (
+    "draft",
+    "decoding",
+    "acceptance",
+    "draft cost",
+    "best length",
+    "speed-up, predicted",
+    "speed-up, measured",
+)
 
 
 def read_speculation(run: Run) -> dict[str, dict]:
@@ -32,7 +43,7 @@ def read_speculation(run: Run) -> dict[str, dict]:
 
 def best_length(speed: dict, kind: str) -> int:
     """Return a draft's best length, measured, or predicted where nothing was timed."""
-    return speed["best_measured"].get(kind, speed["predicted"][kind][0]["best"])
+    return speed["best_measured"].get(kind, one_text(speed["predicted"][kind])["best"])
 
 
 def view(run: Run, speculation: dict[str, dict]) -> dict:
@@ -42,6 +53,7 @@ def view(run: Run, speculation: dict[str, dict]) -> dict:
         "rows": table_rows(speculation),
         "batches": batch_rows(speculation),
         "capabilities": capability_rows(speculation),
+        "caution": caution(speculation),
         "snippets": snippets(run, speculation),
     }
 
@@ -57,18 +69,18 @@ def table_rows(speculation: dict[str, dict]) -> list[list[str]]:
 
 def _cells(acceptance: dict, speed: dict, kind: str) -> list[str]:
     length = str(best_length(speed, kind))
-    expected, prediction = acceptance["expected"][kind], speed["predicted"][kind][0]
+    expected, prediction = acceptance["expected"][kind], one_text(speed["predicted"][kind])
     counted = acceptance["measured"].get(kind, {}).get(length)
     measured = speed["measured"].get(kind, {}).get(length)
     return [
         f"{expected['alpha']:.3f}",
-        f"{speed['costs'][0]['cost_ratio']['value']:.2f}",
+        f"{one_text(speed['costs'])['cost_ratio']['value']:.2f}",
         length,
         f"{expected['by_length'][length]['tokens_per_call']:.2f}",
         "" if counted is None else f"{counted['tokens_per_call']:.2f}",
         f"{prediction['expected'][length]:.2f}x",
         f"{prediction['bound'][length]:.2f}x",
-        "" if measured is None else str(Interval(**measured)),
+        "" if measured is None else str(read_interval(measured)),
     ]
 
 
@@ -103,9 +115,20 @@ def recommended(speculation: dict[str, dict]) -> str:
         one = speculation[name]["speed"]
         length = str(best_length(one, "greedy"))
         measured = one["measured"].get("greedy", {}).get(length)
-        return measured["value"] if measured else one["predicted"]["greedy"][0]["expected"][length]
+        return measured["value"] if measured else one_text(one["predicted"]["greedy"])["expected"][length]
 
     return max(speculation, key=speed)
+
+
+def caution(speculation: dict[str, dict]) -> str:
+    """Return what to know before the snippets: that the recommended draft does not pay, or may not; else nothing."""
+    name = recommended(speculation)
+    verdicts = speculation[name]["speed"]["pays"]
+    losing = " and ".join(kind for kind, verdict in verdicts.items() if verdict is False)
+    unknown = " and ".join(kind for kind, verdict in verdicts.items() if verdict is None)
+    parts = [f"it does not make {losing} decoding faster"] if losing else []
+    parts += [f"whether it makes {unknown} decoding faster was timed too seldom to say"] if unknown else []
+    return f"Of these drafts {name} is the best, but {', and '.join(parts)}." if parts else ""
 
 
 def snippets(run: Run, speculation: dict[str, dict]) -> dict[str, str]:
@@ -122,17 +145,28 @@ def snippets(run: Run, speculation: dict[str, dict]) -> dict[str, str]:
 def show_speculation(run: Run) -> None:
     """Print the table of drafts, what to know before using them, and how the best is used."""
     speculation, console = read_speculation(run), Console()
-    table = Table(HEADINGS[0], title="Drafts of the dense model, one text at a time")
-    for heading in HEADINGS[1:]:
-        table.add_column(heading, justify="right")
+    console.print(_terminal_table(speculation))
+    for line in _lines(run, speculation):
+        # Without markup: an interval's brackets would be taken for a style.
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _terminal_table(speculation: dict[str, dict]) -> Table:
+    table = Table(title="Drafts of the dense model, one text at a time")
+    for heading in TERMINAL:
+        table.add_column(heading, justify="left" if heading in TERMINAL[:2] else "right")
     for row in table_rows(speculation):
-        table.add_row(*row)
-    console.print(table)
-    for name, one in speculation.items():
-        for sentence in one["speed"]["warnings"]:
-            console.print(f"{name}: {sentence}", highlight=False)
-    for library, text in snippets(run, speculation).items():
-        console.print(f"\n{library}:", text, sep="\n", highlight=False, soft_wrap=True, markup=False)
+        cells = dict(zip(HEADINGS, row, strict=True))
+        table.add_row(*(Text(cells[heading]) for heading in TERMINAL))
+    return table
+
+
+def _lines(run: Run, speculation: dict[str, dict]) -> list[str]:
+    """Return what is said below the table."""
+    known = [f"{name}: {sentence}" for name, one in speculation.items() for sentence in one["speed"]["warnings"]]
+    before = caution(speculation)
+    uses = [f"\n{library}:\n{text}" for library, text in snippets(run, speculation).items()]
+    return [*known, *([f"\n{before}"] if before else []), *uses]
 
 
 SPECULATION_TABLE = Panel("speculation_table", lambda results: results.speculation)

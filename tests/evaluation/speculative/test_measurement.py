@@ -1,6 +1,7 @@
 """A draft is judged as a whole, on tiny models: what depends on the models is exact, costs and speeds are there."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -18,9 +19,9 @@ from trl_prune.evaluation.speculative.measurement import (
     measure_speculation,
 )
 from trl_prune.evaluation.speculative.prediction import DepthCost, Rounds, speed_up
-from trl_prune.evaluation.speculative.summary import acceptance_summary, speed_summary
+from trl_prune.evaluation.speculative.summary import acceptance_summary, one_text, speed_summary
 from trl_prune.evaluation.speculative.texts import SpeculativePrompt
-from trl_prune.evaluation.timing import Interval
+from trl_prune.evaluation.timing import Interval, median_interval
 
 
 ONE = Interval(1.0, 1.0, 1.0)
@@ -112,8 +113,8 @@ def made_up(speed, cost_ratio=0.75, alpha=0.9, differences=(), parameters=(100, 
 
 
 def test_a_draft_that_does_not_pay_is_said_to_and_which_depth_would():
-    (sentence,) = advice.warnings(made_up(Interval(0.9, 0.8, 0.99)))
-    assert sentence.startswith("No draft length pays: the best, 1, was measured at 0.90x [0.80, 0.99].")
+    loss, sentence = advice.warnings(made_up(Interval(0.9, 0.8, 0.99)))
+    assert loss == "No draft length pays for greedy decoding: the best, 1, was measured at 0.90x [0.80, 0.99]."
     assert "costs 0.75 of the target's" in sentence
     assert "at most 1.25x with these draft lengths, and less than 1.33x with any" in sentence
     assert "at the measured acceptance of 0.90 up to " in sentence
@@ -126,6 +127,39 @@ def test_a_draft_that_does_not_pay_is_said_to_and_which_depth_would():
 
 def test_a_draft_that_pays_has_no_warning():
     assert advice.warnings(made_up(Interval(1.3, 1.2, 1.4))) == []
+
+
+def test_greedy_and_sampled_decoding_are_judged_apart_and_at_the_best_length_alone():
+    found, gain = made_up(Interval(1.3, 1.2, 1.4)), Interval(1.3, 0.9, 1.5)
+    slower = {1: Interval(1.1, 1.05, 1.2), 2: gain, 4: Interval(0.9, 0.8, 1.0)}
+    sampled = replace(found.measured["greedy"], speed_up=slower)
+    expected = found.expected | {"sampled": found.expected["greedy"]}
+    found = replace(found, expected=expected, measured=found.measured | {"sampled": sampled})
+    assert (advice.pays(found, "greedy"), advice.pays(found, "sampled")) == (True, False)
+    assert advice.warnings(found)[0] == (
+        "No draft length pays for sampled decoding: the best, 2, was measured at 1.30x [0.90, 1.50]."
+    )
+
+
+def test_a_gain_without_an_interval_is_unknown():
+    found = made_up(median_interval([1.4, 1.6]))
+    assert advice.pays(found, "greedy") is None
+    (sentence,) = advice.warnings(found)
+    assert sentence.startswith("Whether greedy decoding gains is unknown: the best draft length, 1, was measured at ")
+
+
+def test_a_draft_slower_than_the_target_has_no_bound_by_its_cost():
+    sentence = advice.warnings(made_up(Interval(0.5, 0.4, 0.6), cost_ratio=1.5))[-1]
+    assert "with these draft lengths. Depths" in sentence
+
+
+def test_one_text_at_a_time_is_judged_whatever_the_batch_sizes():
+    target = flatter(tiny_model("llama"))
+    settings = SpeculativeSettings((2,), (3, 2), max_new_tokens=4, timed_prompts=1, sampled=False)
+    found = measure_speculation(target, draft_of(target), continue_prompts(target, PROMPTS, settings), settings)
+    assert [costs.batch_size for costs in found.costs] == [1, 2, 3]
+    assert found.one_text is found.costs[0]
+    assert one_text(speed_summary(found)["costs"])["batch_size"] == 1
 
 
 def test_a_large_draft_and_texts_that_differ_are_warned_of():

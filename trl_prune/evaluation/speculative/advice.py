@@ -6,6 +6,7 @@ from trl_prune.evaluation.speculative.costs import medians
 from trl_prune.evaluation.speculative.measurement import Speculation
 from trl_prune.evaluation.speculative.prediction import DepthCost, best, deepest_draft, expected_tokens, speed_up
 from trl_prune.evaluation.speculative.texts import GREEDY
+from trl_prune.evaluation.timing import Interval
 
 
 # The speed-up for which a draft is worth a second model in memory.
@@ -47,39 +48,61 @@ def _texts(speculation: Speculation) -> list[str]:
     ]
 
 
-def pays(speculation: Speculation) -> bool:
-    """Return whether any draft length was measured to be faster than decoding without, or predicted to be.
+def pays(speculation: Speculation, kind: str) -> bool | None:
+    """Return whether the best draft length decodes texts of a kind faster than no draft does.
 
-    Measured is what the whole interval says; predictions count where nothing could be measured.
+    That is what the whole interval of the fastest length says, and the best prediction where nothing could be timed.
+    None where texts were timed too seldom for an interval.
     """
-    speeds = [speed for drafting in speculation.measured.values() for speed in drafting.speed_up.values()]
-    if not speeds:
-        return max(speculation.prediction(GREEDY, speculation.costs[0]).expected.values()) > 1
-    return any(speed.low > 1 for speed in speeds)
+    if kind not in speculation.measured:
+        prediction = speculation.prediction(kind, speculation.one_text)
+        return prediction.expected[prediction.best] > 1
+    speed = _fastest(speculation, kind)[1]
+    return speed.low > 1 if speed.is_known else None
+
+
+def _fastest(speculation: Speculation, kind: str) -> tuple[int, Interval]:
+    measured = speculation.measured[kind].speed_up
+    length = best({g: speed.value for g, speed in measured.items()})
+    return length, measured[length]
 
 
 def _pays(speculation: Speculation) -> list[str]:
-    if pays(speculation):
-        return []
-    costs = speculation.costs[0]
-    prediction, ratio = speculation.prediction(GREEDY, costs), costs.cost_ratio.value
-    bound = max(prediction.bound.values())
-    found = f"{prediction.best}, is predicted to give {prediction.expected[prediction.best]:.2f}x"
-    if speculation.measured:
-        measured = speculation.measured[GREEDY].speed_up
-        length = best({g: speed.value for g, speed in measured.items()})
-        found = f"{length}, was measured at {measured[length]}"
-    return [
-        f"No draft length pays: the best, {found}. A step of the draft costs "
-        f"{ratio:.2f} of the target's, so that even a draft whose every token is accepted gives at most {bound:.2f}x "
-        f"with these draft lengths, and less than {1 / ratio:.2f}x with any. {depth_advice(speculation)}"
+    verdicts = {kind: pays(speculation, kind) for kind in speculation.decoded}
+    unknown = [
+        f"Whether {kind} decoding gains is unknown: the best draft length, {length}, was measured at {speed}."
+        for kind in verdicts
+        if verdicts[kind] is None
+        for length, speed in [_fastest(speculation, kind)]
     ]
+    losing = [_no_gain(speculation, kind) for kind, verdict in verdicts.items() if verdict is False]
+    return [*unknown, *losing, *([f"{_bound(speculation)} {depth_advice(speculation)}"] if losing else [])]
+
+
+def _no_gain(speculation: Speculation, kind: str) -> str:
+    if kind in speculation.measured:
+        length, speed = _fastest(speculation, kind)
+        return f"No draft length pays for {kind} decoding: the best, {length}, was measured at {speed}."
+    prediction = speculation.prediction(kind, speculation.one_text)
+    gain = prediction.expected[prediction.best]
+    return f"No draft length pays for {kind} decoding: the best, {prediction.best}, is predicted to give {gain:.2f}x."
+
+
+def _bound(speculation: Speculation) -> str:
+    ratio = speculation.one_text.cost_ratio.value
+    bound = max(speculation.prediction(GREEDY, speculation.one_text).bound.values())
+    # A draft that is as slow as the target gains less with every token: 1/c is no bound of it.
+    limit = f", and less than {1 / ratio:.2f}x with any" if ratio < 1 else ""
+    return (
+        f"A step of the draft costs {ratio:.2f} of the target's, so that even a draft whose every token is accepted "
+        f"gives at most {bound:.2f}x with these draft lengths{limit}."
+    )
 
 
 def depth_advice(speculation: Speculation) -> str:
     """Return a sentence on how many blocks a draft may have to give a worthwhile speed-up."""
     measured = speculation.expected[GREEDY].alpha
-    verification = medians(speculation.costs[0].verification)
+    verification = medians(speculation.one_text.verification)
     free = dict.fromkeys(verification, 1.0)
     depths = [
         _depth(speculation.target_depth, acceptance, cost)

@@ -26,8 +26,8 @@ class SpeculativeSettings:
 
     Attributes:
         draft_lengths: numbers of tokens that the draft proposes in a round.
-        batch_sizes: numbers of texts decoded together, for costs and predictions; transformers' assisted generation,
-            which is timed, decodes one text at a time.
+        batch_sizes: numbers of texts decoded together, for costs and predictions, beside 1; transformers' assisted
+            generation, which is timed, decodes one text at a time.
         max_new_tokens: the most tokens of a continuation.
         sampled: whether sampling is judged beside greedy decoding.
         temperature: of sampling.
@@ -106,7 +106,7 @@ class Speculation:
             answers.
         measured: what decoding took, one text at a time, by kind; empty where the embeddings of both models have
             different sizes, because transformers then refuses the draft.
-        costs: costs of steps, one entry for each batch size.
+        costs: costs of steps, one entry for each batch size, of which one is 1.
         compared: how many greedy texts with the draft were compared with the target's own.
         differences: where they differed.
         target_depth: what the target's blocks and head weigh.
@@ -120,6 +120,16 @@ class Speculation:
     differences: list[Difference]
     target_depth: DepthCost
     parameters: tuple[int, int]
+
+    @property
+    def one_text(self) -> StepCosts:
+        """The costs of decoding one text at a time, which is what is timed."""
+        return next(costs for costs in self.costs if costs.batch_size == 1)
+
+    @property
+    def decoded(self) -> list[str]:
+        """The kinds of text that the target writes: `greedy`, and `sampled` where that was asked for."""
+        return [kind for kind, expected in self.expected.items() if expected.rounds]
 
     def prediction(self, kind: str, costs: StepCosts) -> Prediction:
         """Return the predicted speed-ups for texts of a kind, `greedy` or `sampled`, at the costs of a batch size."""
@@ -172,14 +182,15 @@ def measure_speculation(
     expected = {kind: expect(target, draft, kind, found, settings) for kind, found in texts.items()}
     greedy = texts[GREEDY]
     context = sum(len(text.prompt) + len(text.continuation) // 2 for text in greedy) // len(greedy)
-    costs = [measure_costs(target, draft, settings.draft_lengths, size, context) for size in settings.batch_sizes]
+    batches = sorted({1, *settings.batch_sizes})  # one text at a time is what is timed
+    costs = [measure_costs(target, draft, settings.draft_lengths, size, context) for size in batches]
     sizes = tuple(sum(weight.numel() for weight in model.parameters()) for model in (target, draft))
     judged = Speculation(expected, {}, costs, 0, [], depth_cost(target), sizes)
     if not have_equal_embeddings(target, draft):
         return judged
     kinds = [kind for kind in texts if kind != REFERENCE]
     measured = {kind: _decode(target, draft, texts[kind], kind, settings) for kind in kinds}
-    rest = differences_of_the_rest(target, draft, greedy, judged.prediction(GREEDY, costs[0]).best, settings)
+    rest = differences_of_the_rest(target, draft, greedy, judged.prediction(GREEDY, judged.one_text).best, settings)
     found = [*measured[GREEDY].differences, *rest]
     return replace(judged, measured=measured, compared=len(greedy), differences=found)
 

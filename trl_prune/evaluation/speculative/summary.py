@@ -1,6 +1,7 @@
 """A judged draft as JSON: what depends on the models alone, and what depends on the machine."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from trl_prune.evaluation.speculative.advice import depth_advice, pays, warnings
@@ -43,20 +44,38 @@ def _rounds(rounds: Rounds) -> dict:
 
 def speed_summary(speculation: Speculation) -> dict:
     """Return costs, predicted and measured speed-ups, the best draft lengths, and what to know before using it."""
-    kinds = [kind for kind, expected in speculation.expected.items() if expected.rounds]
+    kinds = speculation.decoded
     return {
         "costs": [_by_text(asdict(cost)) for cost in speculation.costs],
         "predicted": {kind: [_predicted(speculation, kind, cost) for cost in speculation.costs] for kind in kinds},
         "measured": {kind: _intervals(found.speed_up) for kind, found in speculation.measured.items()},
         "best_measured": {kind: _fastest(found.speed_up) for kind, found in speculation.measured.items()},
-        "pays": pays(speculation),
+        "pays": {kind: pays(speculation, kind) for kind in kinds},
         "depth": depth_advice(speculation),
         "warnings": warnings(speculation),
     }
 
 
-def _intervals(speeds: Mapping[int, Interval]) -> dict[str, dict[str, float]]:
-    return {str(length): asdict(speed) for length, speed in speeds.items()}
+def one_text(entries: Sequence[dict]) -> dict:
+    """Return the entry for one text at a time of those of `costs` or `predicted`, which are by batch size."""
+    return next(entry for entry in entries if entry["batch_size"] == 1)
+
+
+def _intervals(speeds: Mapping[int, Interval]) -> dict[str, dict[str, float | None]]:
+    return {str(length): _interval(speed) for length, speed in speeds.items()}
+
+
+def _interval(interval: Interval) -> dict[str, float | None]:
+    """Return an interval as JSON, which has no NaN: ends that are not known are None."""
+    ends = {} if interval.is_known else {"low": None, "high": None}
+    return asdict(interval) | ends
+
+
+def read_interval(values: Mapping[str, float | None]) -> Interval:
+    """Return the interval of its JSON."""
+    return Interval(
+        **{key: math.nan if key in ("low", "high") and end is None else end for key, end in values.items()}
+    )
 
 
 def _fastest(speeds: Mapping[int, Interval]) -> int:

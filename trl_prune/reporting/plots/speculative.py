@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from trl_prune.evaluation.speculative.summary import one_text
 from trl_prune.reporting.plots.style import ARM_COLOURS, BLUE, GREEN, GREY, RED
 from trl_prune.reporting.results import RunResults
 from trl_prune.runs.stage import Panel
@@ -32,7 +33,7 @@ def speed_up_by_length(results: RunResults) -> Figure:
 
 
 def _draw_speed(axes: Axes, name: str, speed: dict) -> None:
-    prediction = speed["predicted"][KIND][0]
+    prediction = one_text(speed["predicted"][KIND])
     lines = {"bound: all accepted": ("bound", GREY, ":"), "predicted": ("expected", BLUE, "--")}
     lines |= {"formula": ("formula", GREEN, "-.")}
     for label, (key, colour, style) in lines.items():
@@ -41,11 +42,13 @@ def _draw_speed(axes: Axes, name: str, speed: dict) -> None:
     measured = speed["measured"].get(KIND)
     if measured:
         points = by_length(measured)
-        value, low, high = (np.array([point[key] for point in points.values()]) for key in ("value", "low", "high"))
+        value, low, high = (
+            np.array([point[key] for point in points.values()], float) for key in ("value", "low", "high")
+        )
         errors = np.nan_to_num([value - low, high - value]).clip(min=0)
         axes.errorbar(list(points), value, errors, color=RED, marker="o", markersize=4, capsize=2, label="measured")
     axes.axhline(1, color="black", linewidth=0.8)
-    axes.set(title=f"{name}, cost {speed['costs'][0]['cost_ratio']['value']:.2f}", xlabel="proposed tokens")
+    axes.set(title=f"{name}, cost {one_text(speed['costs'])['cost_ratio']['value']:.2f}", xlabel="proposed tokens")
 
 
 def by_length(values: dict[str, object]) -> dict[int, object]:
