@@ -299,7 +299,8 @@ def merge(
         base: for recipes with a base, the pruned model that all were trained from.
         dev: texts that no model was trained on, as a path, a hub id or a `datasets.Dataset`; on them t or the weights
             with the least cross-entropy are searched.
-        **parameters: the merge recipe's parameters, such as `t=0.3`, `weight=[1, 2]`, `density=0.5`; and `seed`.
+        **parameters: the merge recipe's parameters, such as `t=0.3`, `weight=[1, 2]`, `density=0.5`; `lambda` as
+            `**{"lambda": 0.5}`; and `seed`.
 
     Raises:
         InputError: models that do not fit together, a wrong parameter, or another mistake in the input.

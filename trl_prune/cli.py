@@ -68,8 +68,12 @@ def parser() -> argparse.ArgumentParser:
         if stage == "report":
             verb.add_argument("--output", metavar="FOLDER", help="where a report on run folders is written")
         if stage == "merge":
-            verb.add_argument("--output", metavar="FOLDER", help="where a merge of folders is written")
-            verb.add_argument("--print", action="store_true", help="print mergekit's YAML and merge nothing")
+            verb.add_argument("--output", metavar="FOLDER", help="where a merge of folders or --print's files go")
+            verb.add_argument(
+                "--print",
+                action="store_true",
+                help="print mergekit's YAML and merge nothing; several merges of a recipe become files in --output",
+            )
     _add_compare(verbs.add_parser("compare", help="compare models' lm-eval results item by item, with a verdict"))
     verbs.add_parser("tasks", help="print the folder of the shipped tasks, for lm_eval --include_path")
     verbs.add_parser("models", help="list the model types, and the axes along which each can be cut")
@@ -219,17 +223,21 @@ def _names_models(arguments: argparse.Namespace) -> bool:
 
 def _merge(arguments: argparse.Namespace) -> None:
     """Merge the models that words name, or print the merges of words or of a recipe as YAML for mergekit."""
-    from trl_prune.runs.merging import MergeCall, merges_as_yaml
+    from trl_prune.runs.merging import MergeCall, printed_merges
 
     if not _names_models(arguments):
-        print(merges_as_yaml(_recipe(arguments)), end="")
+        print(printed_merges(_recipe(arguments), arguments.output), end="")
         return
     from trl_prune.recipe.loading import parse_words
 
     (recipe, *models), values = parse_words(arguments.words)
     call = MergeCall.of(recipe, models, **values)
     if arguments.print:
-        print(call.plan.to_yaml(), end="")
+        print(call.to_yaml(), end="")
+        return
+    if arguments.dry_run:
+        call.check(Path(arguments.output) if arguments.output else None)
+        print(call.describe())
         return
     if not arguments.output:
         raise InputError(f"trl-prune merge {recipe} requires --output FOLDER, where the merged model is written")

@@ -75,6 +75,18 @@ def test_the_curve_has_the_models_alone_and_every_candidate():
     assert written == [[0.5, 0.5]]
 
 
+def test_the_weights_of_a_recipe_with_t_and_weight_are_searched(tmp_path):
+    path = tmp_path / "both.yaml"
+    path.write_text(
+        "merge_method: linear\nmodels:\n- {model: $model, parameters: {weight: '${weight:-1}'}}\n"
+        "parameters: {t: '${t:-0.5}'}\n"
+    )
+    check_searchable(MergeRecipe.load(str(path)), 2, {"t": 0.3})
+    result, _ = search(plan_of(str(path), 2), lambda weights: (weights[1] - 0.25) ** 2)
+    assert result.record["over"] == "weight"
+    assert result.plan.parameters == {"weight": [0.75, 0.25]}
+
+
 @pytest.mark.parametrize(
     ("recipe", "count", "parameters", "message"),
     [

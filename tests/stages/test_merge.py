@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -16,7 +17,7 @@ from trl_prune.errors import InputError
 from trl_prune.pipeline import STAGES, disk_needed, plan, run_recipe
 from trl_prune.recipe import load_recipe
 from trl_prune.runs.context import Run
-from trl_prune.runs.merging import merges_as_yaml
+from trl_prune.runs.merging import merges_as_yaml, printed_merges
 
 
 SLERP = {"recipe": "slerp", "models": ["sft", "selfd"]}
@@ -56,6 +57,10 @@ CASES = {
     "a wrong key": (SLERP | {"weight": [1, 2]}, "unknown key 'merge.weight'; did you mean 'merge.parameters.weight'?"),
     "t out of range": (SLERP | {"t": 2}, "t is 2"),
     "a search without texts": (SLERP | {"t": "auto"}, "merge has a search and lacks `dev`"),
+    "a grid for three models": (
+        {"recipe": "linear", "models": ["sft", "selfd", "./c"], "search": {"grid": 7}, "dev": {"path": "x"}},
+        "has search.grid 7 for 3 models; it is for two, and",
+    ),
     "texts without a search": (SLERP | {"dev": {"path": "x"}}, "merge has dev and lacks `search` or `t: auto`"),
 }
 
@@ -82,6 +87,30 @@ CHECKED = {
     "an unknown parameter": (SLERP | {"parameters": {"k": 1}}, "the merge recipe 'slerp' has no parameter 'k'"),
     "a model twice": (SLERP | {"models": ["sft", "sft"]}, "models has 'sft' twice"),
     "a folder that is not there": (SLERP | {"models": ["sft", "./none"]}, "'./none' is neither a folder here"),
+    "a base that is not there": (
+        SLERP | {"recipe": "ties", "base": "./nowhere"},
+        "'./nowhere' is neither a folder here",
+    ),
+    "three weights for two models": (
+        SLERP | {"recipe": "linear", "parameters": {"weight": [1, 2, 3]}},
+        "weight is [1, 2, 3]; wanted: one number, or one for each of the 2 models",
+    ),
+    "a model of another shape": (
+        SLERP | {"models": ["sft", "{folder}/wide"]},
+        "wide has model.embed_tokens.weight of shape [259, 64] and the pruned model [259, 32]",
+    ),
+    "a model of another depth": (
+        SLERP | {"models": ["sft", "{folder}/dense"]},
+        "dense has 4 blocks and the pruned model 2; merges are of models of one shape",
+    ),
+    "a model of unknown units": (
+        SLERP | {"models": ["sft", "{folder}/short"]},
+        "short has no trl_prune.json, and the pruned model has one",
+    ),
+    "folders of two shapes": (
+        SLERP | {"models": ["{folder}/short", "{folder}/wide"]},
+        "merges are of models of one shape",
+    ),
     "nothing to search": (
         {"recipe": "karcher", "models": ["sft", "selfd"], "search": {}, "dev": {"path": "dev.jsonl"}},
         "has neither a single `t` nor a `weight` to search",
@@ -92,6 +121,9 @@ CHECKED = {
 @pytest.mark.parametrize("case", CHECKED)
 def test_a_mistake_is_found_before_anything_is_trained(case, tmp_path):
     section, message = CHECKED[case]
+    save_tiny(tmp_path / "wide", hidden_size=64, num_hidden_layers=2)
+    save_tiny(tmp_path / "short", num_hidden_layers=2)
+    section = section | {"models": [model.format(folder=tmp_path) for model in section["models"]]}
     with pytest.raises(InputError) as error:
         run_recipe(merging(tmp_path, merge=section), ["merge"])
     assert message in str(error.value)
@@ -124,7 +156,10 @@ def test_arms_are_merged_and_the_merges_evaluated(tmp_path, caplog):
     assert "fell back to linear interpolation" in caplog.text
     pruned = str(run.model_dir("pruned").absolute())
     assert json.loads((run.model_dir("ties") / "merge.json").read_text())["base"] == pruned
-    printed = list(yaml.safe_load_all(merges_as_yaml(run.recipe)))
+    with pytest.raises(InputError, match="`merge` names 2 merges, and mergekit reads one from a file; give --output"):
+        printed_merges(run.recipe, None)
+    paths = printed_merges(run.recipe, str(tmp_path / "printed")).splitlines()
+    printed = [yaml.safe_load(Path(path).read_text()) for path in paths]
     assert [document["merge_method"] for document in printed] == ["slerp", "ties"]
     assert printed[1]["base_model"] == pruned
     report = (tmp_path / "run" / "report" / "report.md").read_text()
@@ -142,6 +177,8 @@ def test_t_is_searched_on_dev_texts_and_an_interrupted_search_goes_on(tmp_path, 
     section = SLERP | {"search": {"grid": 3, "refine": 1}, "dev": texts(tmp_path / "dev.jsonl"), "prove_ends": False}
     values = merging(tmp_path, merge=section)
     run_recipe(values, ["recover"])
+    with pytest.raises(InputError, match="t or the weights are searched; run the merge first"):
+        merges_as_yaml(values)
     import trl_prune.runs.merging as module
 
     measure, calls = module.measure_forgetting, []
@@ -161,6 +198,7 @@ def test_t_is_searched_on_dev_texts_and_an_interrupted_search_goes_on(tmp_path, 
     assert len(calls) == len(losses) + 1  # the interrupted one is measured again, no other
     record = run.folder.require("merge", "merge").metrics
     assert record["search"]["loss"] == min(losses.values())
+    assert yaml.safe_load(merges_as_yaml(values)["merge"])["parameters"] == record["parameters"]
 
 
 @pytest.mark.slow
@@ -170,7 +208,17 @@ def test_the_command_line_prints_and_merges(tmp_path, capsys):
     text = capsys.readouterr().out
     assert yaml.safe_load(text)["parameters"] == {"t": 0.3}
     assert text.startswith("# mergekit-yaml FILE OUT --no-write-model-card")
-    assert main(["merge", "slerp", *folders, "t=0.3", "--output", str(tmp_path / "merged")]) == 0
+    words = ["merge", "slerp", *folders, "t=0.3", "--output", str(tmp_path / "merged")]
+    assert main([*words, "--dry-run"]) == 0
+    assert capsys.readouterr().out == f"slerp of {folders[0]} and {folders[1]}, t 0.3\n"
+    assert not (tmp_path / "merged").exists()
+    wide = str(save_tiny(tmp_path / "wide", hidden_size=64))
+    assert main(["merge", "slerp", folders[0], wide, "--dry-run"]) == 2
+    assert "merges are of models of one shape" in capsys.readouterr().err
+    texts(tmp_path / "dev.jsonl")
+    assert main(["merge", "slerp", *folders, "t=auto", f"dev={tmp_path / 'dev.jsonl'}", "--print"]) == 2
+    assert "t or the weights are searched; run the merge first" in capsys.readouterr().err
+    assert main(words) == 0
     assert capsys.readouterr().out.endswith(f"{tmp_path / 'merged'}\n")
     for words, message in (
         ((), "is there already and is not overwritten"),

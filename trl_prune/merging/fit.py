@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from transformers import PreTrainedModel
+
 from trl_prune.checkpoints import PROVENANCE, load_config, load_tokenizer, read_provenance
 from trl_prune.errors import InputError
 from trl_prune.merging.inputs import header_entries
@@ -22,12 +24,44 @@ def check_fit(folders: Sequence[Path]) -> None:
     Raises:
         InputError: two differ; the sentence has both values.
     """
-    first = folders[0]
-    for other in folders[1:]:
+    first, *others = folders
+    for other in others:
         _check_architecture(first, other)
         _check_shapes(first, other)
         _check_keep(first, other)
         _check_tokenizers(first, other)
+
+
+def check_planned(folder: Path, dense: Path, planned: PreTrainedModel) -> None:
+    """Check that a model fits those that are yet to be trained from a pruned one.
+
+    Args:
+        folder: the model, with a config.
+        dense: the dense model, whose architecture and tokenizer the pruned one has.
+        planned: the pruned model, whose weights are not needed.
+
+    Raises:
+        InputError: it does not; the sentence has both values.
+    """
+    _check_architecture(folder, dense)
+    _check_tokenizers(folder, dense)
+    blocks = [config.get_text_config().num_hidden_layers for config in (load_config(folder), planned.config)]
+    if blocks[0] != blocks[1]:
+        raise InputError(
+            f"{folder} has {blocks[0]} blocks and the pruned model {blocks[1]}; merges are of models of one shape"
+        )
+    entries = header_entries(folder)
+    for name, parameter in planned.named_parameters():
+        if name in entries and entries[name]["shape"] != list(parameter.shape):
+            raise InputError(
+                f"{folder} has {name} of shape {entries[name]['shape']} and the pruned model {list(parameter.shape)}; "
+                "merges are of models of one shape"
+            )
+    if read_provenance(folder) is None:
+        raise InputError(
+            f"{folder} has no {PROVENANCE}, and the pruned model has one, so that they may keep different units; copy "
+            "the file if both were trained from one pruned model"
+        )
 
 
 def check_distinct(models: Sequence[Path]) -> None:

@@ -1,6 +1,7 @@
 """Merge checkpoints into one that is proven whole before it appears."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,10 +26,16 @@ def check_models(plan: MergePlan) -> None:
     Raises:
         InputError: they differ in architecture, shape, kept units or tokenizer, or are quantised.
     """
-    folders = [unadapted(folder) for folder in plan.folders]
-    for folder in folders:
+    check_folders(plan.folders)
+
+
+def check_folders(folders: Sequence[Path]) -> list[Path]:
+    """Check that models or adapters fit together, as `check_models` does; return where their configs are."""
+    found = [unadapted(folder) for folder in folders]
+    for folder in found:
         stored_dtype(folder)
-    check_fit(folders)
+    check_fit(found)
+    return found
 
 
 def merge_models(
@@ -125,7 +132,7 @@ class _Merge:
 
     def _prove_ends(self, plan: MergePlan) -> list[str]:
         """Check that the merges at t = 0 and t = 1 are the models, and return what was checked."""
-        if plan.recipe.parameters != ["t"] or len(plan.models) != 2:
+        if plan.searched != "t":
             return []
         for index, model in enumerate(plan.models):
             verify_equal(self._candidate(model_alone(plan, index)), model, self.dtype)

@@ -49,8 +49,11 @@ def run_mergekit(config: Mapping[str, object], target: Path, seed: int = 0) -> N
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out the warnings of mergekit and its calls: what they are about is checked afterwards."""
-    loggers = [logging.getLogger(name) for name in ("mergekit", "transformers")]
+    """Leave out the warnings of mergekit and its calls: what they are about is checked afterwards.
+
+    mergekit warns by its own loggers and by the root.
+    """
+    loggers = [logging.getLogger(name) for name in ("mergekit", "transformers", None)]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

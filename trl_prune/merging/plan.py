@@ -55,14 +55,17 @@ class MergePlan:
         loaded.check(len(models), base is not None, parameters)
         folders = tuple(find_model(model) for model in models)
         check_distinct(folders)
-        plan = cls(loaded, folders, None if base is None else find_model(base), dict(parameters), seed)
-        plan.steps(plan.models, plan.base, "float32", Path("/"))  # refuses a list with another number of values
-        return plan
+        return cls(loaded, folders, None if base is None else find_model(base), dict(parameters), seed)
 
     @property
     def folders(self) -> list[Path]:
         """The models and the base, last."""
         return [*self.models, *([] if self.base is None else [self.base])]
+
+    @property
+    def searched(self) -> str | None:
+        """The parameter that a search changes, `t` or `weight`; None where there is neither."""
+        return self.recipe.searched(len(self.models))
 
     def steps(
         self, models: Sequence[Path], base: Path | None, dtype: str, between: Path

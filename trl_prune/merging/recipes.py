@@ -26,6 +26,8 @@ from trl_prune.merging.placeholders import (
 NORMALISED = ("linear", "multislerp", "nuslerp")
 # Parameters whose range is known: lowest and highest value, and whether the lowest is allowed.
 RANGES = {"t": (0.0, 1.0, True), "density": (0.0, 1.0, False)}
+# Parameters that are numbers whatever a recipe's default is.
+NUMBERS = ("t", "weight", "density", "lambda")
 # Keys of mergekit's that change the tokenizer or the blocks.
 NOT_MERGED = ("tokenizer", "tokenizer_source", "chat_template", "slices", "modules")
 
@@ -94,6 +96,15 @@ class MergeRecipe:
         """Whether more than two models are merged one after the other: by slerp with one t."""
         return self.method == "slerp" and self.parameters == ["t"] and self.num_models == 2
 
+    def searched(self, count: int) -> str | None:
+        """Return what a search over a number of models changes: `t`, `weight`, or None where there is neither.
+
+        It is t where that is the only parameter: two models merged by t = 0 and t = 1 are then the models alone.
+        """
+        if self.parameters == ["t"] and count == 2:
+            return "t"
+        return "weight" if "weight" in self.parameters else None
+
     def check(self, count: int, has_base: bool, parameters: Mapping[str, object]) -> None:
         """Check what the recipe is to be filled with.
 
@@ -104,7 +115,7 @@ class MergeRecipe:
 
         Raises:
             InputError: the recipe merges another number of models, needs a base or takes none, or a parameter is
-                unknown, missing or out of range.
+                unknown, missing, out of range or a list with another number of values.
         """
         self._check_count(count)
         if has_base != self.takes_base:
@@ -114,11 +125,15 @@ class MergeRecipe:
             raise InputError(f"the merge recipe {self.name!r} {needs}")
         for name, value in parameters.items():
             self._check_taken(name)
-            _check_range(self.name, name, value)
+            _check_range(self.name, name, value, self._wants_numbers(name))
         missing = [name for name in self.parameters if self.placeholders[name] is None and name not in parameters]
         if missing:
             raise InputError(f"the merge recipe {self.name!r} has the placeholder ${missing[0]}, which is not given")
         self._check_weights(count, parameters)
+        if not self.chains or count == self.num_models:
+            # Filled with any models, so that a list with another number of values is refused.
+            models = [Path(f"/model-{index}") for index in range(count)]
+            self.fill(models, Path("/base") if has_base else None, "float32", parameters)
 
     def _check_count(self, count: int) -> None:
         any_number = self.num_models is None or self.chains
@@ -132,6 +147,10 @@ class MergeRecipe:
         likely = closest(name, self.parameters)
         hint = f"did you mean {likely!r}?" if likely else f"allowed: {', '.join(self.parameters) or 'none'}"
         raise InputError(f"the merge recipe {self.name!r} has no parameter {name!r}; {hint}")
+
+    def _wants_numbers(self, name: str) -> bool:
+        """Return whether a parameter is known to be of numbers, or has a default of numbers."""
+        return name in NUMBERS or all(map(_is_number, _leaves(self.value(name, {}))))
 
     def _check_weights(self, count: int, parameters: Mapping[str, object]) -> None:
         if self.chains and count > self.num_models and "t" in parameters:
@@ -195,19 +214,24 @@ def _parsed(text: str, name: str) -> object:
         raise InputError(f"the merge recipe {name!r} is not YAML: {first_line(error)}") from error
 
 
-def _check_range(recipe: str, name: str, value: object) -> None:
+def _check_range(recipe: str, name: str, value: object, wants_numbers: bool) -> None:
     """Check that all numbers of a value are finite, and those of a parameter with a known range inside it."""
     low, high, includes_low = RANGES.get("t" if name.endswith("_t") else name, (-math.inf, math.inf, True))
     is_bounded = math.isfinite(low)
     for number in _leaves(value):
-        is_number = isinstance(number, int | float) and not isinstance(number, bool)
+        is_number = _is_number(number)
         fits = is_number and math.isfinite(number) and low <= number <= high and (includes_low or number > low)
-        if not fits and (is_number or is_bounded):
+        is_word = wants_numbers and isinstance(number, str | bool | None)
+        if not fits and (is_number or is_bounded or is_word):
             bounds = f"a number from {low:g}{'' if includes_low else ' (excluded)'} to {high:g}"
             raise InputError(
                 f"{name} of the merge recipe {recipe!r} is {number!r}; wanted: "
                 f"{bounds if is_bounded else 'a finite number'}"
             )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _leaves(value: object) -> Iterator[object]:

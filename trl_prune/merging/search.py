@@ -83,7 +83,7 @@ class WeightSearch:
         curve = [{"model": str(model), "loss": value} for model, value in zip(plan.models, alone, strict=True)]
         curve += [{"candidate": name, "loss": self.measured[name]} for name in candidates]
         record = {
-            "over": "t" if SHARE in plan.recipe.parameters else "weight",
+            "over": plan.searched,
             "curve": curve,
             "loss": alone[best] if kept else self.measured[name],
             "best_model": {"model": str(plan.models[best]), "loss": alone[best]},
@@ -140,25 +140,23 @@ def check_searchable(recipe: MergeRecipe, count: int, parameters: Mapping[str, o
     Raises:
         InputError: it has not, or they are given.
     """
-    over_t = recipe.parameters == [SHARE] and count == 2
-    if not over_t and "weight" not in recipe.parameters:
+    over = recipe.searched(count)
+    if over is None:
         raise InputError(
             f"the merge recipe {recipe.name!r} of {count} models has neither a single `t` nor a `weight` to search; "
             "slerp has a t for two models, and linear, multislerp and ties weights for any number"
         )
-    given = next((name for name in ("t", "weight") if name in parameters), None)
-    if given:
-        raise InputError(f"{given} is given and searched for too; leave one of the two out")
+    if over in parameters:
+        raise InputError(f"{over} is given and searched for too; leave one of the two out")
 
 
 def _shared(plan: MergePlan, share: float) -> dict[str, object]:
-    over_t = plan.recipe.parameters == [SHARE]
-    return {"t": share} if over_t else {"weight": [round(1 - share, DECIMALS), share]}
+    return {"t": share} if plan.searched == "t" else {"weight": [round(1 - share, DECIMALS), share]}
 
 
 def model_alone(plan: MergePlan, index: int) -> MergePlan:
     """Return the merge that is one of a plan's models alone: by t where that is the recipe's, else by `linear`."""
-    if plan.recipe.parameters == [SHARE] and len(plan.models) == 2:
+    if plan.searched == "t":
         return replace(plan, parameters={"t": float(index)})
     weights = [float(other == index) for other in range(len(plan.models))]
     return replace(plan, recipe=MergeRecipe.load("linear"), base=None, parameters={"weight": weights})

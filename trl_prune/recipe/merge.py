@@ -60,6 +60,16 @@ class MergeSection(Section):
             raise ValueError(f"has {present} and lacks {absent}; t and weights are searched on dev texts")
         return self
 
+    @model_validator(mode="after")
+    def _check_grid(self) -> "MergeSection":
+        given = sorted(self.search.model_fields_set) if self.search is not None else []
+        if given and len(self.models) > 2:
+            raise ValueError(
+                f"has search.{given[0]} {getattr(self.search, given[0])} for {len(self.models)} models; it is for "
+                "two, and the weights of more are chosen greedily: give `search: {}`"
+            )
+        return self
+
     @property
     def searched(self) -> MergeSearchSection | None:
         """How t or the weights are searched, or None where they are given."""

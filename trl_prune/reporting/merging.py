@@ -24,7 +24,7 @@ def _lerp(record: Mapping) -> list[str]:
         return []
     example = f", such as {lerp['names'][0]}" if lerp["count"] < lerp["of"] else ""
     return [
-        f"slerp fell back to linear interpolation for {lerp['count']:,} of {lerp['of']:,} tensors, whose cosine is "
+        f"fell back to linear interpolation for {lerp['count']:,} of {lerp['of']:,} tensors, whose cosine is "
         f"above 0.9995{example}"
     ]
 

@@ -7,27 +7,30 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from trl_prune.checkpoints import load_config, load_model, load_tokenizer
+from trl_prune.checkpoints import load_config, load_model, load_tokenizer, write_text
 from trl_prune.data.batches import calibration_batches
 from trl_prune.data.reading import read_dataset
 from trl_prune.data.teacher import context_length
 from trl_prune.errors import InputError
 from trl_prune.evaluation.forgetting import measure_forgetting
-from trl_prune.merging.fit import check_distinct
+from trl_prune.merging.fit import check_distinct, check_planned
 from trl_prune.merging.inputs import find_model, input_hash, unadapted
-from trl_prune.merging.merge import merge_models
+from trl_prune.merging.merge import CONFIG, check_folders, check_models, merge_models
 from trl_prune.merging.plan import MergePlan
 from trl_prune.merging.recipes import MergeRecipe
 from trl_prune.merging.search import WeightSearch, check_searchable
+from trl_prune.pruning.surgery.cut import meta_model
 from trl_prune.recipe import MergeSection, Recipe
 from trl_prune.recipe.speculate import is_model_name
 from trl_prune.runs.context import Run
 from trl_prune.runs.evaluation import MAX_TOKENS, held_out_length
 from trl_prune.runs.ledger import Ledger
+from trl_prune.runs.pruning_plan import planned_keep
 from trl_prune.runs.unseen_texts import check_unseen
 
 
 PRUNED = "pruned"
+SEARCHED_YET = f"t or the weights are searched; run the merge first, whose folder has {CONFIG}"
 # Dev texts per batch, without a run.
 BATCH_SIZE = 16
 
@@ -121,7 +124,7 @@ def check_merges(run: Run) -> None:
     """
     for name, section in run.recipe.merges.items():
         try:
-            _check_merge(section)
+            _check_merge(run, section)
         except InputError as error:
             raise InputError(f"merge.{name}: {error}") from error
         if section.dev is not None:
@@ -130,12 +133,23 @@ def check_merges(run: Run) -> None:
             check_unseen(run, f"merge.{name}.dev", section.dev, others)
 
 
-def _check_merge(section: MergeSection) -> None:
+def _check_merge(run: Run, section: MergeSection) -> None:
     recipe = MergeRecipe.load(section.recipe)
     recipe.check(len(section.models), merge_base(section) is not None, section.given_parameters)
     if section.searched is not None:
         check_searchable(recipe, len(section.models), section.given_parameters)
     _check_names(section.models)
+    _check_folders(run, merged_models(section))
+
+
+def _check_folders(run: Run, models: Sequence[str]) -> None:
+    """Check that the models that exist fit together, and fit the plan of those that are made by the run."""
+    given = [find_model(model) for model in models if not is_model_name(model)]
+    if not given:
+        return
+    folders = check_folders(given)
+    if len(given) < len(models):
+        check_planned(folders[0], run.dense_dir, meta_model(run.config, planned_keep(run)))
 
 
 def _check_names(models: Sequence[str]) -> None:
@@ -148,17 +162,59 @@ def _check_names(models: Sequence[str]) -> None:
         check_distinct(folders)
 
 
-def merges_as_yaml(recipe: Recipe) -> str:
-    """Return the merges of a recipe, whose models exist, as YAML for mergekit's own command, each under its name.
+def merges_as_yaml(recipe: Recipe) -> dict[str, str]:
+    """Return the merges of a recipe, whose models exist, by name, each as YAML for mergekit's own command.
 
     Raises:
-        InputError: there are none, or a model does not exist yet.
+        InputError: there are none, a model does not exist yet, or a search has not been made yet.
     """
     if not recipe.merges:
         raise InputError("the recipe's `merge` section names nothing to do")
     run = Run(recipe)
-    documents = [f"# {name}\n{merge_plan(run, name).to_yaml()}" for name in recipe.merges]
-    return "---\n".join(documents)
+    return {name: _as_yaml(run, name) for name in recipe.merges}
+
+
+def _as_yaml(run: Run, name: str) -> str:
+    if run.recipe.merges[name].searched is None:
+        return merge_plan(run, name).to_yaml()
+    if run.folder.result("merge", name) is None:
+        raise InputError(f"merge.{name}: {SEARCHED_YET}")
+    return (run.model_dir(name) / CONFIG).read_text(encoding="utf-8")
+
+
+def printed_merges(recipe: Recipe, output: str | None) -> str:
+    """Return the YAML of a recipe's merge, or write those of several, because mergekit reads one merge from a file.
+
+    Args:
+        recipe: the recipe, whose models exist.
+        output: the folder in which to write `NAME.yaml` for each merge; None to return that of one.
+
+    Returns:
+        The YAML, or the path of each file.
+
+    Raises:
+        InputError: there are none, several without a folder, or one that cannot be written as YAML yet.
+    """
+    merges = merges_as_yaml(recipe)
+    if output is None and len(merges) > 1:
+        raise InputError(
+            f"`merge` names {len(merges)} merges, and mergekit reads one from a file; give --output FOLDER "
+            "for a file each"
+        )
+    if output is None:
+        return next(iter(merges.values()))
+    paths = {name: Path(output).expanduser() / f"{name}.yaml" for name in merges}
+    for name, text in merges.items():
+        paths[name].parent.mkdir(parents=True, exist_ok=True)
+        write_text(paths[name], text)
+    return "".join(f"{path}\n" for path in paths.values())
+
+
+def _new_folder(output: Path) -> Path:
+    target = output.expanduser().absolute()
+    if target.exists() and (target.is_file() or any(target.iterdir())):
+        raise InputError(f"output {str(output)!r} is there already and is not overwritten; name a new folder")
+    return target
 
 
 @dataclass(frozen=True)
@@ -216,10 +272,39 @@ class MergeCall:
         Raises:
             InputError: the models do not fit together, or the folder is there already.
         """
-        target = output.expanduser().absolute()
-        if target.exists() and (target.is_file() or any(target.iterdir())):
-            raise InputError(f"output {str(output)!r} is there already and is not overwritten; name a new folder")
+        target = _new_folder(output)
         return merge_models(self.plan, target, self._search())
+
+    def check(self, output: Path | None) -> None:
+        """Check what can be checked without merging.
+
+        Args:
+            output: the folder to write; None if it is not given yet.
+
+        Raises:
+            InputError: the models do not fit together, or the folder is there already.
+        """
+        check_models(self.plan)
+        if output is not None:
+            _new_folder(output)
+
+    def describe(self) -> str:
+        """Return what will be merged, how."""
+        given = [f"{name} {value}" for name, value in self.plan.parameters.items()]
+        base = [] if self.plan.base is None else [f"base {self.plan.base}"]
+        searched = [] if self.dev is None else [f"searched on {len(self.dev):,} dev texts"]
+        models = " and ".join(map(str, self.plan.models))
+        return ", ".join([f"{self.plan.recipe.name} of {models}", *base, *given, *searched])
+
+    def to_yaml(self) -> str:
+        """Return the merge as YAML for mergekit's own command.
+
+        Raises:
+            InputError: t or the weights are searched.
+        """
+        if self.dev is not None:
+            raise InputError(SEARCHED_YET)
+        return self.plan.to_yaml()
 
     def _search(self) -> WeightSearch | None:
         if self.dev is None:
