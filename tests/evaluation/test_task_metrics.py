@@ -40,9 +40,20 @@ def test_the_strictest_filter_counts():
     assert choose_filter({"second", "first"}) == "first"
 
 
-def test_kinds_are_those_of_lm_evals_output_types():
-    kinds = [task_kind(name) for name in ("multiple_choice", "generate_until", "loglikelihood_rolling", None)]
-    assert kinds == ["choice", "generation", "likelihood", None]
+@pytest.mark.parametrize(
+    ("output_type", "metric", "kind"),
+    [
+        ("multiple_choice", "acc", "choice"),
+        ("generate_until", "exact_match", "generation"),
+        ("loglikelihood", "acc", "continuation"),
+        ("loglikelihood", "perplexity", "likelihood"),
+        ("loglikelihood_rolling", "bits_per_byte", "likelihood"),
+        (None, "word_perplexity", "likelihood"),
+        (None, "acc", None),
+    ],
+)
+def test_kinds_are_those_of_the_metric_and_of_lm_evals_output_types(output_type, metric, kind):
+    assert task_kind(output_type, metric) == kind
 
 
 def test_chance_is_stated_or_known_from_the_choices():

@@ -8,9 +8,18 @@ import pytest
 from tests.conftest import ROWS
 from tests.recipes import recipe_values
 from trl_prune.errors import InputError
+from trl_prune.evaluation.recovery import TaskScore
 from trl_prune.recipe import parse_recipe
+from trl_prune.runs import evaluation
 from trl_prune.runs.context import Run
-from trl_prune.runs.evaluation import check_held_out, check_thinking, evaluation_settings, evaluation_values
+from trl_prune.runs.evaluation import (
+    check_code,
+    check_held_out,
+    check_thinking,
+    evaluation_settings,
+    evaluation_values,
+    mean_score,
+)
 from trl_prune.stages import evaluate, recover
 
 
@@ -96,3 +105,21 @@ def test_a_held_out_row_that_is_a_training_row_is_refused_in_any_format(tmp_path
         check_held_out(held_out_run(tmp_path, tmp_path / "held_out.jsonl", rows=[*same_answer, row]))
     assert "held_out.jsonl', and 1 of its 2 texts are rows of " in str(error.value)
     assert str(error.value).endswith("; name texts that they do not")
+
+
+def test_a_mean_of_scores_of_which_one_is_better_lower_is_refused(tmp_path, monkeypatch):
+    scores = {
+        "right": TaskScore("right", "acc", [1.0, 0.0]),
+        "text": TaskScore("text", "word_perplexity", [0.0, 0.0], higher_is_better=False),
+    }
+    monkeypatch.setattr(evaluation, "evaluate_tasks", lambda *_: scores)
+    with pytest.raises(InputError, match=r"better on 'right' \(acc\) and worse on 'text' \(word_perplexity\); name"):
+        mean_score(run_with(tmp_path), None, None)
+    del scores["right"]
+    assert mean_score(run_with(tmp_path), None, None) == -1.0
+
+
+def test_a_wrong_task_is_named_with_its_key_once(tmp_path):
+    with pytest.raises(InputError) as error:
+        check_code(run_with(tmp_path, evaluate={"tasks": ["tiny_choice", "absent"], "include_path": ["/nowhere"]}))
+    assert str(error.value) == "evaluate.tasks: include_path names '/nowhere', which is not a folder"

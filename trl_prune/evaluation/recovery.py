@@ -25,7 +25,7 @@ class TaskScore:
         items: one score per item, in the task's order.
         chance: the score of guessing; None where it is unknown.
         capability: what the task measures, for reports.
-        kind: `choice`, `generation` or `likelihood`; None where it is unknown.
+        kind: `choice`, `generation`, `continuation` or `likelihood`; None where it is unknown.
         higher_is_better: whether a higher mean is a better one.
         doc_hashes: the hash of each item's document, by which results are aligned.
         weights: of each item, where items do not weigh the same (a text's words).

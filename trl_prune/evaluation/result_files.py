@@ -21,6 +21,8 @@ from trl_prune.evaluation.task_metrics import chance_score, choose_filter, choos
 
 
 RESULTS = "results.json"
+# Stands in errors for the file of results that are in none.
+IN_MEMORY = Path("results in memory")
 # The date in the names of one call's files, as in `results_2026-01-31T12-00-00.000000.json`.
 DATE = re.compile(r"_\d{4}-\d\d-\d\dT[\d.-]+$")
 # What lm-eval's results have, of whatever version.
@@ -133,11 +135,35 @@ def read_results(path: str | Path, name: str | None = None, metrics: Mapping[str
     missing = [key for key in KEYS if not isinstance(results.get(key), dict)]
     if missing:
         raise InputError(f"{file} is not a results file of lm-eval: it has no {missing[0]!r}")
-    tasks = {task: _read_task(file, results, task, (metrics or {}).get(task)) for task in _leaves(results)}
+    tasks = _read_tasks(file, results, metrics or {})
+    scores, texts = _scores(results, tasks)
+    return ModelResults(name or _name(file, results), file, scores, _conditions(results, tasks), texts)
+
+
+def task_scores(results: Mapping) -> dict[str, TaskScore]:
+    """Return the scores by task or subgroup of results in memory, as `lm_eval.evaluate` returns them with samples.
+
+    They are those that `read_results` gives of the same results in files.
+    """
+    return _scores(results, _read_tasks(IN_MEMORY, results, {}))[0]
+
+
+def _read_tasks(file: Path, results: Mapping, metrics: Mapping[str, str]) -> dict[str, _Task]:
+    return {task: _read_task(file, results, task, metrics.get(task)) for task in _leaves(results)}
+
+
+def _scores(
+    results: Mapping, tasks: Mapping[str, _Task]
+) -> tuple[dict[str, TaskScore], dict[str, dict[str, ItemText]]]:
     scores, texts = {}, {}
     for member, subtasks in _members(results, tasks).items():
         scores[member], texts[member] = _score(member, [tasks[task] for task in subtasks], results)
-    return ModelResults(name or _name(file, results), file, scores, _conditions(results, tasks), texts)
+    return scores, texts
+
+
+def samples_file(task: str, date: str = "") -> str:
+    """Return the name of the file with a task's samples; `date` is that of the results file's name."""
+    return f"samples_{task}{date}.jsonl"
 
 
 def results_file(path: Path) -> Path:
@@ -218,7 +244,7 @@ def _samples(file: Path, results: Mapping, task: str) -> Iterator[tuple[str, dic
 
 def _samples_file(file: Path, task: str) -> Path:
     date = DATE.search(file.stem)
-    path = file.with_name(f"samples_{task}{date.group() if date else ''}.jsonl")
+    path = file.with_name(samples_file(task, date.group() if date else ""))
     if path.is_file():
         return path
     # The results file was renamed, or comes from another minute than its samples.
@@ -259,7 +285,7 @@ def _read_task(file: Path, results: Mapping, task: str, metric: str | None) -> _
     scored = [_item(where, sample, task, metric) for where, sample in samples]
     keys = unique_keys([_doc_hash(sample) for _, sample in samples])
     output_type = config.get("output_type")
-    kind, generates = task_kind(output_type), output_type == "generate_until"
+    kind, generates = task_kind(output_type, metric), output_type == "generate_until"
     return _Task(
         name=task,
         metric=metric,

@@ -1,7 +1,4 @@
-"""Which of a task's metrics and filters counts, what it says of one item, and the score of guessing: of plain values.
-
-A task in memory (`harness`) and a file of lm-eval's results (`result_files`) are read by the same rules.
-"""
+"""Which of a task's metrics and filters counts, what it says of one item, and the score of guessing."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -15,11 +12,12 @@ from trl_prune.errors import InputError
 METRICS = ("acc_norm", "acc", "exact_match", "word_perplexity")
 # Of a task with several filters of one answer, the strictest counts (as on the OpenLLM leaderboard v1).
 FILTERS = ("strict-match", "none")
-# What is compared: the choice among given answers, generated answers, or the likelihood of texts.
+# What is compared: the choice among given answers, generated answers, the one right continuation of a text (LAMBADA's
+# accuracy), or the likelihood of texts.
 KINDS = {
     "multiple_choice": "choice",
     "generate_until": "generation",
-    "loglikelihood": "likelihood",
+    "loglikelihood": "continuation",
     "loglikelihood_rolling": "likelihood",
 }
 # Metrics that lm-eval aggregates as exp(mean negative log-likelihood), and those that it leaves in logarithms.
@@ -53,9 +51,14 @@ def choose_filter(names: Collection[str]) -> str:
     return next((name for name in FILTERS if name in names), None) or min(names)
 
 
-def task_kind(output_type: str | None) -> str | None:
-    """Return `choice`, `generation` or `likelihood` for lm-eval's output type; None where it is unknown."""
-    return KINDS.get(output_type or "")
+def task_kind(output_type: str | None, metric: str) -> str | None:
+    """Return `choice`, `generation`, `continuation` or `likelihood`; None where it is unknown.
+
+    Args:
+        output_type: lm-eval's, by which requests are made.
+        metric: the metric that counts; perplexities and the like are likelihoods, however they are asked for.
+    """
+    return "likelihood" if metric in NATS_PER_UNIT else KINDS.get(output_type or "")
 
 
 def chance_score(metadata: Mapping | None, output_type: str | None, choices: Sequence[int]) -> float | None:

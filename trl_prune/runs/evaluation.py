@@ -98,8 +98,19 @@ def stored(folder: Path, name: str, determined_by: object, measure: Callable[[],
 
 
 def mean_score(run: Run, model: PreTrainedModel, tasks: EvaluationTasks) -> float:
-    """Return a model's mean score over tasks, each task weighted equally; a perplexity counts against it."""
-    scores = evaluate_tasks(model, run.tokenizer, tasks, evaluation_settings(run)).values()
+    """Return a model's mean score over tasks, each task weighted equally; a perplexity counts against it.
+
+    Raises:
+        InputError: a higher score is better on one task and worse on another, so that their mean says nothing.
+    """
+    scores = list(evaluate_tasks(model, run.tokenizer, tasks, evaluation_settings(run)).values())
+    by_direction = {score.higher_is_better: score for score in scores}
+    if len(by_direction) > 1:
+        up, down = (f"{by_direction[is_up].task!r} ({by_direction[is_up].metric})" for is_up in (True, False))
+        raise InputError(
+            f"prune.by or search.score names tasks whose mean says nothing: a higher score is better on {up} and "
+            f"worse on {down}; name tasks that are scored alike"
+        )
     return sum(score.mean if score.higher_is_better else -score.mean for score in scores) / len(scores)
 
 
@@ -148,8 +159,9 @@ def check_code(run: Run) -> None:
     Raises:
         InputError: one does.
     """
+    tasks = run.tasks  # its errors name the key already
     try:
-        check_unsafe(run.tasks, evaluation_settings(run))
+        check_unsafe(tasks, evaluation_settings(run))
     except InputError as error:
         raise InputError(f"evaluate.tasks: {error}") from error
 

@@ -13,8 +13,9 @@ from trl_prune.data.generation.prompts import Prompt, prompt_ids
 from trl_prune.data.generation.sampling import Sampling
 from trl_prune.data.generation.store import AnswerStore, answer_key
 from trl_prune.data.generation.transformers_engine import generate_batch
-from trl_prune.evaluation.harness import RESULTS, drawn_doc_ids, evaluate_model, write_results
+from trl_prune.evaluation.harness import drawn_doc_ids, evaluate_model, write_results
 from trl_prune.evaluation.recovery import TaskScore
+from trl_prune.evaluation.result_files import RESULTS
 from trl_prune.recipe import Recipe
 from trl_prune.reporting.console import show_recovery
 from trl_prune.reporting.plots.evaluation import RECOVERY, SIZE_AND_SPEED, TASK_SCORES

@@ -9,6 +9,7 @@ from trl_prune.evaluation.comparison.flips import flip_examples
 from trl_prune.evaluation.comparison.models import (
     ALL,
     CHOICE,
+    CONTINUATION,
     GENERATION,
     TELLING,
     compare_models,
@@ -91,6 +92,16 @@ def test_a_perplexity_is_compared_by_its_ratio_and_is_in_no_mean():
     assert (row.lost, row.corrected, row.mark) == (None, None, "")
     assert row.p_value == pytest.approx(1e-4)
     assert all("w" not in group.tasks for group in comparison.groups.values())
+
+
+def test_right_continuations_are_in_the_mean_of_all_tasks_and_in_their_own():
+    lambada = {"kind": "continuation", "chance": None}
+    dense, model = (scores | {"l": score("l", right, **lambada)} for scores, right in ((DENSE, 50), (MODEL, 40)))
+    groups = compare_models(model, dense).groups
+    assert groups[ALL].tasks == ["a", "b", "g", "l"]
+    assert groups[ALL].recovery.corrected is None
+    assert groups[CONTINUATION].recovery.recovery.value == pytest.approx(0.8)
+    assert groups[CHOICE].tasks == ["a", "b"]
 
 
 def test_shares_of_right_answers_are_tested_by_sign_flips():

@@ -61,6 +61,7 @@ metric_list: [{{metric: acc}}, {{metric: perplexity}}]
 """
 )
 GROUP = "group: tiny_group\ntask: [tiny_choice, tiny_with_metadata]\n"
+OUTER = "group: tiny_outer\ntask: [tiny_group, tiny_generated]\n"
 UNSAFE = GENERATED.replace("tiny_generated", "tiny_unsafe") + "unsafe_code: true\n"
 # One task of each type, which the tests compare with lm-eval's own scores.
 TYPES = ["tiny_choice", "tiny_shots", "tiny_likelihood", "tiny_rolling", "tiny_generated"]
@@ -73,7 +74,7 @@ def tasks_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     choices = ["odd", "even", "big"]
     rows = [json.dumps({"question": f"Number {n} is", "choices": choices, "answer": n % 2}) for n in range(20)]
     data.write_text("\n".join(rows))
-    texts = [CHOICE, WITH_METADATA, WITH_SHOTS, GENERATED, SAMPLED, ROLLING, LIKELIHOOD, GROUP, UNSAFE]
+    texts = [CHOICE, WITH_METADATA, WITH_SHOTS, GENERATED, SAMPLED, ROLLING, LIKELIHOOD, GROUP, OUTER, UNSAFE]
     for number, text in enumerate(texts):
         (folder / f"{number}.yaml").write_text(text.format(data=data))
     return str(folder)

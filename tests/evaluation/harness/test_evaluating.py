@@ -55,6 +55,22 @@ def test_a_perplexity_is_weighted_by_words_and_lower_is_better(tasks_dir, tokeni
     assert set(found.weights) == {len(["Number", "0", "is,", "and", "that", "is", "that."])}
 
 
+def test_a_right_continuation_is_no_likelihood_and_has_no_known_chance(tasks_dir, tokenizer):
+    found = score(tasks_dir, tokenizer, "tiny_likelihood")
+    assert (found.metric, found.kind, found.chance) == ("acc", "continuation", None)
+
+
+def test_a_subgroup_of_tasks_with_several_metrics_is_scored_task_by_task(tasks_dir, tokenizer):
+    tasks = load_tasks(["tiny_outer"], [tasks_dir])
+    assert list(tasks.subtasks) == ["tiny_group", "tiny_generated"]
+    found = evaluate_tasks(tiny_model("llama"), tokenizer, tasks, EvaluationSettings(limit=2))
+    assert {name: one.metric for name, one in found.items()} == {
+        "tiny_choice": "acc_norm",
+        "tiny_with_metadata": "acc",
+        "tiny_generated": "exact_match",
+    }
+
+
 @pytest.mark.parametrize("with_template", [False, True])
 def test_scores_are_those_that_lm_eval_reports(tasks_dir, tokenizer, with_template):
     import lm_eval

@@ -6,15 +6,8 @@ import pytest
 
 from tests.conftest import tiny_model
 from tests.evaluation.harness.conftest import TYPES, model_of
-from trl_prune.evaluation.harness import (
-    EvaluationSettings,
-    evaluate_model,
-    load_tasks,
-    samples_file,
-    task_scores,
-    write_results,
-)
-from trl_prune.evaluation.result_files import read_results
+from trl_prune.evaluation.harness import EvaluationSettings, evaluate_model, load_tasks, write_results
+from trl_prune.evaluation.result_files import read_results, samples_file, task_scores
 
 
 NAMES = ["tiny_group", *TYPES[1:], "tiny_sampled"]
@@ -31,12 +24,22 @@ def test_what_is_written_is_read_again_as_the_same_scores(evaluated, tmp_path):
     tasks, model, settings, results = evaluated
     files = write_results(tmp_path, results, model, settings, "float32")
     assert files == [samples_file(name) for name in tasks.tasks]
-    expected = task_scores(results["samples"], tasks)
+    expected = task_scores(results)
     found = read_results(tmp_path)
     assert set(found.scores) == set(expected)
     for name, score in expected.items():
         read = found.scores[name]
-        for value in ("metric", "items", "chance", "kind", "higher_is_better", "weights", "repeats", "doc_hashes"):
+        for value in (
+            "metric",
+            "items",
+            "chance",
+            "kind",
+            "higher_is_better",
+            "weights",
+            "repeats",
+            "doc_hashes",
+            "loops",
+        ):
             assert getattr(read, value) == getattr(score, value), (name, value)
         assert read.mean == pytest.approx(results["results"][name][f"{score.metric},none"])
     conditions = found.conditions["tiny_shots"]

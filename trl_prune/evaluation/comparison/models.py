@@ -30,9 +30,9 @@ from trl_prune.evaluation.recovery import (
 
 
 # Groups of tasks. Multiple choice keeps most of its score where generation has lost most of it (OverRep, 2609.06974).
-CHOICE, GENERATION = "multiple choice", "generation"
+CHOICE, GENERATION, CONTINUATION = "multiple choice", "generation", "continuation"
 ALL, TELLING = "all tasks", "all tasks that say something"
-KINDS = {"choice": CHOICE, "generation": GENERATION}
+KINDS = {"choice": CHOICE, "generation": GENERATION, "continuation": CONTINUATION}
 # The k of pass@k, of those that there are answers for.
 PASS_AT = (1, 5, 10, 100)
 
@@ -44,7 +44,7 @@ class TaskComparison:
     Attributes:
         task: the task.
         capability: what it measures.
-        kind: `choice`, `generation` or `likelihood`.
+        kind: `choice`, `generation`, `continuation` or `likelihood`.
         metric: the metric.
         items: how many items both have.
         chance: the score of guessing.
@@ -121,7 +121,7 @@ class Comparison:
         model: its name.
         tasks: each task.
         groups: by name: `all tasks`, whatever they say; and without those that say nothing
-            `all tasks that say something` (if there are others), `multiple choice` and `generation`.
+            `all tasks that say something` (if there are others), `multiple choice`, `generation` and `continuation`.
     """
 
     model: str

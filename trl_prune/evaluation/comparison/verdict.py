@@ -7,8 +7,6 @@ import numpy as np
 
 from trl_prune.evaluation.comparison.models import (
     ALL,
-    CHOICE,
-    GENERATION,
     KINDS,
     TELLING,
     Comparison,
@@ -54,7 +52,7 @@ def _speed(speed: Interval) -> str:
 
 
 def _kept(comparison: Comparison) -> list[str]:
-    names = [name for name in (CHOICE, GENERATION) if name in comparison.groups]
+    names = [name for name in KINDS.values() if name in comparison.groups]
     kept = [_share_kept(comparison.groups[name].recovery, name) for name in names]
     return [f"keeps {' and '.join(kept)}"] if kept else []
 

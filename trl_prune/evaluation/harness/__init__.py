@@ -1,7 +1,7 @@
 """The only package that imports lm-eval: load tasks, evaluate a model on them, write the results."""
 
 from trl_prune.evaluation.harness.answers import Answers
-from trl_prune.evaluation.harness.evaluating import check_unsafe, evaluate_model, evaluate_tasks, task_scores
+from trl_prune.evaluation.harness.evaluating import check_unsafe, evaluate_model, evaluate_tasks
 from trl_prune.evaluation.harness.settings import EvaluatedModel, EvaluationSettings
 from trl_prune.evaluation.harness.tasks import (
     EvaluationTasks,
@@ -14,11 +14,10 @@ from trl_prune.evaluation.harness.tasks import (
     think_end_token,
     unsafe_tasks,
 )
-from trl_prune.evaluation.harness.writing import RESULTS, samples_file, write_results
+from trl_prune.evaluation.harness.writing import write_results
 
 
 __all__ = [
-    "RESULTS",
     "Answers",
     "EvaluatedModel",
     "EvaluationSettings",
@@ -30,9 +29,7 @@ __all__ = [
     "evaluate_tasks",
     "load_tasks",
     "main_metric",
-    "samples_file",
     "shipped_tasks_dir",
-    "task_scores",
     "tasks_by_likelihood",
     "think_end_token",
     "unsafe_tasks",

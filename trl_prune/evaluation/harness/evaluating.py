@@ -1,7 +1,7 @@
 """Evaluate a model on all tasks in one pass, with lm-eval's own aggregation."""
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,12 +13,11 @@ from trl_prune.evaluation.harness.settings import EvaluatedModel, EvaluationSett
 from trl_prune.evaluation.harness.tasks import (
     EvaluationTasks,
     drawn_doc_ids,
-    main_metric,
     silence_lm_eval,
     unsafe_tasks,
 )
 from trl_prune.evaluation.recovery import TaskScore
-from trl_prune.evaluation.task_metrics import chance_score, choose_filter, item_score, task_kind
+from trl_prune.evaluation.result_files import task_scores
 
 
 if TYPE_CHECKING:
@@ -134,42 +133,4 @@ def evaluate_tasks(
     name: str = "in memory",
 ) -> dict[str, TaskScore]:
     """Return the scores of a model in memory, by task or subgroup."""
-    results = evaluate_model(EvaluatedModel(name, lambda: model, tokenizer), tasks, settings)
-    return task_scores(results["samples"], tasks)
-
-
-def task_scores(samples: Mapping[str, list[dict]], tasks: EvaluationTasks) -> dict[str, TaskScore]:
-    """Return the scores of a model by task or subgroup.
-
-    Args:
-        samples: of each lm-eval task, its samples with their metrics.
-        tasks: the tasks.
-    """
-    return {name: _task_score(name, subtasks, samples) for name, subtasks in tasks.subtasks.items()}
-
-
-def _task_score(name: str, subtasks: Mapping[str, "Task"], samples: Mapping[str, list[dict]]) -> TaskScore:
-    task = next(iter(subtasks.values()))
-    metric, metadata = main_metric(task), task.config.metadata or {}
-    counted = [sample for subtask in subtasks for sample in _counted(samples[subtask])]
-    scores = [item_score(metric, sample[metric]) for sample in counted]
-    weights = [weight for _, weight in scores]
-    return TaskScore(
-        task=name,
-        metric=metric,
-        items=[score for score, _ in scores],
-        chance=chance_score(metadata, task.config.output_type, [len(sample["arguments"]) for sample in counted]),
-        capability=metadata.get("capability"),
-        kind=task_kind(task.config.output_type),
-        higher_is_better=task.higher_is_better().get(metric, True),
-        doc_hashes=[sample["doc_hash"] for sample in counted],
-        weights=None if set(weights) <= {1.0} else weights,
-        repeats=max((len(sample["resps"][0]) for sample in counted), default=1),
-    )
-
-
-def _counted(samples: list[dict]) -> list[dict]:
-    """Return the samples of the filter that counts."""
-    names = {sample["filter"] for sample in samples}
-    strictest = choose_filter(names)
-    return [sample for sample in samples if sample["filter"] == strictest]
+    return task_scores(evaluate_model(EvaluatedModel(name, lambda: model, tokenizer), tasks, settings))

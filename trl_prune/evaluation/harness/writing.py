@@ -6,14 +6,7 @@ from pathlib import Path
 
 from trl_prune.checkpoints import write_json, write_text
 from trl_prune.evaluation.harness.settings import EvaluatedModel, EvaluationSettings
-
-
-RESULTS = "results.json"
-
-
-def samples_file(task: str) -> str:
-    """Return the name of the file with a task's samples."""
-    return f"samples_{task}.jsonl"
+from trl_prune.evaluation.result_files import RESULTS, samples_file
 
 
 def write_results(
