@@ -7,9 +7,15 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from tests.evaluation.lm_eval_files import write_results
 from tests.recipes import recipe
+from tests.reporting.parsing import Page
+from trl_prune.evaluation.efficiency import Size, Work
+from trl_prune.evaluation.result_files import read_results
+from trl_prune.evaluation.speed import Speed, SpeedComparison
+from trl_prune.evaluation.timing import Interval
 from trl_prune.pipeline import REPORTED, STAGES
-from trl_prune.reporting.page import available_panels, ordered_panels, side_by_side, write_pictures
+from trl_prune.reporting.page import available_panels, ordered_panels, side_by_side, write_pictures, write_report
 from trl_prune.reporting.plots.style import ARM_COLOURS, GREEN, GREY, MODEL_COLOURS, indexed_style, model_style
 from trl_prune.reporting.results import RunResults
 from trl_prune.runs.context import Run
@@ -84,3 +90,53 @@ def test_models_differ_without_colours(tmp_path):
     styles = [model_style(results, name) for name in results.run.recipe.models]
     assert len({style.hatch for style in styles}) == len({style.marker for style in styles}) == len(styles)
     assert len({indexed_style(index) for index in range(100)}) == 100
+
+
+SIZES = {"dense": Size(134_500_000, 3.04e8), "pruned": Size(113_300_000, 2.5e8)}
+WORK = {"dense": Work(2.5e8, 134_515_584, 11_520.0), "pruned": Work(2e8, 113_275_008, 9_216.0)}
+# Of 40 items, how many each model answers: of given answers, and of answers that are generated.
+RIGHT = {"dense": (36, 30), "pruned": (28, 4), "sft": (32, 16)}
+
+
+@pytest.fixture
+def scored(tmp_path, monkeypatch):
+    """A run with stored scores, far above chance, of both kinds of tasks, and a speed."""
+    results, models = RunResults(Run(recipe(tmp_path))), {}
+    for name, (chosen, written) in RIGHT.items():
+        items = {"facts": [1] * chosen + [0] * (40 - chosen), "sums": [1] * written + [0] * (40 - written)}
+        path = write_results(tmp_path / name, items, kinds={"sums": "generate_until"}, chances={"facts": 0.25})
+        models[name] = read_results(path, name)
+    gain, speed = (
+        Interval(1.2, 1.17, 1.22, 8),
+        Speed(Interval(512.0, 500.0, 520.0), Interval(25.0, 24.0, 26.0), 8, None),
+    )
+    values = {
+        "model_results": models,
+        "sizes": SIZES,
+        "work": WORK,
+        "speed": SpeedComparison(speed, speed, gain, gain),
+        "forgetting": {},
+        "fidelity": {},
+        "answers": {},
+    }
+    for name, value in values.items():
+        monkeypatch.setattr(RunResults, name, value)
+    results.folder.path.mkdir(parents=True, exist_ok=True)
+    results.folder.note(dtype="float32")
+    return results
+
+
+def test_a_page_has_a_picture_for_each_figure_and_says_each_thing_once(scored, tmp_path):
+    folder = tmp_path / "report"
+    folder.mkdir()
+    text = write_report(scored, REPORTED, folder)
+    page = Page(text["report.html"])
+    figures = ["capabilities", "pareto_parameters", "pareto_speed", "recovery", "size_and_speed", "tasks"]
+    assert sorted(path.stem for path in folder.glob("*.png")) == figures
+    assert len(page.addresses) == len(figures)
+    assert page.is_self_contained
+    groups = [table for table in page.tables if "recovery %" in table[0]]
+    assert [table[0][0] for table in groups] == ["model"] * 3, "all tasks, multiple choice, generation: once each"
+    assert groups[0][1][2] == "100.0 ± 0.0"
+    assert not re.search(r"\bnan\b", text["report.md"])
+    assert text["report.md"].count("![") == len(figures)
