@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, CacheLayerMixin
 
 from trl_prune.losses.positions import MASKED
 from trl_prune.pruning.importance.forward import Batch
@@ -13,41 +14,53 @@ from trl_prune.pruning.importance.hooks import decoder_blocks
 
 
 # Arguments by which a block gets a cache that it would write to.
-CACHES = {"past_key_values", "past_key_value", "layer_past", "cache_params", "use_cache"}
+CACHES = {"cache", "past_key_values", "past_key_value", "layer_past", "cache_params", "use_cache"}
 
 
 class IdentityBlock(nn.Module):
     """A decoder block that returns its input, in the form and with the attributes of the block that it stands for."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: nn.Module, index: int) -> None:
         super().__init__()
         # In a list, so that the block is no submodule, whose hooks and weights others would find.
-        self._block, self._others = [block], None
+        self._block, self._others, self._index = [block], None, index
 
     def __getattr__(self, name: str) -> object:
         """Return an attribute of the block, such as its kind of attention, which some models ask their blocks for."""
-        if name in ("_block", "_others"):
+        if name in ("_block", "_others", "_index"):
             raise AttributeError(name)
         return getattr(self._block[0], name)
 
     def forward(self, *args: object, **kwargs: object) -> Tensor | tuple:
         """Return the input; as the first of a tuple, if the block returns one."""
         states = args[0] if args else kwargs["hidden_states"]
+        self._count_in_cache(next((value for value in kwargs.values() if isinstance(value, Cache)), None), states)
         if self._others is None:  # only the block's own output shows its form
             uncached = dict.fromkeys(CACHES & kwargs.keys())
+            if any(kwargs[name] is not None for name in uncached):  # the mask covers what the cache holds, too
+                uncached |= dict.fromkeys({"attention_mask"} & kwargs.keys())
             output = self._block[0](*args, **kwargs | uncached)
             self._others = () if isinstance(output, Tensor) else (None,) * (len(output) - 1)
             self._is_tuple = not isinstance(output, Tensor)
         return (states, *self._others) if self._is_tuple else states
 
+    def _count_in_cache(self, cache: Cache | None, states: Tensor) -> None:
+        """Write an empty entry for each token: models read from the first block's cache how long the text is."""
+        if cache is None:
+            return
+        layer = cache.layers[self._index] if self._index < len(cache.layers) else None
+        if layer is None or isinstance(layer, CacheLayerMixin):
+            entry = states.new_zeros(states.shape[0], 1, states.shape[1], 1)
+            cache.update(entry, entry, self._index)
+
 
 @contextmanager
 def layers_skipped(model: PreTrainedModel, removed: Iterable[int]) -> Iterator[PreTrainedModel]:
-    """Replace some blocks by the identity; layer indices, masks and KV cache of the others stay as they are."""
+    """Replace some blocks by the identity; indices, masks and KV cache of the others stay, generation included."""
     blocks = decoder_blocks(model)
     originals = {index: blocks[index] for index in removed}
     for index in originals:
-        blocks[index] = IdentityBlock(originals[index])
+        blocks[index] = IdentityBlock(originals[index], index)
     try:
         yield model
     finally:
