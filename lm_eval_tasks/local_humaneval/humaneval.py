@@ -66,8 +66,13 @@ def run_answers(resps: list[list[str]], docs: list[dict[str, Any]]) -> list[list
         [f"{program(doc, answer)}\n\n{doc['test']}\n\ncheck({doc['entry_point']})\n" for answer in answers]
         for answers, doc in zip(resps, docs, strict=True)
     ]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(_cores()) as pool:
         return [list(passed) for passed in [pool.map(passes, answers) for answers in programs]]
+
+
+def _cores() -> int | None:
+    """Return the cores that this process may use, where the system says so, and else all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def pass_rates(doc: dict[str, Any], results: list[list[bool]]) -> dict[str, float]:  # noqa: ARG001

@@ -15,8 +15,8 @@ from trl_prune.runs.stage import Panel
 
 
 HEADINGS = (
-    "draft", "decoding", "acceptance", "draft cost", "best length", "tokens a call, expected", "tokens a call, measured",
-    "speed-up, predicted", "bound", "speed-up, measured",
+    "draft", "decoding", "acceptance", "draft cost", "best length", "tokens a call, expected",
+    "tokens a call, measured", "speed-up, predicted", "bound", "speed-up, measured",
 )  # fmt: skip
 # The columns that the terminal shows, which has less room than the report.
 TERMINAL = (
