@@ -65,12 +65,26 @@ def test_drafts_are_all_models_but_the_dense_one_or_those_named(tmp_path, dense)
 
 
 @pytest.mark.parametrize(
+    ("drafts", "names"),
+    [
+        (["runs/a/prune/model"], ["prune"]),
+        (["/runs/a/prune/model", "/runs/b/prune/model"], ["a-prune", "b-prune"]),
+        (["sft", "./other/sft"], ["sft", "other-sft"]),
+        (["a/b", "c/b", "./model"], ["a-b", "c-b", "model"]),
+    ],
+)
+def test_drafts_are_called_by_as_much_of_their_path_as_tells_them_apart(tmp_path, drafts, names):
+    assert drafts_of(recipe(tmp_path, speculate={"drafts": drafts})) == dict(zip(names, drafts, strict=True))
+
+
+@pytest.mark.parametrize(
     ("section", "message"),
     [
         ({"drafts": ["prunned"]}, "speculate.drafts names 'prunned'; did you mean 'pruned'"),
         ({"drafts": ["zzz"]}, "speculate.drafts names 'zzz'; allowed: pruned, sft, selfd"),
         ({"drafts": ["dense"]}, "speculate.drafts names 'dense'"),
-        ({"drafts": ["a/b", "c/b"]}, "speculate.drafts has more than one 'b'"),
+        ({"drafts": ["sft", "./sft"]}, "speculate.drafts has more than one 'sft'"),
+        ({"drafts": ["./x/dense"]}, "speculate.drafts names './x/dense'; wanted: a path that does not end in 'dense'"),
         ({"drafts": []}, "drafts is \\[\\]; wanted: one entry at least"),
         ({"draft_lengths": [0]}, "draft_lengths.0 is 0; wanted: greater than 0"),
         ({"draft_lengths": [2, 2]}, "draft_lengths is \\[2, 2\\]; wanted: one entry at least, and no entry twice"),

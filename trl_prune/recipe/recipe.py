@@ -17,7 +17,7 @@ from trl_prune.recipe.score import ScoreSection
 from trl_prune.recipe.search import SearchSection
 from trl_prune.recipe.section import Section
 from trl_prune.recipe.select import SelectionSection, SelectSection
-from trl_prune.recipe.speculate import SpeculateSection, draft_name, is_model_name
+from trl_prune.recipe.speculate import SpeculateSection, draft_names, is_model_name
 
 
 # What arms and merges may not be called, and what they may.
@@ -165,12 +165,12 @@ class Recipe(Section):
                 likely = closest(draft, self.models[1:])
                 hint = f"did you mean {likely!r}?" if likely else f"allowed: {', '.join(self.models[1:])}"
                 raise ValueError(f"speculate.drafts names {draft!r}; {hint} (or a folder as `./NAME`, or a hub id)")
-        names = [draft_name(draft) for draft in drafts or []]
-        taken = next((name for name in names if names.count(name) > 1 or name in ("dense", "")), None)
-        if taken is not None:
-            raise ValueError(
-                f"speculate.drafts has more than one {taken!r}; drafts need different last parts of a path"
-            )
+        names = draft_names(drafts or [])
+        for name, draft in zip(names, drafts or [], strict=True):
+            if name in ("dense", ""):
+                raise ValueError(f"speculate.drafts names {draft!r}; wanted: a path that does not end in {name!r}")
+            if names.count(name) > 1:
+                raise ValueError(f"speculate.drafts has more than one {name!r}; wanted: paths that differ in a name")
         return self
 
     @property

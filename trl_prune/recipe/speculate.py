@@ -1,5 +1,6 @@
 """The `speculate` section."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -7,6 +8,10 @@ from pydantic import Field, field_validator
 
 from trl_prune.recipe.dataset import DatasetSection
 from trl_prune.recipe.section import Count, Section
+
+
+# What stages call the folder of a checkpoint, which so tells no runs apart.
+MODEL_FOLDER = "model"
 
 
 class SpeculateSection(Section):
@@ -51,6 +56,25 @@ def is_model_name(draft: str) -> bool:
     return "/" not in draft and not draft.startswith((".", "~"))
 
 
-def draft_name(draft: str) -> str:
-    """Return what a draft is called in results: its name in the recipe, or the last part of its path or hub id."""
-    return draft if is_model_name(draft) else Path(draft).name
+def draft_names(drafts: Sequence[str]) -> list[str]:
+    """Return what drafts are called in results: their name in the recipe, or the end of their path or hub id.
+
+    That is the last part, of a folder `model` of a run the one before it, with as many of the parts before as tell
+    drafts apart, joined by hyphens.
+    """
+    parts = [_parts(draft) for draft in drafts]
+    counts = [1] * len(parts)
+    while True:
+        names = ["-".join(part[-count:]) for part, count in zip(parts, counts, strict=True)]
+        longer = [
+            count + (names.count(name) > 1 and count < len(part))
+            for name, part, count in zip(names, parts, counts, strict=True)
+        ]
+        if longer == counts:
+            return names
+        counts = longer
+
+
+def _parts(draft: str) -> list[str]:
+    parts = [part for part in Path(draft).parts if part not in ("/", ".", "..", "~")]
+    return parts[:-1] if parts[-1:] == [MODEL_FOLDER] and len(parts) > 1 else parts

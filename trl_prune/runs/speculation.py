@@ -16,7 +16,7 @@ from trl_prune.errors import InputError
 from trl_prune.evaluation.speculative.measurement import SpeculativeSettings
 from trl_prune.evaluation.speculative.texts import SpeculativePrompt
 from trl_prune.recipe import DatasetSection, Recipe, SpeculateSection
-from trl_prune.recipe.speculate import draft_name, is_model_name
+from trl_prune.recipe.speculate import draft_names, is_model_name
 from trl_prune.runs.context import Run
 from trl_prune.trainers.teachers.tokenizer_check import check_encodings
 
@@ -34,7 +34,7 @@ def section_of(recipe: Recipe) -> SpeculateSection:
 def drafts_of(recipe: Recipe) -> dict[str, str]:
     """Return the drafts as the recipe names them, by what results call them."""
     drafts = section_of(recipe).drafts or [name for name in recipe.models if name != "dense"]
-    return {draft_name(draft): draft for draft in drafts}
+    return dict(zip(draft_names(drafts), drafts, strict=True))
 
 
 def draft_dir(run: Run, name: str) -> Path:
