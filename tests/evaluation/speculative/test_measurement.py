@@ -109,7 +109,9 @@ def made_up(speed, cost_ratio=0.75, alpha=0.9, differences=(), parameters=(100, 
     costs = StepCosts(1, 10, ratio, dict.fromkeys((1, 2, 4), verification), 0.1)
     measured = MeasuredDrafting(rounds, dict.fromkeys((1, 2, 4), speed), [])
     depth = DepthCost(30, 106, 28)
-    return Speculation({"greedy": expected}, {"greedy": measured}, [costs], 4, list(differences), depth, parameters)
+    return Speculation(
+        {"greedy": expected}, {"greedy": measured}, [costs], 4, list(differences), depth, parameters, "float32"
+    )
 
 
 def test_a_draft_that_does_not_pay_is_said_to_and_which_depth_would():
@@ -127,6 +129,17 @@ def test_a_draft_that_does_not_pay_is_said_to_and_which_depth_would():
 
 def test_a_draft_that_pays_has_no_warning():
     assert advice.warnings(made_up(Interval(1.3, 1.2, 1.4))) == []
+
+
+@pytest.mark.parametrize("gap", [0.4, None])
+def test_a_text_that_differs_by_no_tie_is_said_to_be_changed(gap):
+    differences = [Difference(2, 4, 7, gap), Difference(1, 4, 7, -1e-5)]
+    found = made_up(Interval(1.3, 1.2, 1.4), differences=differences)
+    tie, changed = advice.warnings(found)
+    assert "on 1 of 4 prompts, by at most 1e-05 between the logits of the two tokens: tokens verified" in tie
+    assert changed.endswith(": this is no tie (up to 0.001 in float32), the draft changed the text.")
+    in_half = advice.warnings(replace(found, dtype="bfloat16"))
+    assert any("draft changed the text" in sentence for sentence in in_half) == (gap is None)
 
 
 def test_greedy_and_sampled_decoding_are_judged_apart_and_at_the_best_length_alone():

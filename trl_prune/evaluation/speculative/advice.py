@@ -1,8 +1,9 @@
 """Whether a draft pays, said in sentences, and what would."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from trl_prune.evaluation.speculative.costs import medians
+from trl_prune.evaluation.speculative.drafting import Difference
 from trl_prune.evaluation.speculative.measurement import Speculation
 from trl_prune.evaluation.speculative.prediction import DepthCost, best, deepest_draft, expected_tokens, speed_up
 from trl_prune.evaluation.speculative.texts import GREEDY
@@ -13,6 +14,8 @@ from trl_prune.evaluation.timing import Interval
 WORTHWHILE = 1.2
 # The acceptance of a well trained draft, assumed to say which depth would pay with one.
 ASSUMED_ACCEPTANCE = 0.8
+# The largest gap of two logits, by dtype, that the order of additions may turn: some roundings of logits of 10 to 30.
+TIE_GAPS = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.5}
 
 
 def warnings(speculation: Speculation) -> list[str]:
@@ -37,15 +40,30 @@ def _embedding(speculation: Speculation) -> list[str]:
 
 
 def _texts(speculation: Speculation) -> list[str]:
-    if not speculation.differences:
-        return []
-    gaps = [one.logit_gap for one in speculation.differences if one.logit_gap is not None]
-    largest = f", by at most {max(map(abs, gaps)):.2g} between the logits of the two tokens" if gaps else ""
-    count = len({one.prompt for one in speculation.differences})
-    return [
-        f"Greedy text with the draft differs from the target's own on {count} of {speculation.compared} prompts"
-        f"{largest}: tokens verified together are added up in another order, which decides near ties."
-    ]
+    tie = TIE_GAPS.get(speculation.dtype, TIE_GAPS["float32"])
+    found = speculation.differences
+    ties = [one for one in found if one.logit_gap is not None and abs(one.logit_gap) <= tie]
+    others = [one for one in found if one not in ties]
+    sentences = []
+    if ties:
+        largest = max(abs(one.logit_gap) for one in ties)
+        sentences.append(
+            f"{_differs(speculation, ties)}, by at most {largest:.2g} between the logits of the two tokens: tokens "
+            "verified together are added up in another order, which decides near ties."
+        )
+    if others:
+        gaps = [abs(one.logit_gap) for one in others if one.logit_gap is not None]
+        largest = f", by up to {max(gaps):.2g} between the logits of the two tokens" if gaps else ""
+        sentences.append(
+            f"{_differs(speculation, others)}{largest}: this is no tie (up to {tie:g} in {speculation.dtype}), the "
+            "draft changed the text."
+        )
+    return sentences
+
+
+def _differs(speculation: Speculation, differences: Sequence[Difference]) -> str:
+    count = len({one.prompt for one in differences})
+    return f"Greedy text with the draft differs from the target's own on {count} of {speculation.compared} prompts"
 
 
 def pays(speculation: Speculation, kind: str) -> bool | None:

@@ -111,6 +111,7 @@ class Speculation:
         differences: where they differed.
         target_depth: what the target's blocks and head weigh.
         parameters: the target's and the draft's number of parameters.
+        dtype: the target's, as `float32`.
     """
 
     expected: dict[str, ExpectedAcceptance]
@@ -120,6 +121,7 @@ class Speculation:
     differences: list[Difference]
     target_depth: DepthCost
     parameters: tuple[int, int]
+    dtype: str
 
     @property
     def one_text(self) -> StepCosts:
@@ -185,7 +187,8 @@ def measure_speculation(
     batches = sorted({1, *settings.batch_sizes})  # one text at a time is what is timed
     costs = [measure_costs(target, draft, settings.draft_lengths, size, context) for size in batches]
     sizes = tuple(sum(weight.numel() for weight in model.parameters()) for model in (target, draft))
-    judged = Speculation(expected, {}, costs, 0, [], depth_cost(target), sizes)
+    dtype = str(target.dtype).removeprefix("torch.")
+    judged = Speculation(expected, {}, costs, 0, [], depth_cost(target), sizes, dtype)
     if not have_equal_embeddings(target, draft):
         return judged
     kinds = [kind for kind in texts if kind != REFERENCE]
