@@ -21,7 +21,8 @@ from tests.conftest import save_tiny, tiny_model
 from trl_prune.checkpoints import DamagedCheckpointError, Provenance, read_provenance, write_provenance
 from trl_prune.errors import InputError
 from trl_prune.merging import merge as merging
-from trl_prune.merging.merge import merge_models
+from trl_prune.merging.merge import check_models, merge_models
+from trl_prune.merging.mergekit_run import check_mergeable
 from trl_prune.merging.plan import MergePlan
 from trl_prune.merging.recipes import MergeRecipe, shipped_recipes
 from trl_prune.merging.search import WeightSearch
@@ -383,15 +384,37 @@ def test_the_provenance_of_the_models_is_carried_on(siblings, tmp_path):
     assert provenance.edits[0]["merge"]["parameters"] == {"t": 0.5}
 
 
+@pytest.mark.parametrize(
+    ("family", "changes", "tensor"),
+    [
+        ("gpt_neox", {}, "gpt_neox.layers.0.attention.bias"),
+        ("qwen3_moe", {"decoder_sparse_step": 2}, "model.layers.0.mlp.experts.down_proj"),
+    ],
+)
+def test_tensors_that_mergekit_misses_are_one_sentence(family, changes, tensor, tmp_path):
+    folders = [save_tiny(tmp_path / str(seed), family, seed=seed, **changes) for seed in (0, 1)]
+    with pytest.raises(InputError) as error:
+        check_models(plan_of("linear", folders, None))
+    assert str(error.value) == (
+        f"mergekit reads the tensor {tensor} from models of type {family}, and {folders[0]} has none: such a model "
+        "cannot be merged"
+    )
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "mixtral", "qwen3_moe", "phi3"])
+def test_models_that_mergekit_merges_are_not_refused(family, tmp_path):
+    changes = {"decoder_sparse_step": 1} if family == "qwen3_moe" else {}
+    check_mergeable(save_tiny(tmp_path / "model", family, **changes))
+
+
 @pytest.mark.slow
-def test_an_architecture_that_mergekit_does_not_know_is_one_sentence(tmp_path):
-    folders = [save_tiny(tmp_path / str(seed), "gpt_neox", seed=seed) for seed in (0, 1)]
-    for folder in folders:
-        tensors = load_file(folder / "model.safetensors")
-        tensors["gpt_neox.extra.weight"] = torch.zeros(2)
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises((InputError, DamagedCheckpointError)):
+def test_a_merge_that_mergekit_leaves_incomplete_is_one_sentence(tmp_path, caplog):
+    folders = [save_tiny(tmp_path / str(seed), "qwen2_moe", seed=seed, mlp_only_layers=[1]) for seed in (0, 1)]
+    message = "mergekit did not merge models of type qwen2_moe whole: .* does not load completely: missing_keys"
+    with pytest.raises(InputError, match=message):
         merge_models(plan_of("linear", folders, None), tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+    assert "Inferred" not in caplog.text  # what mergekit warns of by the root logger
 
 
 @pytest.mark.slow

@@ -130,6 +130,14 @@ def test_a_mistake_is_found_before_anything_is_trained(case, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_model_that_mergekit_cannot_merge_is_found_before_anything_is_trained(tmp_path):
+    found = merging(tmp_path, merge=SLERP)
+    save_tiny(tmp_path / "dense", "gpt_neox")
+    with pytest.raises(InputError, match=r"merge.merge: mergekit reads the tensor .*attention.bias from models"):
+        run_recipe(found, ["merge"])
+    assert not (tmp_path / "run").exists()
+
+
 def test_dev_texts_share_no_row_with_training_or_the_texts_that_are_reported(tmp_path):
     search = SLERP | {"t": "auto"}
     values = recipe_values(tmp_path)

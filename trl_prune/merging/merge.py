@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from trl_prune.checkpoints import atomic_folder, write_json, write_text
+from trl_prune.checkpoints import DamagedCheckpointError, atomic_folder, load_config, write_json, write_text
+from trl_prune.errors import InputError, first_line
 from trl_prune.merging.arithmetic import Merged, verify_arithmetic
 from trl_prune.merging.fit import check_fit
 from trl_prune.merging.inputs import stored_dtype, unadapted, with_full_weights
-from trl_prune.merging.mergekit_run import run_mergekit
+from trl_prune.merging.mergekit_run import check_mergeable, run_mergekit
 from trl_prune.merging.plan import MergePlan
 from trl_prune.merging.proof import complete, record_merge, verify_equal, verify_whole
 from trl_prune.merging.search import WeightSearch, model_alone
@@ -35,6 +36,7 @@ def check_folders(folders: Sequence[Path]) -> list[Path]:
     for folder in found:
         stored_dtype(folder)
     check_fit(found)
+    check_mergeable(found[0])
     return found
 
 
@@ -58,8 +60,8 @@ def merge_models(
         linearly because their cosine is above 0.9995, and the number of all; `proof`; of a search, `search`.
 
     Raises:
-        InputError: the models do not fit together, or mergekit refuses them.
-        DamagedCheckpointError: the result is not whole.
+        InputError: the models do not fit together, or mergekit refuses them or does not merge all of their tensors.
+        DamagedCheckpointError: the result has other values than the method's formula, or than a model at an end.
     """
     check_models(plan)
     scratch = target.with_name(f".{target.name}.scratch")
@@ -125,10 +127,17 @@ class _Merge:
         return {"lerp": {"count": len(names), "of": sum(count for _, count in found), "names": names}}
 
     def _proof(self, plan: MergePlan, merges: list[Merged]) -> dict[str, object]:
-        verify_whole(merges[-1].folder, self.dtype)
+        self._verify_whole(merges[-1].folder)
         arithmetic = [verify_arithmetic(merge, plan.seed) for merge in merges]
         ends = self._prove_ends(plan) if self.prove_ends else []
         return {"tensors": arithmetic, "equal_logits": ends}
+
+    def _verify_whole(self, folder: Path) -> None:
+        try:
+            verify_whole(folder, self.dtype)
+        except DamagedCheckpointError as error:
+            kind = load_config(self.plan.models[0]).model_type
+            raise InputError(f"mergekit did not merge models of type {kind} whole: {first_line(error)}") from error
 
     def _prove_ends(self, plan: MergePlan) -> list[str]:
         """Check that the merges at t = 0 and t = 1 are the models, and return what was checked."""

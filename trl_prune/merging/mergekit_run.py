@@ -5,7 +5,9 @@ import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from trl_prune.checkpoints import load_config
 from trl_prune.errors import InputError, first_line
+from trl_prune.merging.inputs import header_entries
 
 
 # Bytes of an output shard: what mergekit keeps in memory beside the tensors that it merges.
@@ -45,6 +47,33 @@ def run_mergekit(config: Mapping[str, object], target: Path, seed: int = 0) -> N
         raise InputError(f"mergekit cannot merge by {config['merge_method']!r}: {first_line(error)}") from error
     finally:
         LoaderCache.loaders.clear()  # else a later merge of another model at a path of this one reads this one's
+
+
+def check_mergeable(folder: Path) -> None:
+    """Check that a model has the tensors that mergekit reads from one of its architecture.
+
+    mergekit's lists of tensors do not know every variant, such as mixtures of experts with some dense blocks. An
+    architecture without a list passes: its tensors are inferred during the merge, and the result is checked.
+
+    Args:
+        folder: the model, with a config.
+
+    Raises:
+        InputError: it lacks one.
+    """
+    from mergekit.architecture import arch_info_for_config
+    from mergekit.architecture.conversion import can_convert_checkpoint_keys
+
+    config, stored = load_config(folder), set(header_entries(folder))
+    with _quiet():
+        architecture = arch_info_for_config(config) if len(config.architectures or ()) == 1 else None
+    for weight in [] if architecture is None else architecture.all_weights(config):
+        names = (weight.name, *(weight.aliases or ()), *(weight.tied_names or ()))
+        if not weight.optional and not any(can_convert_checkpoint_keys(config.model_type, stored, n) for n in names):
+            raise InputError(
+                f"mergekit reads the tensor {weight.name} from models of type {config.model_type}, and {folder} has "
+                "none: such a model cannot be merged"
+            )
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from trl_prune.evaluation.forgetting import measure_forgetting
 from trl_prune.merging.fit import check_distinct, check_planned
 from trl_prune.merging.inputs import find_model, input_hash, unadapted
 from trl_prune.merging.merge import CONFIG, check_folders, check_models, merge_models
+from trl_prune.merging.mergekit_run import check_mergeable
 from trl_prune.merging.plan import MergePlan
 from trl_prune.merging.recipes import MergeRecipe
 from trl_prune.merging.search import WeightSearch, check_searchable
@@ -145,6 +146,8 @@ def _check_merge(run: Run, section: MergeSection) -> None:
 def _check_folders(run: Run, models: Sequence[str]) -> None:
     """Check that the models that exist fit together, and fit the plan of those that are made by the run."""
     given = [find_model(model) for model in models if not is_model_name(model)]
+    if len(given) < len(models):
+        check_mergeable(run.dense_dir)
     if not given:
         return
     folders = check_folders(given)
