@@ -5,11 +5,13 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from tqdm.auto import tqdm
+
 from trl_prune.checkpoints import load_config, write_json
 from trl_prune.errors import InputError
 from trl_prune.evaluation.speculative.measurement import continue_prompts, measure_speculation
 from trl_prune.evaluation.speculative.summary import acceptance_summary, speed_summary
-from trl_prune.evaluation.speculative.texts import Text
+from trl_prune.evaluation.speculative.texts import GREEDY, Text
 from trl_prune.recipe import Recipe
 from trl_prune.recipe.speculate import is_model_name
 from trl_prune.reporting.plots.speculative import ACCEPTANCE_BY_POSITION, SPEED_UP_BY_LENGTH
@@ -44,16 +46,25 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:
     target = run.load(TARGET)
     settings = run_settings(run, target)
     if part == TARGET:
-        texts = continue_prompts(target, run_prompts(run), settings)
+        prompts = run_prompts(run)
+        with _bar(part, len(prompts) * (2 if settings.sampled else 1)) as bar:
+            texts = continue_prompts(target, prompts, settings, bar.update)
         write_json(folder / TEXTS, {kind: [asdict(text) for text in found] for kind, found in texts.items()})
         counts = {kind: len(found) for kind, found in texts.items()}
         return StageOutput({"texts": TEXTS}, {"texts": counts}, {"seconds": time.perf_counter() - start})
     try:
-        found = measure_speculation(target, load_draft(run, part), read_texts(run), settings)
+        texts = read_texts(run)
+        timed = min(settings.timed_prompts, len(texts[GREEDY])) * (2 if settings.sampled else 1)
+        with _bar(part, timed * (1 + len(settings.draft_lengths))) as bar:
+            found = measure_speculation(target, load_draft(run, part), texts, settings, bar.update)
     except InputError as error:
         raise InputError(f"speculate.drafts: {part!r}: {error}") from error
     timing = {"seconds": time.perf_counter() - start, "speed": speed_summary(found)}
     return StageOutput({}, acceptance_summary(found), timing)
+
+
+def _bar(part: str, total: int) -> tqdm:
+    return tqdm(total=total, desc=f"speculate {part}", unit="text", mininterval=1.0)
 
 
 def read_texts(run: Run) -> dict[str, list[Text]]:

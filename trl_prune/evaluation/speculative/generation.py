@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from transformers import PreTrainedModel
 
@@ -14,7 +15,7 @@ from trl_prune.evaluation.speculative.drafting import (
 )
 from trl_prune.evaluation.speculative.prediction import Rounds, total
 from trl_prune.evaluation.speculative.texts import Text
-from trl_prune.evaluation.timing import Interval, interleaved_seconds, speed_up
+from trl_prune.evaluation.timing import Interval, speed_up, timed_repeats
 
 
 PLAIN = "plain"
@@ -38,12 +39,13 @@ class MeasuredDrafting:
     differences: list[Difference]
 
 
-def measure_drafting(
+def measure_drafting(  # noqa: PLR0913
     target: PreTrainedModel,
     draft: PreTrainedModel,
     texts: Sequence[Text],
     draft_lengths: Sequence[int],
     decoding: Decoding,
+    progress: Callable[[], object] = lambda: None,
 ) -> MeasuredDrafting:
     """Decode each prompt without the draft and with each draft length, one after the other.
 
@@ -53,6 +55,7 @@ def measure_drafting(
         texts: the prompts; with greedy decoding their continuations are the target's own.
         draft_lengths: numbers of proposed tokens.
         decoding: how texts are decoded; prompt number i has the seed plus i.
+        progress: called between timings, once for each text and way of decoding it.
     """
     short = replace(decoding, max_new_tokens=min(WARM_UP_TOKENS, decoding.max_new_tokens))
     for length in draft_lengths:
@@ -62,7 +65,11 @@ def measure_drafting(
     for length in draft_lengths:
         one = _drafted_by(target, draft, length)
         calls[str(length)] = _each(texts, decoding, decoded[str(length)], one)
-    seconds = interleaved_seconds(calls, len(texts), warm_up=0)
+    seconds = {name: [] for name in calls}
+    for repeat in islice(timed_repeats(calls, warm_up=0), len(texts)):
+        for name, value in repeat.items():
+            seconds[name].append(value)
+            progress()
     plain = _per_token(seconds[PLAIN], [len(ids) for ids in decoded[PLAIN]])
     drafted = {length: decoded[str(length)] for length in draft_lengths}
     speeds = {

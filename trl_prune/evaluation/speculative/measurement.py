@@ -1,6 +1,6 @@
 """Judge a draft: what the target accepts of it, what its steps cost, and how much faster decoding is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel
@@ -150,9 +150,15 @@ def predict(expected: ExpectedAcceptance, costs: StepCosts) -> Prediction:
 
 
 def continue_prompts(
-    target: PreTrainedModel, prompts: Sequence[SpeculativePrompt], settings: SpeculativeSettings
+    target: PreTrainedModel,
+    prompts: Sequence[SpeculativePrompt],
+    settings: SpeculativeSettings,
+    progress: Callable[[], object] = lambda: None,
 ) -> dict[str, list[Text]]:
-    """Return the texts that drafts are judged on, by kind: the target's own continuations, and given answers."""
+    """Return the texts that drafts are judged on, by kind: the target's own continuations, and given answers.
+
+    `progress` is called after each continuation.
+    """
     kinds = [GREEDY, *([SAMPLED] if settings.sampled else [])]
     texts = {kind: [] for kind in kinds}
     for kind in kinds:
@@ -160,6 +166,7 @@ def continue_prompts(
             decoding = settings.decoding(kind)
             ids = generate_plain(target, prompt.ids, replace(decoding, seed=settings.seed + index))
             texts[kind].append(Text(prompt.ids, ids, prompt.capability))
+            progress()
     given = [Text(prompt.ids, prompt.reference, prompt.capability) for prompt in prompts if prompt.reference]
     return texts | ({REFERENCE: given} if given else {})
 
@@ -169,6 +176,7 @@ def measure_speculation(
     draft: PreTrainedModel,
     texts: dict[str, list[Text]],
     settings: SpeculativeSettings,
+    progress: Callable[[], object] = lambda: None,
 ) -> Speculation:
     """Judge a draft on texts.
 
@@ -177,6 +185,7 @@ def measure_speculation(
         draft: the draft, in eval mode, on the same device, with the target's ids.
         texts: `continue_prompts` of the target with the same settings.
         settings: how drafts are judged.
+        progress: called after each text that is decoded and timed, with each draft length and without.
 
     Raises:
         InputError: a model's logits are not finite, or both models are one object.
@@ -192,17 +201,24 @@ def measure_speculation(
     if not have_equal_embeddings(target, draft):
         return judged
     kinds = [kind for kind in texts if kind != REFERENCE]
-    measured = {kind: _decode(target, draft, texts[kind], kind, settings) for kind in kinds}
+    measured = {
+        kind: _decode(target, draft, texts[kind], settings.decoding(kind), settings, progress) for kind in kinds
+    }
     rest = differences_of_the_rest(target, draft, greedy, judged.prediction(GREEDY, judged.one_text).best, settings)
     found = [*measured[GREEDY].differences, *rest]
     return replace(judged, measured=measured, compared=len(greedy), differences=found)
 
 
-def _decode(
-    target: PreTrainedModel, draft: PreTrainedModel, texts: Sequence[Text], kind: str, settings: SpeculativeSettings
+def _decode(  # noqa: PLR0913
+    target: PreTrainedModel,
+    draft: PreTrainedModel,
+    texts: Sequence[Text],
+    decoding: Decoding,
+    settings: SpeculativeSettings,
+    progress: Callable[[], object],
 ) -> MeasuredDrafting:
     timed = texts[: settings.timed_prompts]
-    return measure_drafting(target, draft, timed, settings.draft_lengths, settings.decoding(kind))
+    return measure_drafting(target, draft, timed, settings.draft_lengths, decoding, progress)
 
 
 def differences_of_the_rest(
