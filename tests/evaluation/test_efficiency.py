@@ -4,6 +4,7 @@ import torch
 from tests.conftest import SIZES, VOCABULARY, tiny_model
 from tests.families import family_params
 from trl_prune.evaluation.efficiency import FLOP_TOKENS, count_work, faster_dtype, measure_size
+from trl_prune.pruning.deriving.tiny import tiny_config as tiny_config_of
 from trl_prune.pruning.surgery.cut import LAYERS, meta_model
 
 
@@ -91,3 +92,10 @@ def test_the_faster_dtype_is_one_of_two():
     model = tiny_model("llama")
     assert faster_dtype(model) in ("float32", "bfloat16")
     assert all(weight.grad is None for weight in model.parameters())
+
+
+@pytest.mark.parametrize("model_type", ["bamba", "lfm2", "qwen3_next"])
+def test_hybrids_whose_masks_read_values_are_counted(model_type):
+    model = meta_model(tiny_config_of(model_type))
+    assert measure_size(model).flops_per_token > model.config.num_hidden_layers * model.config.hidden_size**2
+    assert count_work(model).cache_values > 0

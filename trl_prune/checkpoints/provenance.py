@@ -64,5 +64,5 @@ def dense_root(folder: Path, name: str) -> dict[str, str | int | None]:
         "path": path,
         "commit": hub_commit(folder),
         "config_hash": file_hash(folder / "config.json"),
-        "num_hidden_layers": load_config(folder).num_hidden_layers,
+        "num_hidden_layers": load_config(folder).get_text_config().num_hidden_layers,
     }

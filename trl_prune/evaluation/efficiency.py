@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -66,7 +67,8 @@ def count_work(meta_model: PreTrainedModel) -> Work:
     """Return what prefill and decoding cost a model on the meta device."""
     flops, output = _forward(meta_model, FLOP_TOKENS, use_cache=True, logits_to_keep=1)
     # Linear attention and state spaces keep a state that does not grow with the text.
-    growing = [layer for layer in output.past_key_values.layers if getattr(layer, "keys", None) is not None]
+    cache = getattr(output, "past_key_values", None)
+    growing = [layer for layer in getattr(cache, "layers", ()) if getattr(layer, "keys", None) is not None]
     values = sum(state.numel() for layer in growing for state in (layer.keys, layer.values))
     with _WeightReads(meta_model) as reads:
         _forward(meta_model, 1, use_cache=False)
@@ -80,15 +82,12 @@ def _forward(meta_model: PreTrainedModel, length: int, **options: object) -> tup
     meta_model.set_experts_implementation("batched_mm")
     tokens = torch.zeros((1, length), dtype=torch.long, device="meta")
     # With a mask and eager attention the forward reads no values, which meta tensors do not have.
-    forward = partial(meta_model, input_ids=tokens, **options)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        # Hybrids with state spaces read a mask's values, and nothing else's.
-        output = forward(**({} if _reads_mask(meta_model) else {"attention_mask": torch.ones_like(tokens)}))
+    forward = partial(meta_model, input_ids=tokens, attention_mask=torch.ones_like(tokens), **options)
+    # The masks of hybrids read values unless the model is being traced.
+    as_traced = patch("transformers.masking_utils.is_tracing", lambda *_: True)
+    with as_traced, FlopCounterMode(display=False) as counter, torch.no_grad():
+        output = forward()
     return counter.get_total_flops(), output
-
-
-def _reads_mask(model: PreTrainedModel) -> bool:
-    return any("mamba" in name or "linear_attn" in name for name, _ in model.named_modules())
 
 
 class _WeightReads(TorchDispatchMode):
@@ -127,7 +126,7 @@ def faster_dtype(model: PreTrainedModel) -> str:
 
     CPUs without AVX512-BF16 or AMX emulate bfloat16 in software, many times slower than float32.
     """
-    tokens = torch.randint(10, model.config.vocab_size, (2, 128), device=model.device)
+    tokens = torch.randint(10, model.config.get_text_config().vocab_size, (2, 128), device=model.device)
 
     def step(autocast: bool) -> None:
         with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):

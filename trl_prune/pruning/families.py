@@ -305,7 +305,9 @@ def stored_row(row: Family) -> dict:
 
 
 def _read_row(stored: Mapping) -> Family:
-    weights = {pattern: tuple(dims) for pattern, dims in stored.get("weights", {}).items()}
+    # The longest pattern first, as it is the most particular: JSON has them by name.
+    ordered = sorted(stored.get("weights", {}).items(), key=lambda entry: -len(entry[0]))
+    weights = {pattern: tuple(dims) for pattern, dims in ordered}
     lists = {
         name: tuple(stored[name]) for name in ("per_layer_keys", "hidden_size_keys", "head_keys") if name in stored
     }

@@ -44,7 +44,7 @@ def check_training(run: Run, arm: ArmSection, key: str) -> None:
     """
     try:
         args = training_args(run, arm, run.recipe.dtype)
-        check_arm(args, arm.peft, arm.method, run.config.num_hidden_layers)
+        check_arm(args, arm.peft, arm.method, run.config.get_text_config().num_hidden_layers)
     except InputError as error:
         raise InputError(f"{key}.{error}") from error
 

@@ -12,9 +12,8 @@ from trl_prune.pruning.deriving.width import width_rows
 from trl_prune.pruning.families import AXES, FAMILIES, derived, derived_rows, family_of, registered
 
 
-# A state space, a hybrid by interval, latent attention with dense blocks first, keys shared between blocks, a tuple as
-# a block's output, and a text tower.
-SAMPLE = ("bamba", "deepseek_v3", "falcon", "gemma3", "gemma3n_text", "jamba", "mamba")
+# A hybrid whose config lists the blocks with attention, a tuple as a block's output, keys shared between blocks.
+SAMPLE = ("bamba", "falcon", "gemma3n_text")
 PLANS_OF_SAMPLE = DEPTH_PLANS[:4:3]
 
 
@@ -35,7 +34,7 @@ def test_the_record_is_what_is_derived_and_proven_now(name):
     assert row == family_of(name)
 
 
-@pytest.mark.parametrize("name", ["bamba", "deepseek_v3", "gemma3", "qwen3_5"])
+@pytest.mark.parametrize("name", ["deepseek_v3", "qwen3_5"])
 def test_pruned_in_width_equals_dense_with_units_masked(name):
     with registered(name, derived_rows()[name]):
         failures, _ = prove_width(tiny_model(tiny_config(name)))

@@ -53,6 +53,14 @@ def test_a_second_cut_is_recorded_with_dense_indices(tmp_path):
     assert all(torch.equal(second[name], direct[name]) for name in direct)
 
 
+def test_the_config_keeps_the_keys_that_transformers_does_not_know(tmp_path):
+    dense_dir = save_tiny(tmp_path / "dense")
+    config = json.loads((dense_dir / "config.json").read_text()) | {"a_note": 1}
+    (dense_dir / "config.json").write_text(json.dumps(config))
+    prune_checkpoint(dense_dir, tmp_path / "pruned", {LAYERS: [0, 2]}, ROOT)
+    assert json.loads((tmp_path / "pruned" / "config.json").read_text()) == config | {LAYERS: 2}
+
+
 def test_an_invalid_plan_leaves_no_files(tmp_path):
     dense_dir = save_tiny(tmp_path / "dense")
     with pytest.raises(InputError):

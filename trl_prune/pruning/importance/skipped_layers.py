@@ -37,7 +37,7 @@ class IdentityBlock(nn.Module):
         self._count_in_cache(next((value for value in kwargs.values() if isinstance(value, Cache)), None), states)
         if self._others is None:  # only the block's own output shows its form
             uncached = dict.fromkeys(CACHES & kwargs.keys())
-            if any(kwargs[name] is not None for name in uncached):  # the mask covers what the cache holds, too
+            if any(isinstance(kwargs[name], Cache) for name in uncached):  # the mask covers what the cache holds, too
                 uncached |= dict.fromkeys({"attention_mask"} & kwargs.keys())
             output = self._block[0](*args, **kwargs | uncached)
             self._others = () if isinstance(output, Tensor) else (None,) * (len(output) - 1)

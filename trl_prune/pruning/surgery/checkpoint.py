@@ -105,8 +105,15 @@ def _write_config(folder: Path, dense: dict, config: PreTrainedConfig, cut: Cut)
     changes = cut.config_changes()
     expected = changed_config(config, changes)
     write_json(folder / "config.json", in_text_config(config, dense, changes))
-    if load_config(folder).to_dict() != expected.to_dict():
+    if _meaning(load_config(folder).to_dict()) != _meaning(expected.to_dict()):
         expected.save_pretrained(folder)
+
+
+def _meaning(values: object) -> object:
+    """Return a config's content without its path, and without the dtypes of towers, which are lost in reading."""
+    if not isinstance(values, dict):
+        return values
+    return {key: _meaning(value) for key, value in values.items() if key not in ("_name_or_path", "dtype")}
 
 
 def _kept_tensors(source: Path, cut: Cut, repairs: Sequence[Repair]) -> Iterator[tuple[str, Tensor]]:

@@ -78,7 +78,10 @@ def save_recovered(model: PreTrainedModel | PeftModel, student: Path, target: Pa
         delattr(model, PROJECTION)
     config = load_config(student)
     model = model.to(config.dtype)
-    model.config.use_cache = config.use_cache  # the Trainer turns it off for training
+    # The Trainer turns it off for training, and adds it to a multimodal config, whose towers have their own.
+    vars(model.config).pop("use_cache", None)
+    if hasattr(config, "use_cache"):
+        model.config.use_cache = config.use_cache
     with atomic_folder(target) as partial_dir:
         copy_companions(student, partial_dir)
         model.save_pretrained(partial_dir)
