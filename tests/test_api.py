@@ -4,6 +4,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import trl_prune
 from tests.conftest import ROWS
+from tests.evaluation.harness.conftest import write_tasks
 from tests.recipes import recipe_values
 from trl_prune.checkpoints import read_provenance
 from trl_prune.data.rewriting.provenance import read_records
@@ -80,9 +81,32 @@ def test_cache_teacher(dense, tmp_path):
         trl_prune.cache_teacher(str(dense), rows, tmp_path / "zip", "zip")
 
 
+@pytest.fixture(scope="session")
+def tasks_dir(tmp_path_factory):
+    """A folder with the harness's small tasks."""
+    return write_tasks(tmp_path_factory.mktemp("tasks"))
+
+
 def test_evaluate(dense):
     scores = trl_prune.evaluate(str(dense), "probe_plurals", limit=4)
     assert len(scores["probe_plurals"].items) == 4
+
+
+def test_evaluate_takes_the_keys_of_the_section_that_its_errors_name(dense, tasks_dir, monkeypatch):
+    given = []
+    monkeypatch.setattr(trl_prune.api, "evaluate_tasks", lambda *args: given.append(args[2:]) or {})
+    folders = {"include_path": [tasks_dir]}
+    trl_prune.evaluate(dense, ["tiny_unsafe"], confirm_run_unsafe_code=True, batch_size=3, seed=7, **folders)
+    ((tasks, settings),) = given
+    assert list(tasks.names) == ["tiny_unsafe"]
+    assert (settings.confirm_run_unsafe_code, settings.batch_size, settings.seed) == (True, 3, 7)
+    assert settings.apply_chat_template, "the tokenizer has a template"
+    trl_prune.evaluate(dense, "tiny_choice", apply_chat_template=False, **folders)
+    assert not given[1][1].apply_chat_template
+    with pytest.raises(InputError, match="evaluate's arguments: unknown key 'evaluate.batch'"):
+        trl_prune.evaluate(dense, "tiny_choice", batch=3)
+    with pytest.raises(InputError, match="`questions` is for a recipe; evaluate asks one model the tasks alone"):
+        trl_prune.evaluate(dense, "tiny_choice", questions=[])
 
 
 def test_run(tmp_path):

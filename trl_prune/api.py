@@ -35,7 +35,7 @@ from trl_prune.data.teacher_cache.encoding import CacheSpec
 from trl_prune.data.teacher_cache.writing import write_cache
 from trl_prune.errors import InputError
 from trl_prune.evaluation.comparison import ComparedModels
-from trl_prune.evaluation.harness import EvaluationSettings, evaluate_tasks, load_tasks
+from trl_prune.evaluation.harness import evaluate_tasks, load_tasks
 from trl_prune.evaluation.recovery import TaskScore
 from trl_prune.evaluation.speculative.measurement import continue_prompts, measure_speculation
 from trl_prune.evaluation.speculative.summary import acceptance_summary, speed_summary
@@ -48,10 +48,19 @@ from trl_prune.pruning.repairs import applicable_repairs, build_repairs
 from trl_prune.pruning.repairs.calibration import Calibration
 from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 from trl_prune.pruning.surgery.cut import Cut
-from trl_prune.recipe import DatasetSection, load_recipe, parse_recipe, parse_rewrite, parse_select, parse_speculate
+from trl_prune.recipe import (
+    DatasetSection,
+    load_recipe,
+    parse_evaluate,
+    parse_recipe,
+    parse_rewrite,
+    parse_select,
+    parse_speculate,
+)
 from trl_prune.reporting.across_runs import report_runs
 from trl_prune.reporting.comparison_page import write_comparison
 from trl_prune.runs.compared_results import compared_results
+from trl_prune.runs.evaluation import section_settings
 from trl_prune.runs.merging import MergeCall
 from trl_prune.runs.rewriting import rewrite_settings
 from trl_prune.runs.selection import build_embedder, selection_rows, selection_settings
@@ -62,6 +71,8 @@ from trl_prune.trainers.teachers.tokenizer_check import check_encodings
 
 Model = str | Path | PreTrainedModel
 Rows = str | Path | Dataset
+# Keys of a recipe's `evaluate` section that need its other models or its report.
+OF_RECIPE = {"fidelity", "held_out", "models", "questions", "speed_seconds"}
 
 
 def run(recipe: str | Path | dict, **overrides: object) -> Path:
@@ -309,24 +320,28 @@ def merge(
     return Path(output)
 
 
-def evaluate(
-    model: Model,
-    tasks: list[str] | str = "recovery_probes",
-    limit: int | None = None,
-    apply_chat_template: bool = False,
-) -> dict[str, TaskScore]:
+def evaluate(model: Model, tasks: Sequence[str] | str = "recovery_probes", **settings: object) -> dict[str, TaskScore]:
     """Return a model's score on each task, with the scores of all items.
 
     Args:
         model: a path, a hub id or a loaded model.
         tasks: tasks or groups of lm-eval, or those shipped here.
-        limit: number of items of each task, drawn at random; all if None.
-        apply_chat_template: whether prompts use the chat template.
+        **settings: `seed`, `chat_template_kwargs`, and those keys of a recipe's `evaluate` section that say how a
+            model is asked: `limit` (items of each task, drawn at random), `apply_chat_template` (by default where there
+            is one), `batch_size`, `include_path`, `confirm_run_unsafe_code`.
+
+    Raises:
+        InputError: one sentence that names the wrong value or task.
     """
-    loaded_tasks = load_tasks([tasks] if isinstance(tasks, str) else tasks, [])
+    seed, variables = settings.pop("seed", 0), settings.pop("chat_template_kwargs", {})
+    names = [tasks] if isinstance(tasks, str) else list(tasks)
+    section = parse_evaluate(settings | {"tasks": names}, "evaluate's arguments")
+    of_recipe = sorted(settings.keys() & OF_RECIPE)
+    if of_recipe:
+        raise InputError(f"`{of_recipe[0]}` is for a recipe; evaluate asks one model the tasks alone")
+    loaded_tasks = load_tasks(names, section.include_path)
     loaded, tokenizer = _model(model), load_tokenizer(_folder(model))
-    settings = EvaluationSettings(apply_chat_template=apply_chat_template, limit=limit)
-    return evaluate_tasks(loaded, tokenizer, loaded_tasks, settings)
+    return evaluate_tasks(loaded, tokenizer, loaded_tasks, section_settings(section, tokenizer, seed, variables))
 
 
 def measure_speculative(target: Model, draft: Model, dataset: Rows | list[str], **settings: object) -> dict:

@@ -1,7 +1,15 @@
 """The recipe: one YAML file, one frozen section per verb, each key documented once by the docstring under it."""
 
 from trl_prune.recipe.dataset import DatasetSection
-from trl_prune.recipe.loading import load_recipe, parse_recipe, parse_rewrite, parse_select, parse_speculate
+from trl_prune.recipe.evaluate import EvaluateSection
+from trl_prune.recipe.loading import (
+    load_recipe,
+    parse_evaluate,
+    parse_recipe,
+    parse_rewrite,
+    parse_select,
+    parse_speculate,
+)
 from trl_prune.recipe.merge import MergeSection
 from trl_prune.recipe.prune import PruneSection, Target
 from trl_prune.recipe.recipe import Recipe
@@ -15,6 +23,7 @@ from trl_prune.recipe.speculate import SpeculateSection
 __all__ = [
     "ArmSection",
     "DatasetSection",
+    "EvaluateSection",
     "MergeSection",
     "PruneSection",
     "Recipe",
@@ -25,6 +34,7 @@ __all__ = [
     "SpeculateSection",
     "Target",
     "load_recipe",
+    "parse_evaluate",
     "parse_recipe",
     "parse_rewrite",
     "parse_select",

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from trl_prune.errors import InputError, first_line
+from trl_prune.recipe.evaluate import EvaluateSection
 from trl_prune.recipe.messages import error_sentence, line_of
 from trl_prune.recipe.recipe import Recipe
 from trl_prune.recipe.rewrite import RewriteSection
@@ -138,6 +139,15 @@ def parse_select(values: dict, source: str) -> SelectSection:
         InputError: one sentence about the first invalid key.
     """
     return _parse_section(SelectSection, "select", values, source)
+
+
+def parse_evaluate(values: dict, source: str) -> EvaluateSection:
+    """Validate an `evaluate` section alone.
+
+    Raises:
+        InputError: one sentence about the first invalid key.
+    """
+    return _parse_section(EvaluateSection, "evaluate", values, source)
 
 
 def parse_speculate(values: dict, source: str) -> SpeculateSection:

@@ -228,8 +228,7 @@ class Run:
     @property
     def apply_chat_template(self) -> bool:
         """Whether evaluation uses the chat template, the same for all models."""
-        setting = self.recipe.evaluate.apply_chat_template
-        return self.tokenizer.chat_template is not None if setting == "auto" else setting
+        return applies_chat_template(self.recipe.evaluate.apply_chat_template, self.tokenizer)
 
     def model_dir(self, name: str) -> Path:
         """Return the checkpoint folder of a model of the recipe: `dense`, `pruned`, an arm or a merge."""
@@ -264,3 +263,8 @@ def dataset_fingerprint(dataset: Dataset) -> str:
     """Return a hash of a dataset's columns and rows."""
     blocks = (dataset[start : start + ROWS_PER_HASH_BLOCK] for start in range(0, len(dataset), ROWS_PER_HASH_BLOCK))
     return config_hash([dataset.column_names, *blocks])
+
+
+def applies_chat_template(setting: bool | str, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether prompts use the chat template; `auto` uses it where the tokenizer has one."""
+    return tokenizer.chat_template is not None if setting == "auto" else bool(setting)

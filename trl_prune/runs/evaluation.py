@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trl_prune.checkpoints import fingerprint, write_json
 from trl_prune.data.batches import calibration_batches
@@ -23,8 +23,9 @@ from trl_prune.evaluation.harness import (
 )
 from trl_prune.evaluation.recovery import TaskScore
 from trl_prune.evaluation.result_files import read_results
+from trl_prune.recipe import EvaluateSection
 from trl_prune.runs.artifacts import config_hash
-from trl_prune.runs.context import Run
+from trl_prune.runs.context import Run, applies_chat_template
 from trl_prune.runs.unseen_texts import check_unseen
 
 
@@ -40,14 +41,21 @@ CACHE = "cache"
 
 def evaluation_settings(run: Run) -> EvaluationSettings:
     """Return the settings that all models are evaluated with."""
-    section, with_template = run.recipe.evaluate, run.apply_chat_template
+    return section_settings(run.recipe.evaluate, run.tokenizer, run.recipe.seed, run.recipe.chat_template_kwargs)
+
+
+def section_settings(
+    section: EvaluateSection, tokenizer: PreTrainedTokenizerBase, seed: int, chat_template_kwargs: dict[str, object]
+) -> EvaluationSettings:
+    """Return the settings of an `evaluate` section; where no chat template is applied, its variables mean nothing."""
+    with_template = applies_chat_template(section.apply_chat_template, tokenizer)
     return EvaluationSettings(
         section.batch_size,
         with_template,
         section.limit,
-        run.recipe.seed,
-        chat_template_kwargs=run.recipe.chat_template_kwargs if with_template else {},
-        think_end_token=think_end_token(run.tokenizer) if with_template else None,
+        seed,
+        chat_template_kwargs=chat_template_kwargs if with_template else {},
+        think_end_token=think_end_token(tokenizer) if with_template else None,
         confirm_run_unsafe_code=section.confirm_run_unsafe_code,
     )
 

@@ -69,7 +69,11 @@ TYPES = ["tiny_choice", "tiny_shots", "tiny_likelihood", "tiny_rolling", "tiny_g
 
 @pytest.fixture(scope="session")
 def tasks_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("tasks")
+    return write_tasks(tmp_path_factory.mktemp("tasks"))
+
+
+def write_tasks(folder: Path) -> str:
+    """Write the tasks and their rows, and return the folder."""
     data = folder / "rows.json"
     choices = ["odd", "even", "big"]
     rows = [json.dumps({"question": f"Number {n} is", "choices": choices, "answer": n % 2}) for n in range(20)]
