@@ -327,8 +327,8 @@ def evaluate(model: Model, tasks: Sequence[str] | str = "recovery_probes", **set
         model: a path, a hub id or a loaded model.
         tasks: tasks or groups of lm-eval, or those shipped here.
         **settings: `seed`, `chat_template_kwargs`, and those keys of a recipe's `evaluate` section that say how a
-            model is asked: `limit` (items of each task, drawn at random), `apply_chat_template` (by default where there
-            is one), `batch_size`, `include_path`, `confirm_run_unsafe_code`.
+            model is asked: `limit` (items of each task, drawn at random), `apply_chat_template` (by default where
+            there is one), `batch_size`, `include_path`, `confirm_run_unsafe_code`.
 
     Raises:
         InputError: one sentence that names the wrong value or task.
