@@ -125,7 +125,14 @@ def pruned(tmp_path, **prune):
 SCORE_AND_PRUNE = {"evaluate": {"tasks": [], "questions": []}}
 
 
-@pytest.mark.parametrize("by", ["block_influence", "deepest", "random", "perplexity", "kl", "task:probe_plurals"])
+@pytest.mark.parametrize(
+    "by",
+    [
+        "block_influence",
+        "kl",
+        *(pytest.param(by, marks=pytest.mark.slow) for by in ("deepest", "random", "perplexity", "task:probe_plurals")),
+    ],
+)
 def test_every_way_to_choose_blocks(tmp_path, by):
     run = pruned(tmp_path, by=by, target={"layers": 2}, strategy="single")
     assert len(run.folder.require("prune").metrics["removed"]) == 2

@@ -97,7 +97,11 @@ def test_a_step_is_that_of_dense_float64(family, ce_weight, tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"hidden_loss": EVERY_STATE, "layer_map": "origins"}, {"hidden_loss": ["block"], "ce_weight": 0.3}],
+    [
+        {},
+        pytest.param({"hidden_loss": EVERY_STATE, "layer_map": "origins"}, marks=pytest.mark.slow),
+        {"hidden_loss": ["block"], "ce_weight": 0.3},
+    ],
     ids=["logits", "states", "mixed"],
 )
 def test_steps_do_not_depend_on_how_rows_are_batched(changes, pruned, tmp_path):
