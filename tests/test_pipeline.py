@@ -130,7 +130,10 @@ SCORE_AND_PRUNE = {"evaluate": {"tasks": [], "questions": []}}
     [
         "block_influence",
         "kl",
-        *(pytest.param(by, marks=pytest.mark.slow) for by in ("deepest", "random", "perplexity", "task:probe_plurals")),
+        *(
+            pytest.param(by, marks=pytest.mark.slow)
+            for by in ("deepest", "random", "perplexity", "task:probe_plurals")
+        ),
     ],
 )
 def test_every_way_to_choose_blocks(tmp_path, by):
