@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -147,3 +148,10 @@ ROWS = [
 @pytest.fixture
 def rows() -> list[dict]:
     return [dict(row) for row in ROWS]
+
+
+def rewrite_tensors(folder, change):
+    """Apply a change to the tensors of a saved checkpoint."""
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

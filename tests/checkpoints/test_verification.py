@@ -4,21 +4,14 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
-from tests.conftest import save_tiny
+from tests.conftest import rewrite_tensors, save_tiny
 from trl_prune.checkpoints import DamagedCheckpointError, verify_loads, verify_runs
 
 
 @pytest.fixture
 def folder(tmp_path):
     return save_tiny(tmp_path / "model")
-
-
-def rewrite(folder, change):
-    tensors = load_file(folder / "model.safetensors")
-    change(tensors)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def test_a_correct_checkpoint_passes(folder):
@@ -35,7 +28,7 @@ def test_a_correct_checkpoint_passes(folder):
     ids=["missing", "unexpected", "another shape"],
 )
 def test_a_damaged_checkpoint_raises(folder, change):
-    rewrite(folder, change)
+    rewrite_tensors(folder, change)
     with pytest.raises(DamagedCheckpointError, match="does not load"):
         verify_loads(folder)
 
@@ -49,6 +42,6 @@ def test_a_config_that_does_not_match_raises(folder):
 
 def test_a_checkpoint_that_gives_no_numbers_raises(folder):
     assert verify_runs(folder, "float32", tokens=5).shape == (1, 5, 259)
-    rewrite(folder, lambda tensors: tensors["model.norm.weight"].fill_(float("nan")))
+    rewrite_tensors(folder, lambda tensors: tensors["model.norm.weight"].fill_(float("nan")))
     with pytest.raises(DamagedCheckpointError, match="not finite"):
         verify_runs(folder, "float32")

@@ -18,12 +18,12 @@ from trl_prune.evaluation.speculative.texts import SpeculativePrompt
 from trl_prune.recipe import DatasetSection, Recipe, SpeculateSection
 from trl_prune.recipe.speculate import draft_names, is_model_name
 from trl_prune.runs.context import Run
+from trl_prune.runs.training_rows import CAPABILITY
 from trl_prune.trainers.teachers.tokenizer_check import check_encodings
 
 
 # Tokens of a plain text that are read; its first half is the prompt, the second the given answer.
 TEXT_TOKENS = 256
-CAPABILITY = "capability"
 
 
 def section_of(recipe: Recipe) -> SpeculateSection:
