@@ -2,7 +2,14 @@
 
 from trl_prune.checkpoints.companions import companions, copy_companions
 from trl_prune.checkpoints.fingerprints import fingerprint, weights_fingerprint
-from trl_prune.checkpoints.loading import best_device, load_config, load_model, load_tokenizer, model_class
+from trl_prune.checkpoints.loading import (
+    best_device,
+    cache_argument,
+    load_config,
+    load_model,
+    load_tokenizer,
+    model_class,
+)
 from trl_prune.checkpoints.provenance import (
     PROVENANCE,
     Provenance,
@@ -32,6 +39,7 @@ __all__ = [
     "atomic_file",
     "atomic_folder",
     "best_device",
+    "cache_argument",
     "check_weights",
     "companions",
     "copy_companions",

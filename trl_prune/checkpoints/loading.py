@@ -1,5 +1,6 @@
 """Load a checkpoint's model, tokenizer and config with transformers."""
 
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,3 +73,8 @@ def load_config(folder: Path) -> "PreTrainedConfig":
         return AutoConfig.from_pretrained(folder)
     except Exception as error:  # each config class raises errors of its own
         raise InputError(f"{folder / 'config.json'} cannot be used: {first_line(error)}") from error
+
+
+def cache_argument(model: "PreTrainedModel") -> str:
+    """Return the name under which a model's forward pass takes its KV cache, which transformers 5.24 changed."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"

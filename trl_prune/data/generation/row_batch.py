@@ -1,7 +1,6 @@
 """The rows of a batch: their tokens are read into a cache, and those that are finished leave it."""
 
 import copy
-import inspect
 import itertools
 from collections.abc import Sequence
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from trl_prune.checkpoints import cache_argument
 from trl_prune.data.batches import pad
 from trl_prune.data.generation.roomy_cache import can_join, joined, roomy_cache
 
@@ -30,8 +30,7 @@ class RowBatch:
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]]):
         self.model = model
-        # transformers 5.24 renamed the argument.
-        self.cache_name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+        self.cache_name = cache_argument(model)
         beginning = roomy_cache(model.config)
         is_whole = not can_join(beginning)  # with a sliding window, padding between tokens would count as part of it
         shared = 0 if is_whole else _shared_tokens(prompts)

@@ -1,6 +1,5 @@
 """What a step of the draft and a call of the target cost, measured in turn."""
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
+from trl_prune.checkpoints import cache_argument
 from trl_prune.evaluation.speculative.prediction import DepthCost
 from trl_prune.evaluation.timing import Interval, interleaved_seconds, speed_up
 
@@ -69,8 +69,7 @@ def _step(model: PreTrainedModel, batch_size: int, context: int, tokens: int) ->
     ids, cache = ids.to(model.device), DynamicCache(config=model.config)
     if hasattr(cache, "activate_past_recording"):  # so that sliding windows can be cut back; transformers 5.24
         cache.activate_past_recording()
-    # transformers 5.24 renamed the argument.
-    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    name = cache_argument(model)
     model(input_ids=ids[:, :context], use_cache=True, logits_to_keep=1, **{name: cache})
 
     def read() -> None:
