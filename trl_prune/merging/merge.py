@@ -60,8 +60,7 @@ def merge_models(
         linearly because their cosine is above 0.9995, and the number of all; `proof`; of a search, `search`.
 
     Raises:
-        InputError: the models do not fit together, or mergekit refuses them or does not merge all of their tensors.
-        DamagedCheckpointError: the result has other values than the method's formula, or than a model at an end.
+        InputError: the models do not fit together, mergekit refuses them, or what it made of them could not be proven.
     """
     check_models(plan)
     scratch = target.with_name(f".{target.name}.scratch")
@@ -127,17 +126,14 @@ class _Merge:
         return {"lerp": {"count": len(names), "of": sum(count for _, count in found), "names": names}}
 
     def _proof(self, plan: MergePlan, merges: list[Merged]) -> dict[str, object]:
-        self._verify_whole(merges[-1].folder)
-        arithmetic = [verify_arithmetic(merge, plan.seed) for merge in merges]
-        ends = self._prove_ends(plan) if self.prove_ends else []
-        return {"tensors": arithmetic, "equal_logits": ends}
-
-    def _verify_whole(self, folder: Path) -> None:
         try:
-            verify_whole(folder, self.dtype)
+            verify_whole(merges[-1].folder, self.dtype)
+            arithmetic = [verify_arithmetic(merge, plan.seed) for merge in merges]
+            ends = self._prove_ends(plan) if self.prove_ends else []
         except DamagedCheckpointError as error:
             kind = load_config(self.plan.models[0]).model_type
-            raise InputError(f"mergekit did not merge models of type {kind} whole: {first_line(error)}") from error
+            raise InputError(f"mergekit did not merge models of type {kind} rightly: {first_line(error)}") from error
+        return {"tensors": arithmetic, "equal_logits": ends}
 
     def _prove_ends(self, plan: MergePlan) -> list[str]:
         """Check that the merges at t = 0 and t = 1 are the models, and return what was checked."""
