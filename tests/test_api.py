@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -22,6 +24,16 @@ def test_score_then_prune(dense, tmp_path):
     assert kept_sizes(read_provenance(folder).keep) == sizes | {"num_key_value_heads": 2}
     by_hand = trl_prune.prune(dense, tmp_path / "by-hand", {"num_hidden_layers": [0, 3]})
     assert read_provenance(by_hand).keep == {"num_hidden_layers": [0, 3]}
+
+
+def test_paths_may_start_at_home(dense, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(dense, tmp_path / "dense")
+    folder = trl_prune.prune("~/dense", "~/pruned", {"num_hidden_layers": [0, 3]})
+    assert folder == tmp_path / "pruned"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dense", "pruned"]
+    assert read_provenance(folder).dense["path"] == str(tmp_path / "dense")
 
 
 def test_prune_overwrites_nothing(dense, tmp_path):

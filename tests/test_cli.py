@@ -172,6 +172,7 @@ def test_input_errors_are_one_sentence_before_anything_is_written(case, tmp_path
 def test_missing_shard_of_an_index(tmp_path, capsys):
     path = write(tmp_path)
     index = {"metadata": {}, "weight_map": {"model.embed_tokens.weight": "model-00001-of-00002.safetensors"}}
+    (tmp_path / "dense" / "model.safetensors").unlink()
     (tmp_path / "dense" / "model.safetensors.index.json").write_text(json.dumps(index))
     assert "model-00001-of-00002.safetensors is missing" in refused(capsys, "run", path)
 

@@ -41,9 +41,9 @@ from trl_prune.evaluation.speculative.measurement import continue_prompts, measu
 from trl_prune.evaluation.speculative.summary import acceptance_summary, speed_summary
 from trl_prune.pipeline import run_recipe
 from trl_prune.pruning.choosing.units import MEASURED_BEST, Ranking, choose_keep
-from trl_prune.pruning.families import family_of
 from trl_prune.pruning.importance.scores import Scores
 from trl_prune.pruning.importance.scores import score as score_units
+from trl_prune.pruning.keep import row_for
 from trl_prune.pruning.repairs import applicable_repairs, build_repairs
 from trl_prune.pruning.repairs.calibration import Calibration
 from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
@@ -88,7 +88,7 @@ def run(recipe: str | Path | dict, **overrides: object) -> Path:
     if isinstance(recipe, dict):
         parsed = parse_recipe(recipe | overrides, "the recipe")
     else:
-        loaded = load_recipe(Path(recipe), [])
+        loaded = load_recipe(Path(recipe).expanduser(), [])
         parsed = parse_recipe(loaded.model_dump(mode="json", exclude_unset=True) | overrides, str(recipe))
     return run_recipe(parsed).folder.path
 
@@ -133,7 +133,8 @@ def search(
     Raises:
         InputError: nothing fits the budget, or another mistake in the input.
     """
-    values = {"model": str(model), "dataset": {"path": _path_of(dataset, Path(output))}, "output": str(output)}
+    folder = Path(output).expanduser()
+    values = {"model": str(model), "dataset": {"path": _path_of(dataset, folder)}, "output": str(folder)}
     values |= {name: settings.pop(name) for name in ("seed", "dtype") if name in settings}
     values |= {"score": settings.pop("calibration", {}), "prune": {"by": "search"}}
     recipe = parse_recipe(values | {"search": {"budget": budget, **settings}}, "search's arguments")
@@ -166,7 +167,7 @@ def prune(  # noqa: PLR0913
     Raises:
         InputError: an unsupported model type, or a cut that does not fit the model.
     """
-    target = Path(output)
+    target = Path(output).expanduser()
     if target.exists() and (target.is_file() or any(target.iterdir())):
         raise InputError(f"output {str(target)!r} is there already and is not overwritten; name a new folder")
     folder = locate(str(model))
@@ -183,7 +184,7 @@ def _choose_keep(
 ) -> Mapping[str, list]:
     if sizes is None or scores is None:
         raise InputError("prune requires `keep`, or `sizes` and the `scores` to choose by")
-    return choose_keep(scores, sizes, config, family_of(config.model_type), by)
+    return choose_keep(scores, sizes, config, row_for(config), by)
 
 
 def rewrite_dataset(
@@ -214,9 +215,9 @@ def rewrite_dataset(
         raise InputError("plain text has no answers to rewrite; give `response_template`, or other rows")
     check_engine(section.engine, section.engine_kwargs, "engine_kwargs")
     engine = build_engine(section.engine, teacher, section.engine_kwargs)
-    generator = AnswerGenerator(engine, teacher.tokenizer, Path(cache_dir))
+    generator = AnswerGenerator(engine, teacher.tokenizer, Path(cache_dir).expanduser())
     result = rewrite_rows(rows, generator, rewrite_settings(section, seed, teacher.max_model_len, name, variables))
-    write_records(result.records, Path(cache_dir) / RECORDS)
+    write_records(result.records, Path(cache_dir).expanduser() / RECORDS)
     return result
 
 
@@ -253,7 +254,7 @@ def select_recovery_data(
     check_instruction_column(rows, section.instruction, "the dataset")
     check_encodings({"dense model": models[0].tokenizer, "pruned model": models[1].tokenizer})
     target = None if section.target is None else _section_rows(section.target, seed)
-    folder = Path(cache_dir or mkdtemp(prefix="trl-prune-select-"))
+    folder = Path(cache_dir or mkdtemp(prefix="trl-prune-select-")).expanduser()
     job = SelectionRun(
         selection_rows(rows, section, models, variables, target),
         SelectionModels(*models, build_embedder(section, models[0])),
@@ -290,7 +291,7 @@ def cache_teacher(
     teacher = _teacher(model)
     prepared = prepare_rows(_rows(dataset), values, teacher.tokenizer)
     codec = codec_from_settings({"tier": tier}) if isinstance(tier, str) else tier
-    return write_cache(Path(output), CacheSpec(prepared, teacher, codec, **options))
+    return write_cache(Path(output).expanduser(), CacheSpec(prepared, teacher, codec, **options))
 
 
 def merge(
@@ -316,8 +317,8 @@ def merge(
     Raises:
         InputError: models that do not fit together, a wrong parameter, or another mistake in the input.
     """
-    MergeCall.of(str(recipe), models, base, dev, **parameters).run(Path(output))
-    return Path(output)
+    MergeCall.of(str(recipe), models, base, dev, **parameters).run(Path(output).expanduser())
+    return Path(output).expanduser()
 
 
 def evaluate(model: Model, tasks: Sequence[str] | str = "recovery_probes", **settings: object) -> dict[str, TaskScore]:

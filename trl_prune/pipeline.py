@@ -197,6 +197,7 @@ def plan(
     if only:
         check_earlier_results(run, names)
     yield f"model {recipe.model}: {run.config.model_type}, {run.dense_dir}"
+    yield f"dtype {run.describe_dtype()}"
     yield f"dataset {recipe.dataset.path}: {len(run.dataset)} rows, {run.dataset_format}"
     yield f"output {run.folder.path}: up to {disk_needed(run) / 1e9:.2f} GB"
     for name in names:

@@ -1,11 +1,15 @@
 import json
 
 import pytest
+import torch
+from safetensors import safe_open
 
+from tests.conftest import tiny_model
 from trl_prune.checkpoints import (
     INDEX,
     check_weights,
     locate,
+    tensor_files,
 )
 from trl_prune.errors import InputError
 
@@ -72,3 +76,79 @@ def test_neither_folder_nor_hub_id(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no config.json"):
         locate(str(tmp_path / "empty"))
+
+
+def test_a_single_file_counts_before_an_old_index(copy):
+    """`save_pretrained` in shards and then in one file leaves the index behind; transformers does not look at it."""
+    index = {"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}
+    (copy / INDEX).write_text(json.dumps(index))
+    assert set(tensor_files(locate(str(copy))).values()) == {copy / "model.safetensors"}
+
+
+def test_a_folder_saved_over_in_one_file_is_read_as_transformers_loads_it(tmp_path):
+    model = tiny_model("llama")
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    with torch.no_grad():
+        model.model.norm.weight.fill_(2.0)
+    model.save_pretrained(tmp_path)
+    stale = json.loads((tmp_path / INDEX).read_text()) if (tmp_path / INDEX).is_file() else None
+    if stale is None:  # newer versions of transformers clean up
+        (tmp_path / INDEX).write_text('{"weight_map": {"model.norm.weight": "model-00001-of-00009.safetensors"}}')
+    file = tensor_files(locate(str(tmp_path)))["model.norm.weight"]
+    with safe_open(file, "pt") as weights:
+        assert torch.equal(weights.get_tensor("model.norm.weight"), torch.full((32,), 2.0))
+
+
+def test_the_file_that_the_config_names_counts_first(copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "model.safetensors").rename(copy / "mine.safetensors")
+    (copy / "config.json").write_text(json.dumps(config | {"transformers_weights": "mine.safetensors"}))
+    assert set(tensor_files(copy).values()) == {copy / "mine.safetensors"}
+    (copy / "config.json").write_text(json.dumps(config | {"transformers_weights": "../mine.safetensors"}))
+    with pytest.raises(InputError, match="own folder"):
+        tensor_files(copy)
+
+
+def test_shards_without_an_index_are_refused_as_transformers_refuses_them(sharded):
+    (sharded / INDEX).unlink()
+    with pytest.raises(InputError, match=f"has shards .model-00001-of-.*no {INDEX}"):
+        locate(str(sharded))
+
+
+def test_weights_of_another_name_are_named(copy):
+    (copy / "model.safetensors").rename(copy / "model.fp16.safetensors")
+    with pytest.raises(InputError, match="weights in model.fp16.safetensors, which transformers does not look for"):
+        locate(str(copy))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("model.gguf", "is a GGUF file.*safetensors checkpoint"), ("model.safetensors", "is a file; wanted: the folder")],
+)
+def test_a_file_is_no_model(copy, name, message):
+    (copy / name).touch()
+    with pytest.raises(InputError, match=message):
+        locate(str(copy / name))
+
+
+def test_an_adapter_alone_is_to_be_merged(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "someone/base"}))
+    with pytest.raises(InputError, match="is an adapter of someone/base, not a model: merge it first"):
+        locate(str(tmp_path))
+    (tmp_path / "adapter_config.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        locate(str(tmp_path))
+
+
+def test_a_model_with_an_adapter_beside_it_is_refused(copy):
+    """transformers would add the adapter whenever it loads the folder, and surgery would not see it."""
+    (copy / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "someone/base"}))
+    with pytest.raises(InputError, match="holds a model and an adapter.*merge it first.*or move"):
+        locate(str(copy))
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, '{"weight_map": ' + '{"a":' * 5000, '{"weight_map": {"a": ["b"]}}'])
+def test_an_index_made_to_break_readers_is_one_sentence(sharded, text):
+    (sharded / INDEX).write_text(text)
+    with pytest.raises(InputError):
+        check_weights(sharded)

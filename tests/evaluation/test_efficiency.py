@@ -3,7 +3,7 @@ import torch
 
 from tests.conftest import SIZES, VOCABULARY, tiny_model
 from tests.families import family_params
-from trl_prune.evaluation.efficiency import FLOP_TOKENS, count_work, faster_dtype, measure_size
+from trl_prune.evaluation.efficiency import FLOP_TOKENS, count_work, measure_size
 from trl_prune.pruning.deriving.tiny import tiny_config as tiny_config_of
 from trl_prune.pruning.surgery.cut import LAYERS, meta_model
 
@@ -86,12 +86,6 @@ def test_the_cache_of_every_family_is_what_a_real_text_leaves(family):
     assert work.cache_values * length == pytest.approx(values)
     assert 0 < work.decode_weights <= sum(weight.numel() for weight in model.parameters())
     assert work.prefill_flops < measure_size(meta_model(model.config)).flops_per_token
-
-
-def test_the_faster_dtype_is_one_of_two():
-    model = tiny_model("llama")
-    assert faster_dtype(model) in ("float32", "bfloat16")
-    assert all(weight.grad is None for weight in model.parameters())
 
 
 @pytest.mark.parametrize("model_type", ["bamba", "lfm2", "qwen3_next"])

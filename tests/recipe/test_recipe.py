@@ -3,7 +3,7 @@ import yaml
 
 from trl_prune.errors import InputError
 from trl_prune.quickstart import SIZES, quickstart_recipe
-from trl_prune.recipe import Recipe, load_recipe, parse_recipe
+from trl_prune.recipe import Recipe, load_recipe, loading, parse_recipe
 from trl_prune.recipe.messages import sections_in
 
 
@@ -301,3 +301,37 @@ def test_yaml_round_trip():
 def test_search_sections_that_do_not_fit_are_refused(sections, message):
     with pytest.raises(InputError, match=message):
         parse_recipe(MINIMAL | {"prune": {"by": "search"}} | sections, "test")
+
+
+def bomb(levels):
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, levels)]
+    return "\n".join([*lines, "model: x", f"recover: *a{levels - 1}"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (bomb(12), "has aliases that stand for more than 100,000 values"),
+        ("model: &m [*m]\noutput: x", "has aliases that stand for more than"),
+        ("model: " + "[" * 3000, "is nested too deeply|is not YAML"),
+        ("model: !!python/object/apply:os.system ['true']", "is not YAML: .*constructor"),
+        ("model: !include /etc/passwd", "is not YAML: .*constructor"),
+    ],
+    ids=["billion laughs", "itself", "deep", "python tag", "unknown tag"],
+)
+def test_yaml_made_to_harm_is_one_sentence(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        load_recipe(recipe_file(tmp_path, text), [])
+
+
+def test_an_override_made_to_harm_is_one_sentence():
+    with pytest.raises(InputError, match="aliases that stand for|is not YAML"):
+        load_recipe(None, ["model=m", "output=x", "recover=&r [*r]"])
+
+
+def test_long_lists_without_aliases_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "MAX_ALIASED", 10)
+    keep = {"intermediate_size": [list(range(30)) for _ in range(4)]}
+    text = yaml.safe_dump(MINIMAL | {"prune": {"keep": keep}}, default_flow_style=True)
+    assert load_recipe(recipe_file(tmp_path, text), []).prune.keep.plan == keep

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 
@@ -20,3 +21,9 @@ def test_a_ledger_is_its_file_after_every_entry(tmp_path):
 def test_a_ledger_without_entries_leaves_no_file(tmp_path):
     assert not Ledger(tmp_path / "measurements.json")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_score_of_a_model_without_numbers_is_read_back(tmp_path):
+    Ledger(tmp_path / "scores.json").update({"a": math.inf, "b": 1.5})
+    assert dict(Ledger(tmp_path / "scores.json")) == {"a": math.inf, "b": 1.5}
+    json.loads((tmp_path / "scores.json").read_text(), parse_constant=pytest.fail)

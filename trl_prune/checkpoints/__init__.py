@@ -1,7 +1,8 @@
 """Checkpoint folders: find, read, load, write and fingerprint them, and record what they descend from."""
 
-from trl_prune.checkpoints.companions import companions, copy_companions
+from trl_prune.checkpoints.companions import changed_companions, companions, copy_companions
 from trl_prune.checkpoints.fingerprints import fingerprint, weights_fingerprint
+from trl_prune.checkpoints.finiteness import check_finite, is_finite
 from trl_prune.checkpoints.loading import (
     best_device,
     cache_argument,
@@ -10,6 +11,7 @@ from trl_prune.checkpoints.loading import (
     load_tokenizer,
     model_class,
 )
+from trl_prune.checkpoints.precision import native_dtype
 from trl_prune.checkpoints.provenance import (
     PROVENANCE,
     Provenance,
@@ -27,7 +29,14 @@ from trl_prune.checkpoints.reading import (
     read_header,
     tensor_files,
 )
-from trl_prune.checkpoints.verification import DamagedCheckpointError, probe_logits, verify_loads, verify_runs
+from trl_prune.checkpoints.verification import (
+    DamagedCheckpointError,
+    probe_logits,
+    prove_source,
+    verify_companions,
+    verify_loads,
+    verify_runs,
+)
 from trl_prune.checkpoints.writing import atomic_file, atomic_folder, write_json, write_text
 
 
@@ -40,6 +49,8 @@ __all__ = [
     "atomic_folder",
     "best_device",
     "cache_argument",
+    "changed_companions",
+    "check_finite",
     "check_weights",
     "companions",
     "copy_companions",
@@ -47,16 +58,20 @@ __all__ = [
     "file_hash",
     "fingerprint",
     "hub_commit",
+    "is_finite",
     "library_versions",
     "load_config",
     "load_model",
     "load_tokenizer",
     "locate",
     "model_class",
+    "native_dtype",
     "probe_logits",
+    "prove_source",
     "read_header",
     "read_provenance",
     "tensor_files",
+    "verify_companions",
     "verify_loads",
     "verify_runs",
     "weights_fingerprint",

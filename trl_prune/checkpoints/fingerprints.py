@@ -25,7 +25,7 @@ def fingerprint(folder: Path) -> str:
     """
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for path in companions(folder):
-        digest.update(path.name.encode() + path.read_bytes())
+        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     for path in sorted(set(tensor_files(folder).values())):
         digest.update(f"{path.name} {os.path.getsize(path)}".encode())
         digest.update(_sample_hash(path))

@@ -4,6 +4,7 @@ import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trl_prune.checkpoints.finiteness import check_finite
 from trl_prune.errors import InputError, first_line
 
 
@@ -19,12 +20,16 @@ def load_model(folder: Path, dtype: str, device: str | None = None, offload: boo
         dtype: dtype of the weights in memory, or `auto` for the stored one.
         device: the device to load to; the accelerator, or else the CPU, where None.
         offload: spread the model over all accelerators, CPU memory and disk (accelerate's `device_map="auto"`).
+
+    Raises:
+        InputError: a weight is NaN or infinite; of an offloaded model they are not looked at.
     """
     auto_class = model_class(load_config(folder))
     if offload:
         return auto_class.from_pretrained(folder, dtype=dtype, device_map="auto").eval()
-    model = auto_class.from_pretrained(folder, dtype=dtype)
-    return model.to(device or best_device()).eval()
+    model = auto_class.from_pretrained(folder, dtype=dtype).to(device or best_device())
+    check_finite(model.named_parameters(), folder)
+    return model.eval()
 
 
 def model_class(config: "PreTrainedConfig") -> type:

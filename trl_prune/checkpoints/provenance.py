@@ -59,7 +59,7 @@ def dense_root(folder: Path, name: str) -> dict[str, str | int | None]:
     provenance = read_provenance(folder)
     if provenance is not None:
         return provenance.dense
-    path = str(folder.resolve()) if Path(name).exists() else name
+    path = str(folder.resolve()) if Path(name).expanduser().exists() else name
     return {
         "path": path,
         "commit": hub_commit(folder),

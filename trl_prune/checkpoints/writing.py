@@ -1,6 +1,7 @@
 """Atomic writes of files and folders."""
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,8 +10,19 @@ from pathlib import Path
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON atomically: readers see the old file or the complete new one."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+    """Write JSON atomically: readers see the old file or the complete new one.
+
+    NaN and infinity, which JSON does not have, become null.
+    """
+    write_text(path, json.dumps(_as_json(value), indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def _as_json(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _as_json(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_json(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_text(path: Path, text: str) -> None:

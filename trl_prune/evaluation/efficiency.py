@@ -13,8 +13,6 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from trl_prune.evaluation.timing import interleaved_seconds
-
 
 # The length of the forward pass whose operations are counted.
 FLOP_TOKENS = 512
@@ -119,21 +117,3 @@ class _WeightReads(TorchDispatchMode):
 def _storage(tensor: Tensor) -> StorageWeakRef:
     # Meta tensors have no address, but a view shares the storage of its weight.
     return StorageWeakRef(tensor.untyped_storage())
-
-
-def faster_dtype(model: PreTrainedModel) -> str:
-    """Return the dtype, `bfloat16` or `float32`, in which a training step is faster on this machine.
-
-    CPUs without AVX512-BF16 or AMX emulate bfloat16 in software, many times slower than float32.
-    """
-    tokens = torch.randint(10, model.config.get_text_config().vocab_size, (2, 128), device=model.device)
-
-    def step(autocast: bool) -> None:
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
-            loss = model(tokens, labels=tokens, use_cache=False).loss
-        loss.backward()
-        model.zero_grad(set_to_none=True)
-
-    calls = {"float32": partial(step, False), "bfloat16": partial(step, True)}
-    seconds = interleaved_seconds(calls, repeats=1)
-    return min(seconds, key=seconds.get)

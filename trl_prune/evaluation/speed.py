@@ -45,7 +45,7 @@ class Speed:
     @classmethod
     def from_dict(cls, values: Mapping) -> "Speed":
         """Return the speed that `dataclasses.asdict` made into a dictionary."""
-        return cls(**values | {name: Interval(**values[name]) for name in (PREFILL, DECODE)})
+        return cls(**values | {name: Interval.from_dict(values[name]) for name in (PREFILL, DECODE)})
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class SpeedComparison:
     @classmethod
     def from_dict(cls, values: Mapping) -> "SpeedComparison":
         """Return the comparison that `dataclasses.asdict` made into a dictionary."""
-        intervals = {name: Interval(**values[name]) for name in (PREFILL, DECODE)}
+        intervals = {name: Interval.from_dict(values[name]) for name in (PREFILL, DECODE)}
         return cls(Speed.from_dict(values["dense"]), Speed.from_dict(values["small"]), **intervals)
 
     @property

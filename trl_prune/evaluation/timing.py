@@ -42,6 +42,12 @@ class Interval:
     high: float
     repeats: int | None = None
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, float | None]) -> "Interval":
+        """Return the interval that `dataclasses.asdict` made into a dictionary; in JSON unknown ends are null."""
+        ends = {end: math.nan if values[end] is None else values[end] for end in ("low", "high")}
+        return cls(**values | ends)
+
     @property
     def is_known(self) -> bool:
         """Whether there were enough repeats for an interval."""

@@ -6,12 +6,25 @@ dense layer, all of the same length, because importance ranks units within a lay
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from trl_prune.errors import InputError
-from trl_prune.pruning.families import AXES, EXPERTS, HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS, Family
+from trl_prune.pruning.families import (
+    AXES,
+    EXPERTS,
+    HEAD_DIM,
+    HEADS,
+    HIDDEN,
+    KV_HEADS,
+    LAYERS,
+    NEURONS,
+    Family,
+    V,
+    family_of,
+)
 
 
 Keep = dict[str, list]
@@ -49,12 +62,52 @@ def complete_keep(keep: Mapping[str, list], config: PreTrainedConfig, family: Fa
     completed = {LAYERS: list(range(sizes[LAYERS]))} | dict(keep)
     for axis in {LAYERS, HIDDEN} & completed.keys():
         _check_indices(completed[axis], sizes[axis], f"keep.{axis}")
-    for axis in set(PER_LAYER_AXES) & completed.keys():
+    for axis in [axis for axis in PER_LAYER_AXES if axis in completed]:
         _check_lists(completed[axis], sizes[axis], sizes[LAYERS], f"keep.{axis}")
     completed |= _complete_groups(completed, sizes)
     _check_experts(completed, config)
     _check_tied_axes(completed, config, family)
     return completed
+
+
+def row_for(config: PreTrainedConfig) -> Family:
+    """Return the row of a model: its type's, with what this model's config cannot express of it.
+
+    Raises:
+        InputError: the type has no row.
+    """
+    row, text = family_of(config.model_type), config.get_text_config()
+    if _norms_queries(text):
+        return replace(row, reads_head_dim=False, weights={r"[qk]_layernorm": (HEAD_DIM,), **row.weights})
+    if row.reads_head_dim and _checks_factors(text):
+        return replace(row, reads_head_dim=False)
+    embedded = getattr(text, "word_embed_proj_dim", None)
+    if embedded not in (None, text.hidden_size):
+        reason = (
+            f"its embeddings have {embedded} channels, which are projected to the {text.hidden_size} of its blocks"
+        )
+        weights = {r"project_(in|out)": (V, V), **row.weights}
+        return replace(row, weights=weights, unsupported={**row.unsupported, HIDDEN: reason, HEADS: reason})
+    return row
+
+
+def _norms_queries(config: PreTrainedConfig) -> bool:
+    """Return whether a Phi has norms of queries and keys, which are as long as hidden_size / num_attention_heads."""
+    return config.model_type == "phi" and config.qk_layernorm
+
+
+def _checks_factors(config: PreTrainedConfig) -> bool:
+    """Return whether a config compares its rotary factors (longrope) with hidden_size / num_attention_heads.
+
+    Phi-3's does, whatever its head_dim; this tries twice the channels.
+    """
+    if "short_factor" not in (getattr(config, "rope_parameters", None) or {}):
+        return False
+    try:
+        type(config).from_dict(config.to_dict() | {config.attribute_map.get(HIDDEN, HIDDEN): 2 * config.hidden_size})
+    except (StrictDataclassError, ValueError):
+        return True
+    return False
 
 
 def heads_divide_hidden(config: PreTrainedConfig) -> bool:
@@ -186,7 +239,7 @@ def _check_tied_axes(keep: Keep, config: PreTrainedConfig, family: Family) -> No
         )
     if not family.reads_head_dim and heads * head_dim != hidden:
         raise InputError(
-            f"{config.model_type} has no head_dim key, it uses {HIDDEN} / {HEADS} = {head_dim}: heads and hidden "
+            f"{config.model_type} takes {HIDDEN} / {HEADS} = {head_dim} as head_dim: heads and hidden "
             f"channels can only be cut together, and {heads} heads need {heads * head_dim} channels, not {hidden}"
         )
 
@@ -210,7 +263,7 @@ def compose_keep(first: Mapping[str, list], second: Mapping[str, list], num_laye
     for axis in {LAYERS, HIDDEN} & first.keys() & second.keys():
         composed[axis] = [first[axis][index] for index in second[axis]]
     kept_layers = first.get(LAYERS, range(num_layers))
-    for axis in set(PER_LAYER_AXES) & second.keys():
+    for axis in [axis for axis in PER_LAYER_AXES if axis in second]:
         count = len(second[axis][0])
         composed[axis] = [
             list(first.get(axis, [range(count)] * num_layers)[layer][:count]) for layer in range(num_layers)

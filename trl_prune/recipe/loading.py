@@ -1,5 +1,6 @@
 """Load a recipe from YAML, apply overrides and validate it."""
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from trl_prune.recipe.speculate import SpeculateSection
 
 
 COMMAND_LINE = "the command line"
+# How many values aliases may stand for; without them a text has fewer values than characters.
+MAX_ALIASED = 100_000
 SectionType = TypeVar("SectionType", bound=Section)
 
 
@@ -55,7 +58,9 @@ def _read(path: Path) -> str:
 
 def _parse_yaml(text: str, path: Path | None) -> dict:
     try:
-        values = _without_aliases(yaml.load(text, Loader)) or {}
+        values = _without_aliases(_limited(yaml.load(text, Loader), text, str(path))) or {}
+    except RecursionError as error:
+        raise InputError(f"{path} is nested too deeply to be a recipe") from error
     except yaml.YAMLError as error:
         position = getattr(error, "problem_mark", None)
         line = f" line {position.line + 1}" if position else ""
@@ -65,6 +70,26 @@ def _parse_yaml(text: str, path: Path | None) -> dict:
     if not isinstance(values, dict):
         raise InputError(f"{path} holds a {type(values).__name__}; wanted: a mapping of sections")
     return values
+
+
+def _limited(value: object, text: str, source: str) -> object:
+    """Return the value of a YAML text, unless it is endless or grows beyond any recipe once its aliases are copied.
+
+    A few lines of aliases of aliases stand for billions of values, and an alias of what holds it for endless ones.
+    """
+    if _expanded_size(value, {}) > len(text) + MAX_ALIASED:
+        raise InputError(f"{source} has aliases that stand for more than {MAX_ALIASED:,} values")
+    return value
+
+
+def _expanded_size(value: object, known: dict[int, float]) -> float:
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = math.inf  # of a value in itself
+        inner = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_expanded_size(one, known) for one in inner)
+    return known[id(value)]
 
 
 def _without_aliases(value: object) -> object:
@@ -86,8 +111,8 @@ def _apply_override(values: dict, override: str) -> None:
         if not isinstance(values, dict):
             raise InputError(f"{override!r}: {section} is a value, not a section")
     try:
-        values[last] = yaml.load(value, Loader)
-    except yaml.YAMLError as error:
+        values[last] = _limited(yaml.load(value, Loader), value, repr(key))
+    except (yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{override!r}: {value!r} is not YAML") from error
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load
 
 from trl_prune.checkpoints import Provenance, read_provenance, write_text
@@ -146,9 +147,14 @@ def _hub_datasets(recipe: Recipe) -> list[str]:
 
 
 def _licence(source: Path) -> dict[str, str]:
+    """Return the licence in the metadata of a model card, which anyone may have written."""
     card = source / CARD
-    metadata = (metadata_load(card) or {}) if card.is_file() else {}
-    return {key: metadata[key] for key in ("license", "license_name", "license_link") if key in metadata}
+    try:
+        metadata = (metadata_load(card) or {}) if card.is_file() else {}
+    except (ValueError, yaml.YAMLError, RecursionError):  # a licence file travels in any case
+        return {}
+    values = {key: metadata.get(key) for key in ("license", "license_name", "license_link")}
+    return {key: value for key, value in values.items() if isinstance(value, str)}
 
 
 def _eval_result(task: str, score: TaskScore) -> EvalResult:

@@ -114,7 +114,7 @@ def show_search(run: Run) -> None:
     for name in ("parameters", "untrained", *(f"{tokens:,} tokens" for tokens in search["tokens"][1:])):
         table.add_column(name, justify="right")
     for candidate in search["candidates"]:
-        scores = (f"{score:.4f}" for score in candidate["scores"])
+        scores = ("-" if score is None else f"{score:.4f}" for score in candidate["scores"])
         table.add_row(candidate["name"], f"{candidate['parameters']:,}", *scores)
     console = Console()
     console.print(table)

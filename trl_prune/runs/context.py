@@ -18,6 +18,7 @@ from trl_prune.checkpoints import (
     load_model,
     load_tokenizer,
     locate,
+    native_dtype,
     read_provenance,
     tensor_files,
 )
@@ -27,7 +28,7 @@ from trl_prune.data.reading import dataset_commit, read_dataset
 from trl_prune.data.starter import starter_rows
 from trl_prune.data.teacher import LazyTeacher, context_length
 from trl_prune.errors import InputError
-from trl_prune.evaluation.efficiency import Size, faster_dtype, measure_size
+from trl_prune.evaluation.efficiency import Size, measure_size
 from trl_prune.evaluation.harness import EvaluationTasks, content_hash, load_tasks
 from trl_prune.pruning.deriving.admission import admit
 from trl_prune.pruning.keep import Keep
@@ -96,7 +97,10 @@ class Run:
         try:
             return locate(self.root["path"], self.root["commit"])
         except InputError as error:
-            raise InputError(f"the model's {PROVENANCE} names its root, the teacher: {error}") from error
+            raise InputError(
+                f"the model's {PROVENANCE} names its root, the teacher: {error} (write its present place to "
+                "`dense.path` there)"
+            ) from error
 
     @cached_property
     def teacher_fingerprint(self) -> str:
@@ -151,12 +155,14 @@ class Run:
         """The dtype of all stages, which a resumed run does not choose again."""
         if self.recipe.dtype != "auto":
             return self.recipe.dtype
-        return self.folder.notes().get("dtype") or self._choose_dtype()
+        return self.folder.notes().get("dtype") or native_dtype(self.device)[0]
 
-    def _choose_dtype(self) -> str:
-        if self.device == "cuda":
-            return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-        return faster_dtype(load_model(self.dense_dir, "float32", "cpu"))
+    def describe_dtype(self) -> str:
+        """Return the dtype and what chose it, in words."""
+        if self.recipe.dtype != "auto":
+            return f"{self.dtype}, by the recipe"
+        chosen, reason = native_dtype(self.device)
+        return f"{self.dtype}, {reason}" if chosen == self.dtype else f"{self.dtype}, as this run began"
 
     def record_choices(self) -> None:
         """Write to the run folder the recipe, and what a later start must not choose again: dtype and hub commits."""

@@ -1,6 +1,7 @@
 """Measurements in a JSON file, so that an interrupted search resumes with those it has made."""
 
 import json
+import math
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
@@ -12,7 +13,11 @@ class Ledger(MutableMapping[str, float]):
 
     def __init__(self, path: Path):
         self.path = path
-        self.values_by_key: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+        stored = json.loads(path.read_text()) if path.is_file() else {}
+        # JSON has no infinity, the score of a model that gives no numbers.
+        self.values_by_key: dict[str, float] = {
+            key: math.inf if value is None else value for key, value in stored.items()
+        }
 
     def __getitem__(self, key: str) -> float:
         return self.values_by_key[key]

@@ -5,7 +5,7 @@ import shutil
 import time
 from pathlib import Path
 
-from trl_prune.checkpoints import read_provenance, write_json, write_text
+from trl_prune.checkpoints import prove_source, read_provenance, write_json, write_text
 from trl_prune.errors import InputError
 from trl_prune.evaluation.harness import content_hash
 from trl_prune.pruning.families import LAYERS
@@ -91,7 +91,8 @@ def _write_passthrough(run: Run, cut: Cut, folder: Path) -> dict[str, str]:
 
 
 def check(run: Run) -> None:
-    """Check that the cut and the repairs fit the model."""
+    """Check that the cut and the repairs fit the model, and that transformers loads all of it."""
+    prove_source(run.dense_dir)
     keep = planned_keep(run)
     cut = Cut.of(run.config, keep)
     if run.recipe.prune.keep is not None:  # otherwise the blocks are not known before the model is scored

@@ -104,3 +104,19 @@ def test_no_hook_remains():
 def test_an_unknown_choice_of_tokens_raises():
     with pytest.raises(InputError, match="tokens is 'llama'; allowed: all, last"):
         scored_positions(torch.ones(1, 2), "llama")
+
+
+@pytest.mark.parametrize(
+    ("weight", "place"),
+    [
+        ("model.embed_tokens", "the embedding"),
+        ("model.layers.0.mlp.up_proj", "block 0"),
+        ("model.layers.2.mlp.up_proj", "block 2"),
+    ],
+)
+def test_numbers_that_are_none_are_refused_and_their_block_is_named(weight, place):
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.get_submodule(weight).weight.fill_(float("nan"))
+    with pytest.raises(InputError, match=f"the output of {place} is NaN or infinite on the calibration texts"):
+        score_layers(model, [batch()])

@@ -4,9 +4,8 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
-from tests.conftest import save_tiny
+from tests.conftest import save_tiny, tiny_config
 from tests.families import family_axis_params, family_params
 from tests.pruning.masking import masked
 from tests.pruning.surgery.loading import ROOT, TOKENS, load_strictly
@@ -115,12 +114,10 @@ def test_quantised_checkpoints_can_be_cut_in_depth_only(method, tmp_path):
     assert quantisation["modules_to_not_convert"] == ["lm_head", "model.layers.1.mlp.up_proj"]
 
 
-def test_a_tensor_without_an_entry_in_the_row_raises(tmp_path):
-    dense_dir = save_tiny(tmp_path / "dense")
-    tensors = load_file(dense_dir / "model.safetensors") | {"model.layers.0.adapter.weight": torch.zeros(2, 2)}
-    save_file(tensors, dense_dir / "model.safetensors", metadata={"format": "pt"})
+def test_a_tensor_without_an_entry_in_the_row_raises():
+    cut = Cut.of(tiny_config("llama"), {HIDDEN: [0, 1, 2, 3]})
     with pytest.raises(InputError, match="has no entry for the tensor 'model.layers.0.adapter.weight'"):
-        prune_checkpoint(dense_dir, tmp_path / "pruned", {HIDDEN: [0, 1, 2, 3]}, ROOT)
+        cut.kept_indices("model.layers.0.adapter.weight", (2, 2))
 
 
 def test_dense_blocks_of_qwen_moe_stay_dense(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.conftest import ROWS
 from trl_prune.checkpoints import read_provenance
+from trl_prune.trainers.arms import training
 from trl_prune.trainers.arms.saving import last_complete_checkpoint
 from trl_prune.trainers.arms.settings import ArmSettings
 from trl_prune.trainers.arms.training import SelfDistillSFTTrainer, build_trainer, train_arm
@@ -41,6 +43,10 @@ def test_an_arm_ends_as_an_ordinary_checkpoint(pruned, tmp_path):
     assert {path.name for path in pruned.iterdir()} <= {path.name for path in (tmp_path / "model").iterdir()}
     assert any(not torch.equal(weight, weights(pruned)[name]) for name, weight in weights(tmp_path / "model").items())
     assert not (tmp_path / "arm").exists()
+    before, after = (
+        json.loads((folder / "config.json").read_text())["use_cache"] for folder in (pruned, tmp_path / "model")
+    )
+    assert before == after is True
 
 
 def test_the_token_budget_is_the_number_of_tokens_trained_on(pruned, tmp_path):
@@ -91,9 +97,43 @@ def test_an_interrupted_arm_resumes_to_the_same_weights(pruned, tmp_path, monkey
     assert all(torch.equal(weight, expected_weights[name]) for name, weight in weights(tmp_path / "resumed").items())
 
 
-def test_the_students_cache_setting_is_kept(pruned, tmp_path):
-    train_arm(arm_settings(pruned, tmp_path), Dataset.from_list(ROWS), tmp_path / "model")
-    before, after = (
-        json.loads((folder / "config.json").read_text())["use_cache"] for folder in (pruned, tmp_path / "model")
-    )
-    assert before == after is True
+@pytest.mark.parametrize("peft", [None, pytest.param({"r": 2}, marks=pytest.mark.slow)])
+def test_a_temperature_without_sampling_costs_no_training(pruned, tmp_path, peft):
+    """transformers refuses to save such a generation config once a trainer has changed it, after all steps."""
+    student = shutil.copytree(pruned, tmp_path / "student")
+    (student / "generation_config.json").write_text('{"temperature": 0.9, "top_p": 0.6}')
+    settings = arm_settings(student, tmp_path, peft=peft, args=ARGS | {"max_steps": 1})
+    train_arm(settings, Dataset.from_list(ROWS), tmp_path / "model")
+    saved = json.loads((tmp_path / "model" / "generation_config.json").read_text())
+    assert not {"temperature", "top_p"} & saved.keys()
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"max_steps": 2, "save_strategy": "no"},
+        pytest.param({"max_steps": 2}, marks=pytest.mark.slow),
+        pytest.param({"num_train_epochs": 1}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_finished_training_is_never_repeated(pruned, tmp_path, monkeypatch, args):
+    """The last of two steps is in the middle of an epoch, where transformers' own resumption adds a third."""
+    rows, target = Dataset.from_list(ROWS), tmp_path / "model"
+    settings = arm_settings(pruned, tmp_path, args=ARGS | args)
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "save_recovered", raise_no_space)
+        with pytest.raises(OSError, match="No space"):
+            train_arm(settings, rows, target)
+    checkpoint = last_complete_checkpoint(tmp_path / "arm")
+    state, trained = json.loads((checkpoint / "trainer_state.json").read_text()), weights(checkpoint)
+    with monkeypatch.context() as patched:
+        patched.setattr(SelfDistillSFTTrainer, "training_step", lambda *_, **__: pytest.fail("it trained again"))
+        result = train_arm(settings, rows, target)
+    assert result.steps == state["global_step"] == state["max_steps"]
+    assert all(torch.equal(weight, trained[name]) for name, weight in weights(target).items())
+    monkeypatch.setattr(training, "build_trainer", lambda *_: pytest.fail("it was set up again"))
+    assert train_arm(settings, rows, target) == result, "killed after the model was written"
+
+
+def raise_no_space(*_: object) -> None:
+    raise OSError("No space left on device")

@@ -82,3 +82,12 @@ def test_the_provenance_is_copied_where_there_is_one(pruned, tmp_path):
     assert read_provenance(saved) == read_provenance(pruned)
     origin.copy_provenance(pruned)
     assert read_provenance(pruned) == read_provenance(saved)
+
+
+def test_a_teacher_that_was_moved_is_named_with_what_to_do(tmp_path):
+    dense = save_tiny(tmp_path / "dense")
+    prune_checkpoint(dense, tmp_path / "pruned", {LAYERS: [0, 2]}, dense_root(dense, str(dense)))
+    dense.rename(tmp_path / "moved")
+    message = f"the {PROVENANCE} of .*pruned names its dense model '{dense}', which is not found: .*`teacher_model`"
+    with pytest.raises(InputError, match=message):
+        StudentOrigin.of(str(tmp_path / "pruned")).dense_folder("`teacher_cache`")

@@ -1,6 +1,5 @@
 """A judged draft as JSON: what depends on the models alone, and what depends on the machine."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
@@ -73,9 +72,7 @@ def _interval(interval: Interval) -> dict[str, float | None]:
 
 def read_interval(values: Mapping[str, float | None]) -> Interval:
     """Return the interval of its JSON."""
-    return Interval(
-        **{key: math.nan if key in ("low", "high") and end is None else end for key, end in values.items()}
-    )
+    return Interval.from_dict(values)
 
 
 def _fastest(speeds: Mapping[int, Interval]) -> int:

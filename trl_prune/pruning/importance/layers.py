@@ -58,6 +58,21 @@ class LayerScores:
         """Return `1 - E[cos(x^(l), x^(l+1))]` of every block, `(L,)` (2407.14679, section 2.2)."""
         return 1 - self.cosine.diagonal(offset=1) / max(self.num_positions, 1)
 
+    def check_finite(self) -> None:
+        """Check that the sums are numbers.
+
+        Raises:
+            InputError: they are not; the sentence names the first block whose output is none.
+        """
+        if self.cosine.isfinite().all():
+            return
+        first = int((~self.cosine.diagonal().isfinite()).nonzero()[0])
+        place = f"block {first - 1}" if first else "the embedding"
+        raise InputError(
+            f"the output of {place} is NaN or infinite on the calibration texts: the model is damaged, or its values "
+            "are too large for the run's dtype"
+        )
+
     @classmethod
     def load(cls, path: Path) -> "LayerScores":
         """Read the sums from a file of scores."""
@@ -88,6 +103,7 @@ class LayerObserver:
                 self._add(torch.stack([_select(states[row], chunk) for states in self._states], dim=1))
         self.scores.num_positions += int(self._scored.sum())
         self._states.clear()
+        self.scores.check_finite()
 
     def _add(self, states: Tensor) -> None:
         """Add states, `(positions, L + 1, hidden_size)`; the diagonals of their Gram matrices are squared norms."""

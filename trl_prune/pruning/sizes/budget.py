@@ -11,8 +11,8 @@ from transformers.cache_utils import StaticCache
 
 from trl_prune.checkpoints import read_header, tensor_files
 from trl_prune.errors import InputError
-from trl_prune.pruning.families import HEAD_DIM, HEADS, KV_HEADS, LAYERS, Family, family_of
-from trl_prune.pruning.keep import axis_sizes, heads_divide_hidden
+from trl_prune.pruning.families import HEAD_DIM, HEADS, KV_HEADS, LAYERS, Family
+from trl_prune.pruning.keep import axis_sizes, heads_divide_hidden, row_for
 from trl_prune.pruning.sizes.formula import Amounts, Formula, Sizes
 from trl_prune.pruning.surgery.cut import meta_model
 
@@ -45,7 +45,7 @@ class Costs:
         Raises:
             InputError: the model type has no row.
         """
-        family = family_of(config.model_type)
+        family = row_for(config)
         sizes = axis_sizes(config, family)
         counts = {name: (weight.shape, weight.numel()) for name, weight in meta_model(config).named_parameters()}
         if folder is None:

@@ -1,7 +1,7 @@
 """Write a pruned checkpoint folder from a dense one, tensor by tensor."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,13 +12,16 @@ from transformers import PreTrainedConfig
 from trl_prune.checkpoints import (
     Provenance,
     atomic_folder,
+    check_finite,
     copy_companions,
     load_config,
+    prove_source,
     read_provenance,
     tensor_files,
+    verify_companions,
     verify_loads,
-    write_json,
     write_provenance,
+    write_text,
 )
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import LAYERS, Family
@@ -79,21 +82,24 @@ def prune_checkpoint(  # noqa: PLR0913
         max_shard_bytes: the size at which a new shard begins; by default that of the largest tensor.
 
     Raises:
-        InputError: the model type has no row in the family table, or the plan does not fit the model.
+        InputError: the model type has no row in the family table, the plan does not fit the model, transformers cannot
+            load the source, or a weight is NaN or infinite.
     """
     config = load_config(source)
     cut = Cut.of(config, keep)
     check_blocks(tensor_files(source), cut.family, cut.sizes[LAYERS])
+    names = tensor_files(source).keys() - prove_source(source)
     check_depth(config, keep)
     with atomic_folder(target) as part:
         copy_companions(source, part)
-        _write_config(part, json.loads((source / "config.json").read_text()), config, cut)
-        write_shards(part, _kept_tensors(source, cut, repairs), max_shard_bytes)
+        _write_config(part, json.loads((source / "config.json").read_bytes()), config, cut)
+        write_shards(part, _kept_tensors(source, cut, repairs, names), max_shard_bytes)
         parent = read_provenance(source)
         num_layers = root.get(LAYERS) or cut.sizes[LAYERS]
         composed = compose_keep(parent.keep if parent else {}, cut.keep, num_layers)
         edits = [*(parent.edits if parent else []), *(repair.record for repair in repairs)]
         write_provenance(Provenance(root, str(source), composed, edits), part)
+        verify_companions(source, part)
         verify_loads(part)
 
 
@@ -104,7 +110,9 @@ def _write_config(folder: Path, dense: dict, config: PreTrainedConfig, cut: Cut)
     """
     changes = cut.config_changes()
     expected = changed_config(config, changes)
-    write_json(folder / "config.json", in_text_config(config, dense, changes))
+    # Not by write_json: configs of state-space models hold Infinity, which transformers reads.
+    values = in_text_config(config, dense, changes)
+    write_text(folder / "config.json", json.dumps(values, indent=2, sort_keys=True) + "\n")
     if _meaning(load_config(folder).to_dict()) != _meaning(expected.to_dict()):
         expected.save_pretrained(folder)
 
@@ -116,14 +124,18 @@ def _meaning(values: object) -> object:
     return {key: _meaning(value) for key, value in values.items() if key not in ("_name_or_path", "dtype")}
 
 
-def _kept_tensors(source: Path, cut: Cut, repairs: Sequence[Repair]) -> Iterator[tuple[str, Tensor]]:
+def _kept_tensors(
+    source: Path, cut: Cut, repairs: Sequence[Repair], names: Collection[str]
+) -> Iterator[tuple[str, Tensor]]:
     files = tensor_files(source)
     for path in sorted(set(files.values())):
         with safe_open(path, "pt") as weights:
-            for name in sorted(name for name, file in files.items() if file == path):
+            for name in sorted(name for name in names if files[name] == path):
                 new_name = cut.new_name(name)
                 if new_name is not None:
-                    yield new_name, _repaired(name, weights.get_tensor(name), cut, repairs)
+                    dense = weights.get_tensor(name)
+                    check_finite([(name, dense)], source)
+                    yield new_name, _repaired(name, dense, cut, repairs)
 
 
 def _repaired(name: str, dense: Tensor, cut: Cut, repairs: Sequence[Repair]) -> Tensor:

@@ -12,8 +12,8 @@ from transformers import PreTrainedConfig
 
 from trl_prune.checkpoints import model_class
 from trl_prune.errors import InputError
-from trl_prune.pruning.families import EXPERTS, HEAD_DIM, HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS, Family, family_of
-from trl_prune.pruning.keep import PER_LAYER_AXES, Keep, axis_sizes, complete_keep, kept_sizes
+from trl_prune.pruning.families import EXPERTS, HEAD_DIM, HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS, Family
+from trl_prune.pruning.keep import PER_LAYER_AXES, Keep, axis_sizes, complete_keep, kept_sizes, row_for
 from trl_prune.pruning.layer_patterns import pattern_changes
 
 
@@ -43,7 +43,7 @@ class Cut:
             InputError: the model type has no row, the checkpoint is no language model, the plan does not fit it, or it
                 cuts the width of quantised weights.
         """
-        family = family_of(config.model_type)
+        family = row_for(config)
         _check_architecture(config)
         _check_quantised(config, keep)
         text_config = config.get_text_config()

@@ -17,6 +17,7 @@ from trl_prune.checkpoints import (
     library_versions,
     load_config,
     read_provenance,
+    verify_companions,
     write_provenance,
 )
 from trl_prune.trainers.arms.settings import ArmSettings
@@ -85,6 +86,7 @@ def save_recovered(model: PreTrainedModel | PeftModel, student: Path, target: Pa
     with atomic_folder(target) as partial_dir:
         copy_companions(student, partial_dir)
         model.save_pretrained(partial_dir)
+        verify_companions(student, partial_dir)
         provenance = read_provenance(student)
         if provenance is not None:
             provenance = replace(provenance, parent=str(student), versions=library_versions())

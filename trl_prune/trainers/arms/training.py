@@ -1,22 +1,27 @@
 """Train one recovery arm, resuming from its last complete checkpoint, and write an ordinary checkpoint."""
 
+import json
 import shutil
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from datasets import Dataset
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 from trl import SFTTrainer
 
-from trl_prune.checkpoints import load_tokenizer
+from trl_prune.checkpoints import load_tokenizer, write_json
 from trl_prune.trainers.arms.saving import full_model, last_complete_checkpoint, save_recovered
 from trl_prune.trainers.arms.settings import CONFIG_CLASSES, DEFAULT_ARGS, ArmSettings
+from trl_prune.trainers.checked import CheckedSFTTrainer
 from trl_prune.trainers.kd.trainer import KDTrainer
 from trl_prune.trainers.preparation import messages_to_prompt_completion
 from trl_prune.trainers.self_distill.trainer import SelfDistillSFTTrainer
 from trl_prune.trainers.sft_arguments import lora_config, use_one_device
 
 
-TRAINER_CLASSES: dict[str, type[SFTTrainer]] = {"sft": SelfDistillSFTTrainer, "kd": KDTrainer}
+TRAINER_CLASSES: dict[str, type[CheckedSFTTrainer]] = {"sft": SelfDistillSFTTrainer, "kd": KDTrainer}
 # The metrics of the trainer's `log_history` that an arm's log keeps.
 LOGGED_METRICS = (
     "step",
@@ -52,24 +57,58 @@ class TrainingResult:
     final_loss: float | None
 
 
+class _AlreadyTrainedError(Exception):
+    """The checkpoint that a training resumes from is that of its last step."""
+
+
+class _LastStep(TrainerCallback):
+    """Keeps what the last step made: it is always saved, and a resumed training does not go beyond it.
+
+    transformers would train one more step after a last checkpoint in the middle of an epoch.
+    """
+
+    def on_train_begin(self, _: TrainingArguments, state: TrainerState, *__: object, **___: object) -> None:
+        if state.global_step >= state.max_steps:
+            raise _AlreadyTrainedError
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        if state.global_step >= state.max_steps and args.save_strategy == SaveStrategy.NO:
+            control.should_save = True
+
+
 def train_arm(settings: ArmSettings, rows: Dataset, target: Path) -> TrainingResult:
     """Train an arm, from its last complete checkpoint if it has one, and write the recovered model to `target`.
 
     The model is an ordinary checkpoint: adapters merged, weights in the student's own dtype, tokenizer and licence
-    beside them.
+    beside them. A training that has ended is not repeated, whatever was interrupted after it: the last step is saved
+    before anything is made of it, and the result is written beside the trainer's checkpoints.
+
+    Raises:
+        InputError: the student's configs cannot be saved, which is tried before the first step, or a step's loss or
+            gradient is no number.
     """
+    record = settings.output_dir.with_name(f"{settings.output_dir.name}.json")
+    if record.is_file() and target.is_dir():
+        return TrainingResult(**json.loads(record.read_text()))
     trainer = build_trainer(settings, rows)
+    trainer.check_saving()
     row_tokens = sum(map(len, trainer.train_dataset["input_ids"]))
     if settings.tokens is not None:
         trainer.args.num_train_epochs = settings.tokens / row_tokens
-    checkpoint = last_complete_checkpoint(settings.output_dir)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    model = full_model(trainer, settings)
+    _train(trainer, last_complete_checkpoint(settings.output_dir))
+    model, result = full_model(trainer, settings), _result(trainer, row_tokens)
     if trainer.is_world_process_zero():
         save_recovered(model, settings.student, target)
+        write_json(record, asdict(result))
         shutil.rmtree(settings.output_dir, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
-    return _result(trainer, row_tokens)
+    return result
+
+
+def _train(trainer: CheckedSFTTrainer, checkpoint: Path | None) -> None:
+    trainer.add_callback(_LastStep())
+    with suppress(_AlreadyTrainedError):  # with the checkpoint's weights and state
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def _result(trainer: SFTTrainer, row_tokens: int) -> TrainingResult:
@@ -83,7 +122,7 @@ def _result(trainer: SFTTrainer, row_tokens: int) -> TrainingResult:
     return TrainingResult(log, round(row_tokens * state.epoch), row_tokens, state.global_step, final_loss)
 
 
-def build_trainer(settings: ArmSettings, rows: Dataset) -> SFTTrainer:
+def build_trainer(settings: ArmSettings, rows: Dataset) -> CheckedSFTTrainer:
     """Return the trainer of an arm; all methods get their rows in one format, so that losses are comparable."""
     method_args = {
         "sft": {"rewrite": False},  # the recipe's `rewrite` stage wrote the rows

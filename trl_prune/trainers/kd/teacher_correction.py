@@ -14,10 +14,11 @@ import torch
 from accelerate.utils import is_peft_model
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from trl_prune.checkpoints import atomic_folder, copy_companions, fingerprint, load_config, write_json
 from trl_prune.errors import InputError
+from trl_prune.trainers.checked import CheckedSFTTrainer
 from trl_prune.trainers.kd.config import KDConfig
 from trl_prune.trainers.sft_arguments import lora_config
 from trl_prune.trainers.teachers.source import TeacherSource
@@ -53,6 +54,7 @@ def correct_teacher(
     record = _correction_record(source.folder, args, dataset)
     if record is None or not _is_complete(target, record):
         trainer = _correction_trainer(source.folder, args, dataset, sft_arguments)
+        trainer.check_saving()
         trainer.train()
         _save(trainer, source.folder, target, record)
         del trainer
@@ -62,13 +64,13 @@ def correct_teacher(
     return TeacherSource(target, init_kwargs=source.init_kwargs)
 
 
-def _correction_trainer(folder: Path, args: KDConfig, dataset: object, sft_arguments: dict) -> SFTTrainer:
+def _correction_trainer(folder: Path, args: KDConfig, dataset: object, sft_arguments: dict) -> CheckedSFTTrainer:
     preparation = {
         name: sft_arguments[name] for name in ("processing_class", "formatting_func") if name in sft_arguments
     }
     peft_config = lora_config() if args.teacher_correction == "lora" else None
     model = _load_with_trainable_norms(folder, args) if args.teacher_correction == "norms" else str(folder)
-    trainer = SFTTrainer(
+    trainer = CheckedSFTTrainer(
         model, correction_arguments(args), train_dataset=dataset, peft_config=peft_config, **preparation
     )
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
@@ -127,7 +129,7 @@ def _is_complete(folder: Path, record: dict) -> bool:
     return path.is_file() and json.loads(path.read_text()) == record
 
 
-def _save(trainer: SFTTrainer, source: Path, target: Path, record: dict | None) -> None:
+def _save(trainer: CheckedSFTTrainer, source: Path, target: Path, record: dict | None) -> None:
     """Write the corrected teacher as an ordinary checkpoint in its own dtype; only one process writes."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     if is_peft_model(model):

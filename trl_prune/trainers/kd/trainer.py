@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.modeling_outputs import ModelOutput
 from transformers.trainer_utils import EvalLoopOutput
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from trl_prune.losses.positions import MASKED
 from trl_prune.losses.targets import HeadTarget
+from trl_prune.trainers.checked import CheckedSFTTrainer
 from trl_prune.trainers.kd.cache_checks import open_cached_teacher
 from trl_prune.trainers.kd.checks import (
     check_before_correction,
@@ -41,7 +42,7 @@ from trl_prune.trainers.teachers.student_origin import StudentOrigin
 from trl_prune.trainers.teachers.tokenizer_check import check_tokenizers
 
 
-class KDTrainer(SFTTrainer):
+class KDTrainer(CheckedSFTTrainer):
     """Trainer that recovers a pruned student by distillation from its dense teacher.
 
     Change the class name in an SFT script and it works as before, except that the student learns the teacher's

@@ -8,7 +8,7 @@ from accelerate.utils import is_peft_model
 from datasets import Dataset, IterableDataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from trl_prune.checkpoints import fingerprint, load_tokenizer, locate, weights_fingerprint
 from trl_prune.data.generation.engines import build_engine
@@ -17,6 +17,7 @@ from trl_prune.data.rewriting.provenance import RECORDS, UNASKED, acceptance_sum
 from trl_prune.data.rewriting.rewrite import RewrittenDataset, rewrite_rows
 from trl_prune.data.sharing import ProcessShare
 from trl_prune.data.teacher import LazyTeacher, context_length
+from trl_prune.trainers.checked import CheckedSFTTrainer
 from trl_prune.trainers.preparation import messages_to_prompt_completion
 from trl_prune.trainers.self_distill.answer_positions import skip_masked_positions
 from trl_prune.trainers.self_distill.config import SelfDistillSFTConfig
@@ -40,7 +41,7 @@ PLACEMENT = (
 )
 
 
-class SelfDistillSFTTrainer(SFTTrainer):
+class SelfDistillSFTTrainer(CheckedSFTTrainer):
     """Trainer for self-data distillation: SFT on answers that the unpruned model wrote itself.
 
     Change the class name in an SFT script and it works as before, except that the dense model first rewrites the

@@ -51,14 +51,21 @@ class StudentOrigin:
             alternative: what the user can do instead of giving `teacher_model`, for the error.
 
         Raises:
-            InputError: the student has no provenance.
+            InputError: the student has no provenance, or the dense root is not where it says.
         """
         if self.provenance is None:
             raise InputError(
                 f"`teacher_model` is not given, and the student {self.name} has no {PROVENANCE} that names its dense "
                 f"model; give `teacher_model`, or {alternative}"
             )
-        return locate(self.provenance.dense["path"], self.provenance.dense["commit"])
+        dense = self.provenance.dense
+        try:
+            return locate(dense["path"], dense["commit"])
+        except InputError as error:
+            raise InputError(
+                f"the {PROVENANCE} of {self.name} names its dense model {dense['path']!r}, which is not found: give "
+                f"its present place as `teacher_model` ({error})"
+            ) from error
 
     def provenance_for(self, teacher: PreTrainedConfig) -> Provenance | None:
         """Return the provenance if its indices count in the teacher: the dense root, or one of as many blocks.

@@ -1,0 +1,130 @@
+"""Checkpoints as users bring them: each is pruned, or refused in one sentence before anything is written."""
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from tests.conftest import rewrite_tensors
+from tests.recipes import recipe_values
+from trl_prune.checkpoints import tensor_files
+from trl_prune.cli import main
+
+
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+def set_config(folder, **values):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | values))
+
+
+def write_json(path, values):
+    path.write_text(json.dumps(values))
+
+
+def quantised(folder):
+    set_config(folder, quantization_config={"quant_method": "gptq", "bits": 4})
+
+
+def without_index(folder):
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+
+
+REFUSED = {
+    "a reward model": (
+        lambda folder: set_config(folder, architectures=["LlamaForSequenceClassification"]),
+        "LlamaForSequenceClassification, which has no language-model head",
+    ),
+    "no head": (
+        lambda folder: rewrite_tensors(folder, lambda tensors: tensors.pop("lm_head.weight")),
+        "dense lacks lm_head.weight",
+    ),
+    "a stale vocabulary size": (lambda folder: set_config(folder, vocab_size=262), "set its vocab_size to 259"),
+    "a vocabulary without its padding token": (
+        lambda folder: set_config(folder, vocab_size=200),
+        "dense cannot be loaded",
+    ),
+    "quantised": (quantised, "dense"),
+    "an adapter beside": (lambda folder: write_json(folder / "adapter_config.json", {}), "a model and an adapter"),
+    "shards without an index": (without_index, "no model.safetensors.index.json"),
+    "an impossible generation config": (
+        lambda folder: write_json(folder / "generation_config.json", {"num_return_sequences": 4}),
+        "cannot be loaded by transformers",
+    ),
+}
+TAKEN = {
+    "an old index beside a single file": lambda folder: write_json(
+        folder / "model.safetensors.index.json", {"weight_map": {UP: "model-00001-of-00002.safetensors"}}
+    ),
+    "a value head": lambda folder: rewrite_tensors(
+        folder, lambda tensors: tensors.update({"v_head.summary.weight": torch.ones(1, 32)})
+    ),
+    "scales of a quantised cache": lambda folder: rewrite_tensors(
+        folder, lambda tensors: tensors.update({"model.layers.1.self_attn.k_scale": torch.ones(())})
+    ),
+    "other libraries' weights": lambda folder: (folder / "rust_model.ot").write_bytes(b"x"),
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    recipe_values(tmp_path)
+    return tmp_path / "dense"
+
+
+def run(tmp_path, capsys, *words, **sections):
+    values = recipe_values(tmp_path) | {"prune": {"keep": {"num_hidden_layers": [0, 1, 3]}}} | sections
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    code = main([words[0], str(tmp_path / "recipe.yaml"), *words[1:]])
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_checkpoint_is_refused_in_one_sentence(case, folder, tmp_path, capsys):
+    change, message = REFUSED[case]
+    change(folder)
+    code, error = run(tmp_path, capsys, "prune")
+    assert code == 2
+    assert message in error
+    assert error.count("trl-prune: ") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", TAKEN)
+def test_a_checkpoint_is_pruned_as_transformers_loads_it(case, folder, tmp_path, capsys):
+    TAKEN[case](folder)
+    code, error = run(tmp_path, capsys, "prune")
+    assert code == 0, error
+    pruned = tmp_path / "run" / "prune" / "model"
+    names = {path.name for path in pruned.iterdir()}
+    assert not {"rust_model.ot", "model.safetensors.index.json"} & names
+    assert not any("v_head" in name or "scale" in name for name in tensor_files(pruned))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("prune", "verb"),
+    [({"target": {"layers": 2}}, "score"), ({"keep": {"num_hidden_layers": [0, 1, 3]}}, "prune")],
+    ids=["scored", "cut by hand"],
+)
+def test_a_weight_that_is_no_number_is_named(prune, verb, folder, tmp_path, capsys):
+    rewrite_tensors(folder, lambda tensors: tensors[UP].view(-1)[3].fill_(float("nan")))
+    code, error = run(tmp_path, capsys, verb, prune=prune)
+    assert code == 2
+    assert f"the weight {UP} has values that are NaN or infinite" in error
+    assert not (tmp_path / "run" / "prune" / "model").exists()
+    for file in (tmp_path / "run").rglob("*.json"):
+        json.loads(file.read_text(), parse_constant=pytest.fail)
+
+
+@pytest.mark.slow
+def test_the_dtype_and_what_chose_it_are_in_the_plan(folder, tmp_path, capsys):
+    values = recipe_values(tmp_path) | {"dtype": "auto", "output": str(tmp_path / "auto")}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    assert main(["prune", str(tmp_path / "recipe.yaml"), "--dry-run"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("dtype "))
+    assert line.startswith(("dtype float32, the processor has no", "dtype bfloat16, the processor has"))

@@ -1,0 +1,83 @@
+"""TRL's SFT trainer, which stops where a training would end in nothing: no numbers, or no way to save the model."""
+
+from tempfile import TemporaryDirectory
+
+import torch
+from accelerate.utils import is_peft_model
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from trl import SFTTrainer
+
+from trl_prune.checkpoints import is_finite
+from trl_prune.errors import InputError, first_line
+from trl_prune.trainers.generation_settings import mend_generation_config
+
+
+class CheckedSFTTrainer(SFTTrainer):
+    """SFTTrainer that stops at the first step whose loss or gradient is no number.
+
+    transformers goes on: its `logging_nan_inf_filter` leaves such losses out of the log, which shows a loss of 0.
+    """
+
+    def __init__(self, *args: object, **kwargs: object):
+        super().__init__(*args, **kwargs)
+        mend_generation_config(self._base_model)
+
+    @property
+    def _base_model(self) -> PreTrainedModel:
+        """The model outside any PEFT wrapper."""
+        return self.model.get_base_model() if is_peft_model(self.model) else self.model
+
+    def training_step(self, *args: object, **kwargs: object) -> Tensor:
+        """Train on a batch as SFTTrainer does.
+
+        Raises:
+            InputError: its loss is NaN or infinite.
+        """
+        loss = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss).all():
+            raise InputError(self._stopped("loss", loss.item()))
+        return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
+        """Return the gradient's norm before clipping, as transformers logs it.
+
+        Raises:
+            InputError: it is NaN or infinite. With float16 the loss scaler skips such steps itself.
+        """
+        norm = super()._get_grad_norm(model, grad_norm)
+        scales_loss = self.accelerator.scaler is not None or self.is_deepspeed_enabled
+        if norm is not None and not scales_loss and not torch.isfinite(torch.as_tensor(norm)):
+            raise InputError(self._stopped("gradient norm", float(norm)))
+        return norm
+
+    def _stopped(self, what: str, value: float) -> str:
+        """Return the sentence for a value that is no number, with the weight that is none where there is one."""
+        shards = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        weights = [] if shards else self._base_model.named_parameters()
+        name = next((name for name, weight in weights if not is_finite(weight)), None)
+        reason = (
+            f"the weight {name} has values that are NaN or infinite"
+            if name
+            else f"lower args.learning_rate ({self.args.learning_rate:g}), or look for values too large for "
+            f"{'bfloat16' if self.args.bf16 else 'float16' if self.args.fp16 else 'float32'}"
+        )
+        return f"training stopped at step {self.state.global_step + 1}, whose {what} is {value}: {reason}"
+
+    def check_saving(self) -> None:
+        """Save the configs and the tokenizer to a temporary folder, before a training whose model they are saved with.
+
+        Raises:
+            InputError: one of them cannot be saved.
+        """
+        model = self._base_model
+        generation = [model.generation_config] if model.can_generate() else []
+        with TemporaryDirectory() as folder:
+            for part in (model.config, *generation, self.processing_class):
+                try:
+                    part.save_pretrained(folder)
+                except Exception as error:  # each class raises errors of its own
+                    raise InputError(
+                        f"the {type(part).__name__} of {model.config.name_or_path} cannot be saved, and no trained "
+                        f"model could be: {first_line(error)}"
+                    ) from error
