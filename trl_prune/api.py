@@ -23,7 +23,7 @@ from trl_prune.data.formats import format_of
 from trl_prune.data.generation.decoding import end_ids
 from trl_prune.data.generation.engines import build_engine, check_engine
 from trl_prune.data.generation.generator import AnswerGenerator
-from trl_prune.data.reading import read_dataset
+from trl_prune.data.reading import normal_dataset, read_dataset
 from trl_prune.data.rewriting.provenance import RECORDS, write_records
 from trl_prune.data.rewriting.rewrite import RewrittenDataset, rewrite_rows
 from trl_prune.data.selection.selection_run import SelectionModels, SelectionRun
@@ -150,6 +150,7 @@ def prune(  # noqa: PLR0913
     sizes: Mapping[str, int] | None = None,
     scores: Scores | None = None,
     by: Ranking = MEASURED_BEST,
+    text_only: bool = False,
 ) -> Path:
     """Write a smaller checkpoint and return its folder.
 
@@ -163,6 +164,7 @@ def prune(  # noqa: PLR0913
         sizes: the number of units of each axis to keep, as in `{"intermediate_size": 1024}`, chosen by `scores`.
         scores: the result of `score`.
         by: how units are ranked; by default as recipes rank them.
+        text_only: of a multimodal checkpoint, write the text tower alone, as an ordinary causal LM.
 
     Raises:
         InputError: an unsupported model type, or a cut that does not fit the model.
@@ -175,7 +177,7 @@ def prune(  # noqa: PLR0913
     cut = Cut.of(load_config(folder), plan)
     names = {"norm_rescale": {}} if "norm_rescale" in applicable_repairs(folder, cut) else {}
     repairs = build_repairs(names, folder, cut, Calibration(lambda: load_model(folder, "auto"), [], target.parent))
-    prune_checkpoint(folder, target, plan, dense_root(folder, str(model)), repairs)
+    prune_checkpoint(folder, target, plan, dense_root(folder, str(model)), repairs, text_only=text_only)
     return target
 
 
@@ -454,4 +456,4 @@ def _teacher(model: Model) -> LazyTeacher:
 
 
 def _rows(dataset: Rows) -> Dataset:
-    return dataset if isinstance(dataset, Dataset) else read_dataset(str(dataset))
+    return normal_dataset(dataset) if isinstance(dataset, Dataset) else read_dataset(str(dataset))

@@ -9,6 +9,7 @@ from trl_prune.recipe import Recipe
 from trl_prune.runs.artifacts import verb
 from trl_prune.runs.context import Run
 from trl_prune.runs.pruning_plan import planned_keep
+from trl_prune.runs.scoring import states_on_disk
 from trl_prune.runs.search_space import max_models_on_disk
 from trl_prune.runs.stage import Stage
 from trl_prune.stages import (
@@ -155,7 +156,7 @@ def disk_needed(run: Run) -> int:
 
     Counted are the pruned model and those of its rounds, the fitted repairs, a search's candidates, each arm's model,
     one baseline's initial model, the checkpoints of one training, each merge and what is beside one of them meanwhile:
-    its candidate and the models of its adapters, or the results of a chain.
+    its candidate and the models of its adapters, or the results of a chain; and the states of scoring by blocks.
     """
     keep, candidates = planned_keep(run), max_models_on_disk(run)
     pruned = run.size(keep).parameters
@@ -168,7 +169,8 @@ def disk_needed(run: Run) -> int:
     beside_merge = max((len(merge.models) + 2 for merge in merges), default=0)
     models = len(arms) + has_baseline + candidates + run.recipe.prune.rounds + len(merges) + beside_merge
     repairs = REPAIR_BYTES * pruned * (run.recipe.prune.repairs != {})
-    return model_bytes * models + repairs + 2 * TRAINING_BYTES * pruned * trains_all_weights
+    scored = states_on_disk(run) if score.STAGE.is_configured(run.recipe) else 0
+    return model_bytes * models + repairs + scored + 2 * TRAINING_BYTES * pruned * trains_all_weights
 
 
 def execute_part(run: Run, stage: Stage, part: str) -> None:
@@ -198,7 +200,7 @@ def plan(
         check_earlier_results(run, names)
     yield f"model {recipe.model}: {run.config.model_type}, {run.dense_dir}"
     yield f"dtype {run.describe_dtype()}"
-    yield f"dataset {recipe.dataset.path}: {len(run.dataset)} rows, {run.dataset_format}"
+    yield f"dataset {recipe.dataset.path}: {len(run.dataset)} rows, {run.dataset_formats}"
     yield f"output {run.folder.path}: up to {disk_needed(run) / 1e9:.2f} GB"
     for name in names:
         for part in STAGES[name].parts(recipe):

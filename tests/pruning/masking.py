@@ -17,6 +17,8 @@ from trl_prune.pruning.keep import Keep
 
 ATTENTION_OUTPUTS = ("self_attn.o_proj", "attn.c_proj", "attention.dense", "self_attn.dense", "self_attn.out_proj")
 MLP_OUTPUTS = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "fc2", "mlp.fc2")
+# Of Qwen2's mixtures the neurons of the shared expert are an axis, those of the dense MLPs between them are not.
+MLP_OUTPUTS_OF = {"qwen2_moe": ("shared_expert.down_proj",)}
 ROUTERS = ("mlp.gate", "mlp.router", "block_sparse_moe.gate", "block_sparse_moe.router")
 
 
@@ -32,6 +34,10 @@ def masked(model: PreTrainedModel, keep: Keep) -> Iterator[PreTrainedModel]:
         yield model
 
 
+def mlp_outputs(model: PreTrainedModel) -> tuple[str, ...]:
+    return MLP_OUTPUTS_OF.get(model.config.model_type, MLP_OUTPUTS)
+
+
 def _kept_in(keep: Keep, axis: str, layer: int) -> list[int]:
     return keep[axis][layer] if isinstance(keep[axis][0], list) else keep[axis]
 
@@ -39,7 +45,7 @@ def _kept_in(keep: Keep, axis: str, layer: int) -> list[int]:
 def _mask_module(stack: ExitStack, model: PreTrainedModel, module: nn.Module, name: str, kept: dict) -> None:
     if HEADS in kept and name.endswith(ATTENTION_OUTPUTS):
         _mask_input(stack, module, kept[HEADS], model.config.num_attention_heads)
-    if NEURONS in kept and name.endswith(MLP_OUTPUTS):
+    if NEURONS in kept and name.endswith(mlp_outputs(model)):
         _mask_input(stack, module, kept[NEURONS], None)
     if EXPERTS in kept and name.endswith(ROUTERS) and hasattr(module, "weight"):
         _mask_router(stack, module.weight, kept[EXPERTS])
@@ -124,6 +130,6 @@ def unit_modules(model: PreTrainedModel) -> dict[str, list[nn.Module]]:
     modules = [pair for block in decoder_blocks(model) for pair in block.named_modules()]
     return {
         HEADS: [module for name, module in modules if name.endswith(ATTENTION_OUTPUTS)],
-        NEURONS: [module for name, module in modules if name.endswith(MLP_OUTPUTS)],
+        NEURONS: [module for name, module in modules if name.endswith(mlp_outputs(model))],
         HIDDEN: [module for name, module in modules if is_stream_norm(module, name)],
     }

@@ -1,5 +1,6 @@
 """Checkpoint folders: find, read, load, write and fingerprint them, and record what they descend from."""
 
+from trl_prune.checkpoints.architecture import check_causal_lm
 from trl_prune.checkpoints.companions import changed_companions, companions, copy_companions
 from trl_prune.checkpoints.fingerprints import fingerprint, weights_fingerprint
 from trl_prune.checkpoints.finiteness import check_finite, is_finite
@@ -10,6 +11,7 @@ from trl_prune.checkpoints.loading import (
     load_model,
     load_tokenizer,
     model_class,
+    num_blocks,
 )
 from trl_prune.checkpoints.precision import native_dtype
 from trl_prune.checkpoints.provenance import (
@@ -50,6 +52,7 @@ __all__ = [
     "best_device",
     "cache_argument",
     "changed_companions",
+    "check_causal_lm",
     "check_finite",
     "check_weights",
     "companions",
@@ -66,6 +69,7 @@ __all__ = [
     "locate",
     "model_class",
     "native_dtype",
+    "num_blocks",
     "probe_logits",
     "prove_source",
     "read_header",

@@ -1,6 +1,7 @@
 """Load a checkpoint's model, tokenizer and config with transformers."""
 
 import inspect
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,7 @@ def load_tokenizer(folder: Path | str) -> "PreTrainedTokenizerBase":
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, TypeError) as error:
+    except Exception as error:  # a damaged tokenizer.json has an error of its library's own
         raise InputError(f"{folder} has no tokenizer that can be read: {first_line(error)}") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -70,16 +71,43 @@ def load_config(folder: Path) -> "PreTrainedConfig":
     """Return a checkpoint's config.
 
     Raises:
-        InputError: config.json cannot be read, or names a model type transformers does not know.
+        InputError: config.json cannot be read, names a model type that transformers does not know, or needs code of
+            its own.
     """
     from transformers import AutoConfig
 
+    _check_no_remote_code(folder / "config.json")
     try:
         return AutoConfig.from_pretrained(folder)
     except Exception as error:  # each config class raises errors of its own
         raise InputError(f"{folder / 'config.json'} cannot be used: {first_line(error)}") from error
 
 
+def _check_no_remote_code(path: Path) -> None:
+    """Check that a model's classes are those of transformers; code in a checkpoint is never run."""
+    from transformers import CONFIG_MAPPING
+
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        code, model_type = values.get("auto_map"), values.get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return  # transformers says what is wrong with it
+    if code and model_type not in CONFIG_MAPPING:
+        raise InputError(
+            f"{path} asks for code of its own ({next(iter(code.values()))}) for model type {model_type!r}, which is "
+            f"not run; wanted: a model type of transformers"
+        )
+
+
 def cache_argument(model: "PreTrainedModel") -> str:
     """Return the name under which a model's forward pass takes its KV cache, which transformers 5.24 changed."""
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
+# The key of the number of blocks, where num_hidden_layers counts something else: LongCat has two attentions a block.
+BLOCK_COUNTS = {"longcat_flash": "num_layers"}
+
+
+def num_blocks(config: "PreTrainedConfig") -> int:
+    """Return the number of decoder blocks of a text tower's config."""
+    return getattr(config, BLOCK_COUNTS.get(config.model_type, "num_hidden_layers"))

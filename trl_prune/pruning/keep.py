@@ -4,6 +4,7 @@
 dense layer, all of the same length, because importance ranks units within a layer and shapes stay uniform.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -39,7 +40,17 @@ def axis_sizes(config: PreTrainedConfig, family: Family) -> dict[str, int]:
     sizes = {axis: getattr(config, family.config_key(axis, {}), None) for axis in AXES if axis in family.axes}
     if NEURONS in sizes and sizes[NEURONS] is None:
         sizes[NEURONS] = 4 * config.hidden_size  # default of GPT-2, the only family that may leave it unset
+    if NEURONS in sizes and getattr(config, "block_auto_adjust_ff_dim", False):
+        sizes[NEURONS] = _adjusted_neurons(config)
     return sizes
+
+
+def _adjusted_neurons(config: PreTrainedConfig) -> int:
+    """Return the number of neurons of LFM2's blocks, whose config gives it before it is adjusted."""
+    neurons, multiple = 2 * config.intermediate_size // 3, config.block_multiple_of
+    if config.block_ffn_dim_multiplier is not None:
+        neurons = int(config.block_ffn_dim_multiplier * neurons)
+    return multiple * math.ceil(neurons / multiple)
 
 
 def complete_keep(keep: Mapping[str, list], config: PreTrainedConfig, family: Family) -> Keep:
@@ -67,7 +78,13 @@ def complete_keep(keep: Mapping[str, list], config: PreTrainedConfig, family: Fa
     completed |= _complete_groups(completed, sizes)
     _check_experts(completed, config)
     _check_tied_axes(completed, config, family)
+    _check_slopes(completed, config)
     return completed
+
+
+def expert_groups(config: PreTrainedConfig) -> int:
+    """Return the number of groups that a block's experts are routed in (DeepSeek's routing), 1 without groups."""
+    return getattr(config.get_text_config(), "n_group", None) or 1
 
 
 def row_for(config: PreTrainedConfig) -> Family:
@@ -207,7 +224,7 @@ def _check_experts(keep: Keep, config: PreTrainedConfig) -> None:
     kept, routed = len(keep[EXPERTS][0]), config.num_experts_per_tok
     if kept < routed:
         raise InputError(f"keep.{EXPERTS} keeps {kept} experts per layer, but each token is routed to {routed}")
-    groups = getattr(config, "n_group", None) or 1
+    groups = expert_groups(config)
     if groups > 1:
         _check_expert_groups(keep[EXPERTS], groups, config)
 
@@ -226,7 +243,7 @@ def _check_expert_groups(lists: Sequence[Sequence[int]], groups: int, config: Pr
 
 
 def _check_tied_axes(keep: Keep, config: PreTrainedConfig, family: Family) -> None:
-    if not {HEADS, HIDDEN} & keep.keys():
+    if not {HEADS, HIDDEN} & keep.keys() or not getattr(config, HEADS, None):
         return
     hidden_size = config.hidden_size
     head_dim = hidden_size // config.num_attention_heads
@@ -241,6 +258,15 @@ def _check_tied_axes(keep: Keep, config: PreTrainedConfig, family: Family) -> No
         raise InputError(
             f"{config.model_type} takes {HIDDEN} / {HEADS} = {head_dim} as head_dim: heads and hidden "
             f"channels can only be cut together, and {heads} heads need {heads * head_dim} channels, not {hidden}"
+        )
+
+
+def _check_slopes(keep: Keep, config: PreTrainedConfig) -> None:
+    """Check that no heads are cut whose slopes (ALiBi) depend on their number."""
+    if HEADS in keep and getattr(config, "alibi", False):
+        raise InputError(
+            f"keep.{HEADS}: {config.model_type} with alibi gives each head a slope by the number of heads, so that "
+            f"heads, and channels with them, cannot be cut"
         )
 
 

@@ -107,8 +107,9 @@ class RankingSection(Section):
     """By their activations on the calibration texts, or at random (a baseline)."""
     hidden_by: Literal["norm", "energy"] = "energy"
     """Hidden channels: by the outputs of the norms (2407.14679), or by the energy of the residual stream."""
-    experts_by: Literal["norm", "weighted_norm"] = "norm"
-    """Experts: by the norm of their outputs, or by that norm times the router's weight."""
+    experts_by: Literal["norm", "reap", "frequency", "output"] = "norm"
+    """Experts: by the mean norm of their outputs over the tokens routed to them, that norm times the router's weight
+    (`reap`, 2510.13999), the number of these tokens, or the change of the mixture's output without them."""
     batch: Aggregation = "l2"
     """Aggregation of importance over texts (2407.14679, table 11)."""
     sequence: Aggregation = "mean"
@@ -145,6 +146,8 @@ class PruneSection(Section):
     """Closed-form changes to kept weights, by name to options; `auto`: those that were best on held-out text."""
     unproven: bool = False
     """Whether a model type without a row (`trl-prune models`) gets one, derived and proven on a tiny model now."""
+    text_only: bool = False
+    """Whether the pruned model of a multimodal checkpoint is its text tower alone, as an ordinary causal LM."""
     check_logits: bool = False
     """Whether to run the pruned model once and, if only blocks were removed, compare it with the dense model."""
 

@@ -2,6 +2,8 @@
 
 from typing import ClassVar, Literal
 
+from pydantic import model_validator
+
 from trl_prune.recipe.dataset import DatasetSection
 from trl_prune.recipe.section import Count, Section
 
@@ -24,5 +26,19 @@ class ScoreSection(Section):
     """Calibration texts per batch."""
     device_map: Literal["auto"] | None = None
     """`auto` spreads a model that is larger than the accelerator over all accelerators, CPU memory and disk."""
+    out_of_core: bool | None = None
+    """Whether one decoder block at a time is in memory, with the states of all texts; the scores are the same. Left
+    out: where the model does not fit in the free memory."""
     dataset: DatasetSection | None = None
     """Calibration texts; the recipe's own training rows if left out."""
+
+    @model_validator(mode="after")
+    def _check_one_way(self) -> "ScoreSection":
+        if self.out_of_core and self.device_map is not None:
+            raise ValueError("has `device_map` and `out_of_core`, which are two ways to score a large model; keep one")
+        return self
+
+    @property
+    def determining(self) -> dict:
+        """The keys and values that determine the scores."""
+        return self.model_dump(mode="json", exclude={"out_of_core"})

@@ -1,6 +1,7 @@
 """A run: its recipe, its folder, and what is resolved once for all stages."""
 
 import random
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from trl_prune.checkpoints import (
     PROVENANCE,
     best_device,
+    check_causal_lm,
     dense_root,
     fingerprint,
     hub_commit,
@@ -23,17 +25,22 @@ from trl_prune.checkpoints import (
     tensor_files,
 )
 from trl_prune.data.batches import sample
-from trl_prune.data.formats import format_of
-from trl_prune.data.reading import dataset_commit, read_dataset
+from trl_prune.data.formats import format_of, formats_of
+from trl_prune.data.reading import RowError, dataset_commit, read_dataset
+from trl_prune.data.rendering import TemplateAcceptance
 from trl_prune.data.starter import starter_rows
 from trl_prune.data.teacher import LazyTeacher, context_length
+from trl_prune.data.tokenizer_checks import KnownTokens, check_tokenizer
 from trl_prune.errors import InputError
 from trl_prune.evaluation.efficiency import Size, measure_size
 from trl_prune.evaluation.harness import EvaluationTasks, content_hash, load_tasks
 from trl_prune.pruning.deriving.admission import admit
-from trl_prune.pruning.keep import Keep
+from trl_prune.pruning.families import Family
+from trl_prune.pruning.keep import Keep, row_for
 from trl_prune.pruning.sizes.budget import Costs
+from trl_prune.pruning.surgery.checkpoint import Repair, prune_checkpoint
 from trl_prune.pruning.surgery.cut import meta_model
+from trl_prune.pruning.surgery.text_tower import text_config
 from trl_prune.recipe import DatasetSection, Recipe
 from trl_prune.runs.artifacts import RunFolder, config_hash
 from trl_prune.smollm2 import smollm2
@@ -70,8 +77,13 @@ class Run:
 
     @cached_property
     def config(self) -> PreTrainedConfig:
-        """The dense model's config; a type without a row gets one here, if the recipe allows it."""
+        """The dense model's config; a type without a row gets one here, if the recipe allows it.
+
+        Raises:
+            InputError: the checkpoint is no causal LM.
+        """
         config = load_config(self.dense_dir)
+        check_causal_lm(config)
         if self.recipe.prune.unproven:
             admit(config)
         return config
@@ -129,21 +141,51 @@ class Run:
         return sum(path.stat().st_size for path in set(tensor_files(self.dense_dir).values()))
 
     @cached_property
+    def cut_config(self) -> PreTrainedConfig:
+        """The config of the model that is written if nothing is cut: the dense one's, or that of its text tower.
+
+        Raises:
+            InputError: `prune.text_only`, and the model has no text tower that is a causal LM.
+        """
+        if not self.recipe.prune.text_only:
+            return self.config
+        try:
+            return text_config(self.config)
+        except InputError as error:
+            raise InputError(f"prune.text_only: {error}") from error
+
+    @cached_property
     def costs(self) -> Costs:
         """Parameters and bytes of models pruned from the dense one."""
-        return Costs.of(self.config, self.dense_dir)
+        return Costs.of(self.cut_config, None if self.recipe.prune.text_only else self.dense_dir)
+
+    @cached_property
+    def family(self) -> Family:
+        """The dense model's row."""
+        return row_for(self.config)
+
+    def prune_to(self, target: Path, keep: Keep, repairs: Sequence[Repair] = ()) -> None:
+        """Write a checkpoint cut from the dense model."""
+        text_only = self.recipe.prune.text_only
+        prune_checkpoint(self.dense_dir, target, keep, self.root, repairs, text_only=text_only)
 
     def size(self, keep: Keep | None = None) -> Size:
         """Return the size of the dense model, or of the pruned one for a plan; each is counted once."""
         name = str(keep)
         if name not in self._sizes:
-            self._sizes[name] = measure_size(meta_model(self.config, keep))
+            self._sizes[name] = measure_size(meta_model(self.config if keep is None else self.cut_config, keep))
         return self._sizes[name]
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The dense model's tokenizer, which all other models share."""
-        return load_tokenizer(self.dense_dir)
+        """The dense model's tokenizer, which all other models share.
+
+        Raises:
+            InputError: it cannot be read, or the model does not know the tokens that it adds.
+        """
+        tokenizer = load_tokenizer(self.dense_dir)
+        check_tokenizer(tokenizer, self.dense_dir, self.config.get_text_config().vocab_size)
+        return tokenizer
 
     @property
     def device(self) -> str:
@@ -189,15 +231,33 @@ class Run:
             dataset = Dataset.from_list(starter_rows())
         else:
             revision = section.revision or self.folder.notes().get("dataset_commits", {}).get(section.path)
-            dataset = read_dataset(section.path, section.name, section.split, revision)
+            dataset = self._normal_rows(section, revision)
         if section.rows is not None:
             dataset = sample(dataset, section.rows, self.recipe.seed)
         return dataset
 
+    def _normal_rows(self, section: DatasetSection, revision: str | None) -> Dataset:
+        """Return a dataset's rows in TRL's formats, each as the dense model's chat template accepts it."""
+        templated = TemplateAcceptance(lambda: self.tokenizer, self.recipe.chat_template_kwargs)
+        known = KnownTokens(lambda: self.tokenizer, self.config.get_text_config().vocab_size)
+        on_error = self.recipe.rows.on_error
+        try:
+            return read_dataset(
+                section.path, section.name, section.split, revision, on_error, lambda row: known(templated(row))
+            )
+        except RowError as error:
+            hint = "; `rows: {on_error: skip}` leaves such rows out" if on_error == "stop" else ""
+            raise InputError(f"{error}{hint}") from error
+
     @cached_property
     def dataset_format(self) -> str:
-        """Which of TRL's formats the training rows have."""
+        """Which of TRL's formats the training rows have; the one with most structure where they have several."""
         return format_of(self.dataset.column_names, f"dataset {self.recipe.dataset.path!r}")
+
+    @property
+    def dataset_formats(self) -> str:
+        """All of TRL's formats that training rows have."""
+        return ", ".join(formats_of(self.dataset.column_names))
 
     @property
     def dataset_fingerprint(self) -> str:

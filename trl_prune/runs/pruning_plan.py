@@ -18,7 +18,7 @@ from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 from trl_prune.recipe import PruneSection
 from trl_prune.runs.context import Run
 from trl_prune.runs.effects import removed_by_effect
-from trl_prune.runs.scoring import PARTIAL, SCORES, score_model
+from trl_prune.runs.scoring import SCORES, score_checkpoint
 from trl_prune.runs.search_space import load_scores, searched_keep
 
 
@@ -94,7 +94,7 @@ def chosen_keep(run: Run, folder: Path) -> Keep:
     removed = removed_by_effect(run, sizes[LAYERS], folder) if section.measured and LAYERS in sizes else None
     if removed is not None and sizes.keys() == {LAYERS}:
         return {LAYERS: [layer for layer in range(run.costs.sizes[LAYERS]) if layer not in removed]}
-    return choose_keep(load_scores(run), sizes, run.config, run.costs.family, recipe_ranking(run, removed))
+    return choose_keep(load_scores(run), sizes, run.config, run.family, recipe_ranking(run, removed))
 
 
 def recipe_ranking(run: Run, removed: list[int] | None = None) -> Ranking:
@@ -129,7 +129,7 @@ def keep_in_rounds(run: Run, folder: Path) -> Keep:
         return _round_scores(run, model_dir)
 
     def prune(model_dir: Path, scores: Scores, sizes: Sizes) -> Path:
-        cuts.append(choose_keep(scores, sizes, load_config(model_dir), run.costs.family, recipe_ranking(run)))
+        cuts.append(choose_keep(scores, sizes, load_config(model_dir), run.family, recipe_ranking(run)))
         target = folder / str(len(cuts))
         if len(cuts) < run.recipe.prune.rounds and not target.exists():
             prune_checkpoint(model_dir, target, cuts[-1], run.root)
@@ -146,5 +146,5 @@ def _round_scores(run: Run, model_dir: Path) -> Scores:
         return Scores.load(run.folder.output("score", "scores"))
     path = model_dir / SCORES
     if not path.is_file():
-        score_model(run, run.load_for_scoring(model_dir), model_dir / PARTIAL).save(path)
+        score_checkpoint(run, model_dir, model_dir).save(path)
     return Scores.load(path)

@@ -1,19 +1,26 @@
 """Score a model's units on the recipe's calibration texts."""
 
+import shutil
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
 
 from trl_prune.data.batches import calibration_batches, sample
+from trl_prune.errors import InputError
+from trl_prune.pruning.importance.blockwise import score_by_blocks
+from trl_prune.pruning.importance.forward import Batch
+from trl_prune.pruning.importance.memory import ScoringNeeds, scoring_needs
+from trl_prune.pruning.importance.one_block import OneBlockModel, why_not_one_by_one
 from trl_prune.pruning.importance.scores import Scores, empty_scores, score
+from trl_prune.pruning.surgery.cut import meta_model
 from trl_prune.runs.context import Run, dataset_fingerprint
 
 
-SCORES, PARTIAL = "scores.safetensors", "partial.safetensors"
+SCORES, PARTIAL, STATES = "scores.safetensors", "partial.safetensors", "states"
 SECONDS_BETWEEN_SAVES = 20.0
 
 
@@ -32,19 +39,97 @@ def calibration_inputs(run: Run) -> dict[str, str]:
     return {"dense": run.dense_fingerprint, "calibration": rows}
 
 
-def score_model(run: Run, model: PreTrainedModel, partial: Path) -> Scores:
+def score_checkpoint(run: Run, model_dir: Path, folder: Path) -> Scores:
     """Return a model's scores on the calibration texts.
 
     Args:
         run: the run, for its calibration texts.
-        model: the dense model, or an intermediate one when pruning in rounds.
-        partial: file in which partial sums are saved, so that an interrupted pass resumes.
+        model_dir: the dense model, or an intermediate one when pruning in rounds.
+        folder: where partial sums or states are saved, so that an interrupted pass resumes.
     """
     batches = calibration(run)
     metadata = {"calibration": calibration_inputs(run)["calibration"], "seed": run.recipe.seed}
+    if is_out_of_core(run):
+        return _score_by_blocks(run, model_dir, batches, metadata, folder / STATES)
+    return _score_in_memory(run, model_dir, batches, metadata, folder / PARTIAL)
+
+
+def _score_in_memory(run: Run, model_dir: Path, batches: list[Batch], metadata: dict, partial: Path) -> Scores:
+    model = run.load_for_scoring(model_dir)
     scores = Scores.load(partial) if partial.is_file() else empty_scores(model, metadata)
     bar = tqdm(batches[scores.num_batches :], "score", len(batches), initial=scores.num_batches, unit="batch")
     return score(model, bar, run.recipe.score.tokens, scores, _saver(partial))
+
+
+def _score_by_blocks(run: Run, model_dir: Path, batches: list[Batch], metadata: dict, states: Path) -> Scores:
+    source = OneBlockModel(model_dir, getattr(torch, run.dtype), run.device)
+    scores = empty_scores(source.model, metadata)
+    with tqdm(desc="score", total=len(source), unit="block") as bar:
+        return score_by_blocks(source, batches, run.recipe.score.tokens, scores, states, bar.update)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what an interrupted pass would have resumed from."""
+    (folder / PARTIAL).unlink(missing_ok=True)
+    shutil.rmtree(folder / STATES, ignore_errors=True)
+
+
+def is_out_of_core(run: Run) -> bool:
+    """Return whether one block at a time is scored: if the recipe says so, or where the model exceeds the memory."""
+    section = run.recipe.score
+    if section.out_of_core is not None:
+        return section.out_of_core
+    if section.device_map is not None or why_not_one_by_one(run.config):
+        return False
+    return needs(run).in_memory > _free_memory(run)
+
+
+def check_way(run: Run) -> None:
+    """Check that the model can be scored as the recipe says.
+
+    Raises:
+        InputError: its blocks cannot run one by one.
+    """
+    reason = why_not_one_by_one(run.config)
+    if run.recipe.score.out_of_core and reason:
+        raise InputError(f"score.out_of_core runs one block at a time, which {run.config.model_type} cannot: {reason}")
+
+
+def describe_way(run: Run) -> str:
+    """Return how the model is scored, with what memory and disk, in words."""
+    required = needs(run)
+    if is_out_of_core(run):
+        return (
+            f"block by block, with up to {gigabytes(required.by_blocks)} of memory and {gigabytes(required.disk)} of "
+            f"disk meanwhile (all of the model: {gigabytes(required.in_memory)})"
+        )
+    return f"{gigabytes(required.in_memory)} of memory"
+
+
+def states_on_disk(run: Run) -> int:
+    """Return the bytes that scoring writes and removes again, 0 with the model in memory."""
+    return needs(run).disk if is_out_of_core(run) else 0
+
+
+@lru_cache(maxsize=1)
+def needs(run: Run) -> ScoringNeeds:
+    """Return what scoring the dense model needs."""
+    section = run.recipe.score
+    itemsize = getattr(torch, run.dtype).itemsize
+    return scoring_needs(meta_model(run.config), itemsize, section.samples, section.max_length, section.tokens)
+
+
+@lru_cache(maxsize=1)
+def _free_memory(run: Run) -> int:
+    """Return the free bytes of the device that models run on, as they were when first asked."""
+    from accelerate.utils import get_max_memory
+
+    return get_max_memory()[0 if run.device == "cuda" else "cpu"]
+
+
+def gigabytes(number: float) -> str:
+    """Return a number of bytes as text."""
+    return f"{number / 1e9:,.3g} GB"
 
 
 def _saver(path: Path) -> Callable[[Scores], None]:

@@ -78,7 +78,7 @@ def candidate_ranking(run: Run) -> Ranking:
 def candidate_keep(run: Run, candidate: Candidate) -> Keep:
     """Return the units that a candidate keeps, by the scores."""
     ranking, scores = candidate_ranking(run), load_scores(run)
-    return choose_keep(scores, candidate.sizes, run.config, run.costs.family, ranking)
+    return choose_keep(scores, candidate.sizes, run.config, run.family, ranking)
 
 
 def searched_keep(run: Run) -> Keep:

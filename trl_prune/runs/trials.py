@@ -16,7 +16,6 @@ from trl_prune.evaluation.harness import EvaluationTasks
 from trl_prune.pruning.importance.skipped_layers import mean_loss
 from trl_prune.pruning.search import ranked
 from trl_prune.pruning.sizes.grid import Candidate
-from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 from trl_prune.pruning.surgery.cut import Cut
 from trl_prune.runs.arms import arm_settings, train
 from trl_prune.runs.context import Run
@@ -71,7 +70,7 @@ class Trials:
             cut = Cut.of(self.run.config, candidate_keep(self.run, self.candidates[name]))
             repairs_dir = self.scratch / name / FITS
             repairs = fitted_repairs(self.run, cut, repairs_dir)
-            prune_checkpoint(self.run.dense_dir, target, cut.keep, self.run.root, repairs)
+            self.run.prune_to(target, cut.keep, repairs)
             shutil.rmtree(repairs_dir, ignore_errors=True)
         return target
 

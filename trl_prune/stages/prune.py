@@ -1,6 +1,7 @@
 """prune: the dense checkpoint becomes a smaller one."""
 
 import json
+import logging
 import shutil
 import time
 from pathlib import Path
@@ -11,10 +12,12 @@ from trl_prune.evaluation.harness import content_hash
 from trl_prune.pruning.families import LAYERS
 from trl_prune.pruning.keep import Keep, kept_sizes
 from trl_prune.pruning.repairs import check_repairs, read_texts
-from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
+from trl_prune.pruning.sizes.budget import stored_amounts
 from trl_prune.pruning.surgery.cut import Cut
 from trl_prune.pruning.surgery.depth import check_depth, loses_attention
 from trl_prune.pruning.surgery.passthrough import passthrough_recipe
+from trl_prune.pruning.surgery.shards import peak_bytes
+from trl_prune.pruning.surgery.text_tower import check_own_weights
 from trl_prune.pruning.surgery.verification import verify_logits
 from trl_prune.recipe import Recipe
 from trl_prune.reporting.card import PICTURE, write_card
@@ -33,12 +36,15 @@ from trl_prune.runs.pruning_plan import (
     sizes_per_round,
 )
 from trl_prune.runs.repairs import FITS, fitted_repairs, omitted_repairs, recipe_repairs
-from trl_prune.runs.scoring import calibration_inputs
+from trl_prune.runs.scoring import calibration_inputs, gigabytes
+from trl_prune.runs.scoring import needs as needs_of_scoring
 from trl_prune.runs.search_space import load_scores
 from trl_prune.runs.stage import Stage
 
 
 KEEP, PASSTHROUGH = "keep.json", "passthrough.yaml"
+NO_ATTENTION = "no block with attention is left"
+logger = logging.getLogger("trl_prune")
 
 
 def execute(run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
@@ -46,9 +52,11 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
     start = time.perf_counter()
     keep = _stored_keep(folder) or chosen_keep(run, folder)
     write_json(folder / KEEP, keep)
+    if loses_attention(run.config, keep):
+        logger.warning("prune: %s", NO_ATTENTION)
     cut = Cut.of(run.config, keep)
     repairs = fitted_repairs(run, cut, folder / FITS)
-    prune_checkpoint(run.dense_dir, folder / "model", keep, run.root, repairs)
+    run.prune_to(folder / "model", keep, repairs)
     shutil.rmtree(folder / FITS, ignore_errors=True)
     if run.recipe.prune.check_logits:
         verify_logits(run.dense_dir, folder / "model", keep, exact=not repairs)
@@ -92,6 +100,8 @@ def _write_passthrough(run: Run, cut: Cut, folder: Path) -> dict[str, str]:
 
 def check(run: Run) -> None:
     """Check that the cut and the repairs fit the model, and that transformers loads all of it."""
+    if run.cut_config is not run.config:
+        check_own_weights(run.config)
     prove_source(run.dense_dir)
     keep = planned_keep(run)
     cut = Cut.of(run.config, keep)
@@ -101,6 +111,10 @@ def check(run: Run) -> None:
         effect_tasks(run)
     if run.recipe.prune.rounds > 1:
         sizes_per_round(run)
+    _check_repairs(run, cut)
+
+
+def _check_repairs(run: Run, cut: Cut) -> None:
     if run.recipe.prune.repairs != "auto":
         try:
             check_repairs(run.recipe.prune.repairs, run.dense_dir, cut)
@@ -124,7 +138,7 @@ def settings(run: Run, part: str) -> dict:  # noqa: ARG001
     """Return the settings that determine the cut."""
     values = {"prune": run.recipe.prune.model_dump(mode="json"), "seed": run.recipe.seed}
     if _reads_texts(run):
-        values |= {"score": run.recipe.score.model_dump(mode="json"), "dtype": run.dtype}
+        values |= {"score": run.recipe.score.determining, "dtype": run.dtype}
     if run.recipe.prune.by.startswith("task:"):
         values["evaluate"] = evaluation_values(run)
     return values
@@ -146,9 +160,10 @@ def describe(run: Run, part: str) -> str:  # noqa: ARG001
         f"{axes or 'nothing removed'}, {chosen_by(run.recipe.prune, _cut_axes(cut))}",
         _rounding(run),
         f"repairs: {', '.join(recipe_repairs(run, cut)) or 'none'}",
-        "no block with attention is left" if loses_attention(run.config, keep) else "",
+        NO_ATTENTION if loses_attention(run.config, keep) else "",
         omitted_repairs(run, cut),
         _sizes(run, keep),
+        f"up to {gigabytes(_memory(run))} of memory",
     ]
     return "; ".join(clause for clause in clauses if clause)
 
@@ -170,6 +185,13 @@ def _sizes(run: Run, keep: Keep) -> str:
         f"{gigabytes:.3g} -> {gigabytes * pruned.parameters / dense.parameters:.3g} GB, "
         f"{dense.flops_per_token / 1e9:.3g} -> {pruned.flops_per_token / 1e9:.3g} GFLOP a token"
     )
+
+
+def _memory(run: Run) -> int:
+    """Return the bytes that the stage needs: those of the model where it runs, else what surgery holds at once."""
+    if _reads_texts(run):
+        return needs_of_scoring(run).in_memory
+    return peak_bytes(size for _, size in stored_amounts(run.dense_dir).values())
 
 
 def needs(recipe: Recipe) -> list[str]:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from trl_prune.checkpoints import write_json
 from trl_prune.pruning.choosing.baselines import random_keep
-from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 from trl_prune.pruning.surgery.cut import Cut
 from trl_prune.pruning.surgery.untrained import write_untrained
 from trl_prune.recipe import ArmSection, Recipe
@@ -19,7 +18,7 @@ from trl_prune.runs.artifacts import StageOutput
 from trl_prune.runs.context import Run
 from trl_prune.runs.repairs import FITS, fitted_repairs
 from trl_prune.runs.stage import Stage
-from trl_prune.runs.training_rows import check_rows, rows_hash, training_rows
+from trl_prune.runs.training_rows import check_prompts, check_rows, rows_hash, training_rows
 from trl_prune.trainers.arms.training import TrainingResult
 
 
@@ -80,7 +79,7 @@ def write_randomly_pruned(run: Run, target: Path) -> None:
     """Prune the dense model to the pruned model's sizes with units drawn at random, and the same repairs."""
     sizes = run.folder.require("prune").metrics["kept"]
     cut, scratch = Cut.of(run.config, random_keep(sizes, run.config, run.recipe.seed)), target.parent / FITS
-    prune_checkpoint(run.dense_dir, target, cut.keep, run.root, fitted_repairs(run, cut, scratch, lenient=True))
+    run.prune_to(target, cut.keep, fitted_repairs(run, cut, scratch, lenient=True))
     shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -131,7 +130,9 @@ def settings(run: Run, part: str) -> dict:
 def describe(run: Run, part: str) -> str:
     """Return how the arm will be trained."""
     arm = run.recipe.recover[part]
-    budget = f"{arm.tokens:,} tokens" if arm.tokens else f"{arm.args.get('num_train_epochs', 3)} epochs"
+    steps = arm.args.get("max_steps", -1)
+    length = f"{steps:,} steps" if steps > 0 else f"{arm.args.get('num_train_epochs', 3)} epochs"
+    budget = f"{arm.tokens:,} tokens" if arm.tokens and steps <= 0 else length
     weights = f"LoRA r={arm.peft.get('r', 8)}" if arm.peft is not None else "all weights"
     teacher = ", teacher cached" if part in run.recipe.cached_arms else ""
     init = "" if arm.init == "pruned" else f", from {arm.init}"
@@ -145,6 +146,7 @@ def check(run: Run) -> None:
     for name, arm in run.recipe.recover.items():
         check_rows(run, name, arm)
         check_training(run, arm, f"recover.{name}")
+        check_prompts(run, f"recover.{name}", arm, training_args(run, arm, run.recipe.dtype))
 
 
 STAGE = Stage(

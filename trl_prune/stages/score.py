@@ -8,7 +8,14 @@ from trl_prune.pruning.families import family_of
 from trl_prune.recipe import Recipe
 from trl_prune.runs.artifacts import StageOutput
 from trl_prune.runs.context import Run
-from trl_prune.runs.scoring import PARTIAL, SCORES, calibration_inputs, score_model
+from trl_prune.runs.scoring import (
+    SCORES,
+    calibration_inputs,
+    check_way,
+    describe_way,
+    remove_partial,
+    score_checkpoint,
+)
 from trl_prune.runs.stage import Stage
 
 
@@ -18,9 +25,9 @@ BLOCK_INFLUENCE = "block_influence.json"
 def execute(run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
     """Score the dense model's units, resuming from what an interrupted pass saved."""
     start = time.perf_counter()
-    scores = score_model(run, run.load_for_scoring(run.dense_dir), folder / PARTIAL)
+    scores = score_checkpoint(run, run.dense_dir, folder)
     scores.save(folder / SCORES)
-    (folder / PARTIAL).unlink(missing_ok=True)
+    remove_partial(folder)
     influence = scores.layers.block_influence().tolist()
     write_json(folder / BLOCK_INFLUENCE, influence)
     metrics = {"positions": scores.layers.num_positions, "sizes": scores.sizes, "block_influence": influence}
@@ -35,7 +42,7 @@ def inputs(run: Run, part: str) -> dict[str, str]:  # noqa: ARG001
 
 def settings(run: Run, part: str) -> dict:  # noqa: ARG001
     """Return the settings that determine the scores."""
-    return {"score": run.recipe.score.model_dump(mode="json"), "seed": run.recipe.seed, "dtype": run.dtype}
+    return {"score": run.recipe.score.determining, "seed": run.recipe.seed, "dtype": run.dtype}
 
 
 def describe(run: Run, part: str) -> str:  # noqa: ARG001
@@ -43,7 +50,7 @@ def describe(run: Run, part: str) -> str:  # noqa: ARG001
     section = run.recipe.score
     rows = min(section.samples, len(run.dataset)) if section.dataset is None else section.samples
     axes = ", ".join(f"{size} {axis}" for axis, size in run.costs.sizes.items())
-    return f"{axes}; on {rows} texts, {section.tokens} tokens for blocks"
+    return f"{axes}; on {rows} texts, {section.tokens} tokens for blocks; {describe_way(run)}"
 
 
 def is_configured(recipe: Recipe) -> bool:
@@ -52,8 +59,9 @@ def is_configured(recipe: Recipe) -> bool:
 
 
 def check(run: Run) -> None:
-    """Check that the model type is supported and that the calibration rows can be read."""
+    """Check that the model type is supported, that it can be scored as asked, and the calibration rows."""
     family_of(run.config.model_type)
+    check_way(run)
     if run.recipe.score.dataset is not None:
         run.rows(run.recipe.score.dataset)
 

@@ -18,7 +18,9 @@ from trl_prune.pruning.choosing.units import (
     highest_indices,
     unit_scores,
 )
-from trl_prune.pruning.families import EXPERTS, FAMILIES, HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS
+from trl_prune.pruning.deriving.tiny import tiny_config as derived_config
+from trl_prune.pruning.deriving.tiny import tiny_model as derived_model
+from trl_prune.pruning.families import EXPERTS, FAMILIES, HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS, derived_rows
 from trl_prune.pruning.importance.scores import Scores, score
 from trl_prune.pruning.keep import axis_sizes, kept_sizes
 
@@ -122,6 +124,18 @@ def test_network_scope_keeps_the_same_indices_everywhere():
     assert keep != choose_keep(scores, {NEURONS: 20}, config, FAMILIES["llama"])
 
 
+def test_units_of_hybrids_are_chosen_in_the_blocks_that_have_them():
+    """Nemotron-H's tiny model has attention in block 2 and an MLP in block 3."""
+    model = derived_model(derived_config("nemotron_h"))
+    scores, row = score(model, [batch()]), derived_rows()["nemotron_h"]
+    assert scores.heads().any(dim=1).tolist() == [layer == 2 for layer in range(6)]
+    keep = choose_keep(scores, {HEADS: 2, NEURONS: 20}, model.config, row)
+    assert keep[HEADS][2] == highest_indices(scores.heads().unflatten(1, (2, 2)), 1)[2][0] + [
+        head + 2 for head in highest_indices(scores.heads().unflatten(1, (2, 2)), 1)[2][1]
+    ]
+    assert kept_sizes(keep).items() >= {HEADS: 2, NEURONS: 20}.items()
+
+
 def test_random_width_follows_the_seed_and_not_the_scores():
     scores, config = scored("llama")
     rankings = [Ranking(width_by="random", seed=seed) for seed in (0, 0, 1)]
@@ -136,10 +150,9 @@ def test_hidden_and_expert_scores_are_entries():
         keep = choose_keep(scores, {HIDDEN: 24}, config, FAMILIES["qwen3_moe"], Ranking(hidden_by=name))
         assert keep[HIDDEN] == highest_indices(expected[None], 24)[0]
     assert set(HIDDEN_SCORES) == {"norm", "energy"}
-    for name, weighted in (("norm", False), ("weighted_norm", True)):
+    for name in EXPERT_SCORES:
         keep = choose_keep(scores, {EXPERTS: 2}, config, FAMILIES["qwen3_moe"], Ranking(experts_by=name))
-        assert keep[EXPERTS] == highest_indices(scores.expert_norms(weighted), 2)
-    assert set(EXPERT_SCORES) == {"norm", "weighted_norm"}
+        assert keep[EXPERTS] == highest_indices(scores.expert_importance(name), 2)
 
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=5, max_size=5), min_size=1, max_size=3), st.integers(1, 5))

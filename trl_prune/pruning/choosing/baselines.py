@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from transformers import PreTrainedConfig
 
+from trl_prune.checkpoints import num_blocks
 from trl_prune.pruning.choosing.units import Ranking, choose_keep
 from trl_prune.pruning.families import family_of
 from trl_prune.pruning.importance.layers import LayerScores
@@ -20,5 +21,5 @@ def random_keep(sizes: Mapping[str, int], config: PreTrainedConfig, seed: int) -
         seed: of the draw.
     """
     family = family_of(config.model_type)
-    empty = Scores(LayerScores.empty(config.get_text_config().num_hidden_layers), axis_sizes(config, family))
+    empty = Scores(LayerScores.empty(num_blocks(config.get_text_config())), axis_sizes(config, family))
     return choose_keep(empty, sizes, config, family, Ranking(layers_by="random", width_by="random", seed=seed))

@@ -12,7 +12,7 @@ from trl_prune.pruning.choosing.blocks import SELECTIONS
 from trl_prune.pruning.families import EXPERTS, HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS, Family
 from trl_prune.pruning.importance.layers import LayerScores
 from trl_prune.pruning.importance.scores import Scores
-from trl_prune.pruning.keep import Keep, axis_sizes, check_axis, complete_keep
+from trl_prune.pruning.keep import Keep, axis_sizes, check_axis, complete_keep, expert_groups
 from trl_prune.pruning.sizes.shapes import heads_per_group
 
 
@@ -58,10 +58,8 @@ HIDDEN_SCORES: dict[str, Callable[[Scores, Ranking], Tensor]] = {
 }
 
 
-EXPERT_SCORES: dict[str, Callable[[Scores], Tensor]] = {
-    "norm": lambda scores: scores.expert_norms(),
-    "weighted_norm": lambda scores: scores.expert_norms(weighted=True),
-}
+# What experts can be ranked by: see `expert_importance`.
+EXPERT_SCORES = ("norm", "reap", "frequency", "output")
 
 
 UNIT_SCORES: dict[str, Callable[[Scores, Ranking], Tensor]] = {
@@ -69,7 +67,7 @@ UNIT_SCORES: dict[str, Callable[[Scores, Ranking], Tensor]] = {
     NEURONS: lambda scores, ranking: scores.neurons(ranking.batch, ranking.sequence),
     HEADS: lambda scores, ranking: scores.heads(ranking.batch, ranking.sequence),
     KV_HEADS: lambda scores, ranking: scores.kv_heads(ranking.batch, ranking.sequence),
-    EXPERTS: lambda scores, ranking: EXPERT_SCORES[ranking.experts_by](scores),
+    EXPERTS: lambda scores, ranking: scores.expert_importance(ranking.experts_by),
 }
 
 
@@ -106,9 +104,8 @@ def choose_keep(
     keep: Keep = {}
     if sizes.get(LAYERS, dense[LAYERS]) < dense[LAYERS] or ranking.removed:
         keep[LAYERS] = kept_layers(scores.layers, sizes.get(LAYERS), ranking)
-    return complete_keep(
-        keep | _kept_width(scores, sizes, ranking) | _kept_heads(scores, sizes, ranking), config, family
-    )
+    keep |= _kept_width(scores, sizes, ranking, expert_groups(config)) | _kept_heads(scores, sizes, ranking)
+    return complete_keep(keep, config, family)
 
 
 def kept_layers(scores: LayerScores, size: int | None, ranking: Ranking) -> list[int]:
@@ -150,14 +147,24 @@ def highest_indices(importance: Tensor, count: int) -> list[list[int]]:
     return order.sort(dim=-1).values.tolist()
 
 
-def _kept_width(scores: Scores, sizes: Mapping[str, int], ranking: Ranking) -> Keep:
-    """Return the kept hidden channels, neurons and experts."""
+def _kept_width(scores: Scores, sizes: Mapping[str, int], ranking: Ranking, groups: int) -> Keep:
+    """Return the kept hidden channels, neurons and experts, equally many of each group of experts."""
     keep: Keep = {}
     for axis in (HIDDEN, NEURONS, EXPERTS):
         if sizes.get(axis, scores.sizes.get(axis)) != scores.sizes.get(axis):
-            kept = highest_indices(unit_scores(scores, axis, ranking), sizes[axis])
+            importance = unit_scores(scores, axis, ranking)
+            kept = _kept_of_groups(importance, sizes[axis], groups if axis == EXPERTS else 1)
             keep[axis] = kept[0] if axis == HIDDEN else kept
     return keep
+
+
+def _kept_of_groups(importance: Tensor, count: int, groups: int) -> list[list[int]]:
+    """Return the indices of the highest of each row, equally many of each of some groups of neighbours."""
+    if count % groups:
+        raise InputError(f"{EXPERTS} is {count}; allowed: multiples of {groups}, the number of groups of experts")
+    grouped = importance.unflatten(-1, (groups, -1))
+    best, size = highest_indices(grouped, count // groups), grouped.shape[-1]
+    return [[group * size + unit for group, units in enumerate(row) for unit in units] for row in best]
 
 
 def _kept_heads(scores: Scores, sizes: Mapping[str, int], ranking: Ranking) -> Keep:

@@ -1,7 +1,7 @@
 """Forward passes of the decoder over calibration batches, read by observers."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Protocol
 
 import torch
@@ -51,9 +51,7 @@ def observe(
         after_batch: called after each batch.
     """
     decoder, device, observers = model.get_decoder(), input_device(model), list(observers)
-    with ExitStack() as stack:
-        for observer in observers:
-            stack.enter_context(observer.attach(model))
+    with attached(model, observers):
         for batch in batches:
             for rows in row_slices(batch, max_rows(model, batch, device)):
                 inputs = {name: tensor.to(device) for name, tensor in rows.items()}
@@ -63,6 +61,15 @@ def observe(
                 for observer in observers:
                     observer.after_forward()
             after_batch()
+
+
+@contextmanager
+def attached(model: PreTrainedModel, observers: Iterable[Observer]) -> Iterator[None]:
+    """Let observers read the model's forward passes."""
+    with ExitStack() as stack:
+        for observer in observers:
+            stack.enter_context(observer.attach(model))
+        yield
 
 
 def input_device(model: PreTrainedModel) -> torch.device:

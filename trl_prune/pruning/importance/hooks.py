@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from trl_prune.checkpoints import num_blocks
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import HEADS, HIDDEN, NEURONS, Family
 
@@ -39,7 +40,7 @@ def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
     Raises:
         InputError: there is no such list.
     """
-    count = model.config.get_text_config().num_hidden_layers
+    count = num_blocks(model.config.get_text_config())
     for module in (*model.get_decoder().modules(), *model.modules()):  # in some classes `decoder` is the LM head
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module

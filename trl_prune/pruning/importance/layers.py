@@ -1,6 +1,6 @@
 """Importance of decoder blocks, from how they change the residual stream: one streaming forward-only pass."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,10 +99,25 @@ class LayerObserver:
         """Add all pairs of the pass's states, a chunk of positions at a time."""
         for row, is_scored in enumerate(self._scored):
             positions = is_scored.nonzero().squeeze(1)
-            for chunk in positions.split(POSITIONS_PER_CHUNK.get(is_scored.device.type, POSITIONS_PER_CHUNK["cuda"])):
+            for chunk in positions.split(_chunk_size(is_scored.device)):
                 self._add(torch.stack([_select(states[row], chunk) for states in self._states], dim=1))
         self.scores.num_positions += int(self._scored.sum())
         self._states.clear()
+        self.scores.check_finite()
+
+    def add(self, states: Sequence[Tensor]) -> None:
+        """Add all pairs of states that hold the scored positions alone, in the same chunks.
+
+        Args:
+            states: before the first and after every block, `(positions, hidden_size)` each, row after row.
+        """
+        counts = self._scored.sum(dim=1).tolist()
+        for rows in zip(*(state.split(counts) for state in states), strict=True):
+            chunks = (row.split(_chunk_size(self._scored.device)) for row in rows)
+            for chunk in zip(*chunks, strict=True):
+                if len(chunk[0]):
+                    self._add(torch.stack(chunk, dim=1))
+        self.scores.num_positions += sum(counts)
         self.scores.check_finite()
 
     def _add(self, states: Tensor) -> None:
@@ -114,6 +129,10 @@ class LayerObserver:
         cosine = (products / norms[:, :, None] / norms[:, None, :]).clamp(-1, 1)
         self.scores.cosine += cosine.sum(dim=0, dtype=torch.float64).cpu()
         self.scores.angle += (cosine.arccos() / torch.pi).sum(dim=0, dtype=torch.float64).cpu()
+
+
+def _chunk_size(device: torch.device) -> int:
+    return POSITIONS_PER_CHUNK.get(device.type, POSITIONS_PER_CHUNK["cuda"])
 
 
 def _select(states: Tensor, positions: Tensor) -> Tensor:

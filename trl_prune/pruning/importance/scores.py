@@ -13,13 +13,13 @@ from transformers import PreTrainedModel
 
 from trl_prune.checkpoints import atomic_file
 from trl_prune.errors import InputError
-from trl_prune.pruning.families import EXPERTS, HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS, family_of
+from trl_prune.pruning.families import EXPERTS, HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS
 from trl_prune.pruning.importance.channels import ChannelObserver, ChannelSums, aggregate
-from trl_prune.pruning.importance.experts import NORMS, TOKENS, WEIGHTED, ExpertObserver
+from trl_prune.pruning.importance.experts import SQUARES, ExpertObserver, expert_importance
 from trl_prune.pruning.importance.forward import Batch, Observer, observe
 from trl_prune.pruning.importance.hooks import STREAM, stream_sites, unit_sites
 from trl_prune.pruning.importance.layers import LayerObserver, LayerScores
-from trl_prune.pruning.keep import axis_sizes
+from trl_prune.pruning.keep import axis_sizes, row_for
 
 
 @dataclass
@@ -30,8 +30,9 @@ class Scores:
         layers: distances between the residual stream before and after every run of blocks.
         sizes: the model's number of units along each axis.
         channels: by axis (and STREAM) `(sites, 3, 2, channels)`, float64: see ChannelObserver.
-        experts: for each block `(3, experts)`, float64, or None if it has no experts: see ExpertObserver.
+        experts: for each block `(4, experts)`, float64, or None if it has no experts: see ExpertObserver.
         num_texts: number of texts in the sums.
+        site_layers: for heads and neurons, the block of each site; blocks of other kinds have none.
         metadata: what the caller stores with the scores (fingerprint of the calibration rows, seed).
     """
 
@@ -40,6 +41,7 @@ class Scores:
     channels: ChannelSums = field(default_factory=dict)
     experts: list[Tensor | None] = field(default_factory=list)
     num_texts: int = 0
+    site_layers: dict[str, list[int]] = field(default_factory=dict)
     metadata: dict = field(default_factory=dict)
 
     @property
@@ -48,7 +50,7 @@ class Scores:
         return self.layers.num_batches
 
     def heads(self, batch: str = "l2", sequence: str = "mean") -> Tensor:
-        """Return `(layers, heads)`: the L2 norm of the aggregated channels of each head's output."""
+        """Return `(layers, heads)`: the L2 norm of the aggregated channels of each head's output; 0 without heads."""
         return self._norms(HEADS, self.sizes[HEADS], batch, sequence)
 
     def kv_heads(self, batch: str = "l2", sequence: str = "mean") -> Tensor:
@@ -60,11 +62,16 @@ class Scores:
 
     def _norms(self, axis: str, num_units: int, batch: str, sequence: str) -> Tensor:
         channels = self._aggregated(axis, batch, sequence)
-        return torch.linalg.vector_norm(channels.unflatten(-1, (num_units, -1)), dim=-1)
+        return self._by_layer(axis, torch.linalg.vector_norm(channels.unflatten(-1, (num_units, -1)), dim=-1))
 
     def neurons(self, batch: str = "l2", sequence: str = "mean") -> Tensor:
-        """Return `(layers, neurons)`: the aggregated inputs of the MLP output projection."""
-        return self._aggregated(NEURONS, batch, sequence)
+        """Return `(layers, neurons)`: the aggregated inputs of the MLP output projection; 0 without an MLP."""
+        return self._by_layer(NEURONS, self._aggregated(NEURONS, batch, sequence))
+
+    def _by_layer(self, axis: str, importance: Tensor) -> Tensor:
+        """Return the importance of units by block, `(layers, units)`, given that by site."""
+        layers = torch.tensor(self.site_layers.get(axis, range(len(importance))))
+        return importance.new_zeros(self.sizes[LAYERS], importance.shape[-1]).index_add_(0, layers, importance)
 
     def hidden(self, batch: str = "l2", sequence: str = "mean") -> Tensor:
         """Return `(channels,)`: the aggregated outputs of the norms inside blocks, summed over the norms."""
@@ -79,19 +86,24 @@ class Scores:
             raise InputError(f"the scores have no {axis}; they have {', '.join(self.channels)}")
         return aggregate(self.channels[axis].cpu(), self.num_texts, batch, sequence)
 
-    def expert_norms(self, weighted: bool = False) -> Tensor:
-        """Return `(layers, experts)`: the mean norm of an expert's output over the tokens routed to it.
+    def expert_importance(self, by: str = "norm") -> Tensor:
+        """Return `(layers, experts)`: the importance of experts by `norm`, `reap`, `frequency` or `output`.
 
         It is 0 for experts that no token was routed to and for blocks without experts.
 
-        Args:
-            weighted: multiply each norm by the router's weight first.
+        Raises:
+            InputError: no expert was observed, or the sums are of an earlier version.
         """
+        if all(sums is None for sums in self.experts):
+            raise InputError("the scores have no experts: the model's class does not show which tokens they get")
         sums = self._stacked_experts()
-        return sums[:, WEIGHTED if weighted else NORMS] / sums[:, TOKENS].clamp(min=1)
+        if sums.shape[1] <= SQUARES:
+            raise InputError("the scores are of an earlier version, without what experts are chosen by; score again")
+        return expert_importance(sums, by)
 
     def _stacked_experts(self) -> Tensor:
-        none = torch.zeros(3, self.sizes[EXPERTS], dtype=torch.float64)
+        scored = next(sums for sums in self.experts if sums is not None)
+        none = torch.zeros(scored.shape, dtype=torch.float64)
         return torch.stack([none if sums is None else sums.cpu() for sums in self.experts])
 
     def save(self, path: Path) -> None:
@@ -103,7 +115,9 @@ class Scores:
         tensors |= {f"channels.{axis}": sums.cpu() for axis, sums in self.channels.items()}
         if any(sums is not None for sums in self.experts):
             tensors["experts"] = self._stacked_experts()
-        header = {"sizes": self.sizes, "texts": self.num_texts, "facts": self.metadata}
+        header = {
+            "sizes": self.sizes, "texts": self.num_texts, "site_layers": self.site_layers, "facts": self.metadata,
+        }  # fmt: skip
         with atomic_file(path) as part:
             save_file(tensors, part, {"scores": json.dumps(header, sort_keys=True)})
 
@@ -123,7 +137,8 @@ class Scores:
         layers = LayerScores(tensors.pop("angle"), tensors.pop("cosine"), *tensors.pop("counts").tolist())
         experts = list(tensors.pop("experts", torch.zeros(0)))
         channels = {name.removeprefix("channels."): sums for name, sums in tensors.items()}
-        return cls(layers, header["sizes"], channels, experts, header["texts"], header["facts"])
+        sites = header.get("site_layers", {})
+        return cls(layers, header["sizes"], channels, experts, header["texts"], sites, header["facts"])
 
 
 def score(
@@ -165,16 +180,22 @@ def score(
 
 def empty_scores(model: PreTrainedModel, metadata: dict | None = None) -> Scores:
     """Return scores over no texts."""
-    sizes = axis_sizes(model.config, family_of(model.config.model_type))
+    sizes = axis_sizes(model.config, row_for(model.config))
     return Scores(LayerScores.empty(sizes[LAYERS]), sizes, metadata=metadata or {})
 
 
 def _observers(model: PreTrainedModel, scores: Scores, tokens: str) -> list[Observer]:
-    """Return the observers that fill the scores, each sharing its sums with them."""
-    family = family_of(model.config.model_type)
-    channels = ChannelObserver([*stream_sites(model), *unit_sites(model, family)], scores.channels)
+    return [LayerObserver(scores.layers, tokens), *unit_observers(model, scores)]
+
+
+def unit_observers(model: PreTrainedModel, scores: Scores) -> list[Observer]:
+    """Return the observers that fill the scores of all axes but blocks, each sharing its sums with them."""
+    family = row_for(model.config)
+    units = unit_sites(model, family)
+    channels = ChannelObserver([*stream_sites(model), *units], scores.channels)
     scores.channels = channels.sums
-    observers: list[Observer] = [LayerObserver(scores.layers, tokens), channels]
+    scores.site_layers = {axis: [site.layer for site in units if site.key == axis] for axis in (HEADS, NEURONS)}
+    observers: list[Observer] = [channels]
     if EXPERTS in scores.sizes:
         experts = ExpertObserver(scores.sizes[LAYERS], scores.experts)
         scores.experts = experts.sums

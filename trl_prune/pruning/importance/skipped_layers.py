@@ -1,5 +1,6 @@
 """Run a model without some of its decoder blocks, and measure its loss."""
 
+import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -17,19 +18,27 @@ from trl_prune.pruning.importance.hooks import decoder_blocks
 CACHES = {"cache", "past_key_values", "past_key_value", "layer_past", "cache_params", "use_cache"}
 
 
-class IdentityBlock(nn.Module):
-    """A decoder block that returns its input, in the form and with the attributes of the block that it stands for."""
+class StandIn(nn.Module):
+    """A module in place of a decoder block, with the attributes of the block."""
 
-    def __init__(self, block: nn.Module, index: int) -> None:
+    def __init__(self, block: nn.Module) -> None:
         super().__init__()
         # In a list, so that the block is no submodule, whose hooks and weights others would find.
-        self._block, self._others, self._index = [block], None, index
+        self._block = [block]
 
     def __getattr__(self, name: str) -> object:
         """Return an attribute of the block, such as its kind of attention, which some models ask their blocks for."""
-        if name in ("_block", "_others", "_index"):
+        if name == "_block":
             raise AttributeError(name)
         return getattr(self._block[0], name)
+
+
+class IdentityBlock(StandIn):
+    """A decoder block that returns its input, in the form of the block that it stands for."""
+
+    def __init__(self, block: nn.Module, index: int) -> None:
+        super().__init__(block)
+        self._others, self._index = None, index
 
     def forward(self, *args: object, **kwargs: object) -> Tensor | tuple:
         """Return the input; as the first of a tuple, if the block returns one."""
@@ -42,7 +51,13 @@ class IdentityBlock(nn.Module):
             output = self._block[0](*args, **kwargs | uncached)
             self._others = () if isinstance(output, Tensor) else (None,) * (len(output) - 1)
             self._is_tuple = not isinstance(output, Tensor)
-        return (states, *self._others) if self._is_tuple else states
+        return (states, *self._handed_on(args, kwargs)) if self._is_tuple else states
+
+    def _handed_on(self, args: tuple, kwargs: dict) -> tuple:
+        """Return what follows the states: what the block before handed on (Zaya's router, HY V4's indices) or None."""
+        given = dict(zip(inspect.signature(self._block[0].forward).parameters, args, strict=False)) | kwargs
+        previous = [value for name, value in given.items() if name.startswith("prev_")]
+        return (*previous, *self._others[len(previous) :])
 
     def _count_in_cache(self, cache: Cache | None, states: Tensor) -> None:
         """Write an empty entry for each token: models read from the first block's cache how long the text is."""

@@ -83,7 +83,7 @@ def _coefficients(amounts: Counter[Factors], sizes: Sizes) -> Counter[Factors]:
 
 
 def _lengths(factors: Factors, sizes: Sizes) -> list[int]:
-    return [sum(sizes[axis] for axis in axes) for axes in factors]
+    return [sum(sizes.get(axis, 1) for axis in axes) for axes in factors]
 
 
 def _value(polynomial: Counter[Factors], sizes: Sizes) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import AXES, AXIS_NAMES, EXPERTS, HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS, Family
-from trl_prune.pruning.keep import check_axis
+from trl_prune.pruning.keep import check_axis, expert_groups
 from trl_prune.pruning.sizes.budget import Budget, Costs
 from trl_prune.pruning.sizes.formula import Sizes
 from trl_prune.pruning.sizes.shapes import MLP_RATIO, complete_sizes
@@ -142,6 +142,8 @@ def size_multiple(axis: str, costs: Costs) -> int:
         return 1
     power = 1 << max(0, (sizes[axis] // STEPS_PER_AXIS).bit_length() - 1)
     multiple = min(LARGEST_MULTIPLES[axis], power)
+    if axis == EXPERTS:
+        return math.lcm(multiple, expert_groups(costs.config))
     return hidden_multiple(multiple, sizes[HEADS]) if axis == HIDDEN and costs.heads_divide_hidden else multiple
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import EXPERTS, HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS
-from trl_prune.pruning.keep import PER_LAYER_AXES, Keep
+from trl_prune.pruning.keep import PER_LAYER_AXES, Keep, expert_groups
 from trl_prune.pruning.sizes.budget import Costs
 from trl_prune.pruning.sizes.formula import Sizes
 
@@ -49,7 +49,8 @@ def _num_heads(sizes: Mapping[str, float], costs: Costs) -> int:
 def _is_expressible(sizes: Sizes, costs: Costs) -> bool:
     dense, config = costs.sizes, costs.config
     smaller = all(0 < sizes[axis] <= size for axis, size in dense.items())
-    routed = EXPERTS not in sizes or sizes[EXPERTS] >= config.num_experts_per_tok
+    groups = expert_groups(config)
+    routed = EXPERTS not in sizes or (sizes[EXPERTS] >= config.num_experts_per_tok and sizes[EXPERTS] % groups == 0)
     return smaller and routed and (HEADS not in sizes or _heads_fit(sizes, costs))
 
 
@@ -94,4 +95,9 @@ def first_units(sizes: Sizes, costs: Costs) -> Keep:
         dense_per_group, per_group = dense[HEADS] // dense[KV_HEADS], sizes[HEADS] // sizes[KV_HEADS]
         heads = [group * dense_per_group + head for group in range(sizes[KV_HEADS]) for head in range(per_group)]
         keep[HEADS] = [heads] * dense[LAYERS]
+    groups = expert_groups(costs.config)
+    if EXPERTS in keep and sizes[EXPERTS] % groups == 0:
+        group_size, per_group = dense[EXPERTS] // groups, sizes[EXPERTS] // groups
+        experts = [group * group_size + expert for group in range(groups) for expert in range(per_group)]
+        keep[EXPERTS] = [experts] * dense[LAYERS]
     return keep

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trl_prune.errors import InputError
-from trl_prune.pruning.families import HEADS, HIDDEN, KV_HEADS, LAYERS
+from trl_prune.pruning.families import EXPERTS, HEADS, HIDDEN, KV_HEADS, LAYERS
+from trl_prune.pruning.keep import expert_groups
 from trl_prune.pruning.sizes.budget import Budget, Costs
 from trl_prune.pruning.sizes.grid import size_multiple
 from trl_prune.pruning.sizes.shapes import complete_sizes
@@ -38,6 +39,8 @@ def _steps(axes: Sequence[str], costs: Costs, rounded: bool) -> dict[str, int]:
     for axis in axes:
         if axis in (HEADS, KV_HEADS) or (rounded and axis != LAYERS):
             steps[axis] = size_multiple(axis, costs)
+        elif axis == EXPERTS:
+            steps[axis] = expert_groups(costs.config)
         else:
             steps[axis] = costs.sizes[HEADS] if axis == HIDDEN and costs.heads_divide_hidden else 1
     if KV_HEADS in steps:

@@ -1,7 +1,7 @@
 """Write a pruned checkpoint folder from a dense one, tensor by tensor."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -29,6 +29,7 @@ from trl_prune.pruning.keep import compose_keep
 from trl_prune.pruning.surgery.cut import Cut, changed_config, in_text_config, match_block
 from trl_prune.pruning.surgery.depth import check_depth
 from trl_prune.pruning.surgery.shards import write_shards
+from trl_prune.pruning.surgery.text_tower import LM_HEAD, TextNames, remove_processors, text_config
 
 
 def check_blocks(names: Iterable[str], family: Family, num_layers: int) -> None:
@@ -67,6 +68,7 @@ def prune_checkpoint(  # noqa: PLR0913
     root: dict,
     repairs: Sequence[Repair] = (),
     max_shard_bytes: int | None = None,
+    text_only: bool = False,
 ) -> None:
     """Write a pruned checkpoint folder that stock transformers loads.
 
@@ -80,6 +82,7 @@ def prune_checkpoint(  # noqa: PLR0913
         root: the `dense` entry of the provenance.
         repairs: changes to the kept weights, applied in order.
         max_shard_bytes: the size at which a new shard begins; by default that of the largest tensor.
+        text_only: write the causal LM that is the text tower of a multimodal checkpoint, without the other towers.
 
     Raises:
         InputError: the model type has no row in the family table, the plan does not fit the model, transformers cannot
@@ -90,16 +93,23 @@ def prune_checkpoint(  # noqa: PLR0913
     check_blocks(tensor_files(source), cut.family, cut.sizes[LAYERS])
     names = tensor_files(source).keys() - prove_source(source)
     check_depth(config, keep)
+    new_name = TextNames.of(names, cut, config).new_name if text_only else cut.new_name
     with atomic_folder(target) as part:
         copy_companions(source, part)
-        _write_config(part, json.loads((source / "config.json").read_bytes()), config, cut)
-        write_shards(part, _kept_tensors(source, cut, repairs, names), max_shard_bytes)
+        if text_only:
+            _write_text_config(part, config, cut, names)
+        else:
+            _write_config(part, json.loads((source / "config.json").read_bytes()), config, cut)
+        write_shards(part, _kept_tensors(source, cut, repairs, names, new_name), max_shard_bytes)
         parent = read_provenance(source)
         num_layers = root.get(LAYERS) or cut.sizes[LAYERS]
         composed = compose_keep(parent.keep if parent else {}, cut.keep, num_layers)
         edits = [*(parent.edits if parent else []), *(repair.record for repair in repairs)]
+        edits += [{"edit": "text_only"}] * text_only
         write_provenance(Provenance(root, str(source), composed, edits), part)
         verify_companions(source, part)
+        if text_only:
+            remove_processors(part)
         verify_loads(part)
 
 
@@ -117,6 +127,12 @@ def _write_config(folder: Path, dense: dict, config: PreTrainedConfig, cut: Cut)
         expected.save_pretrained(folder)
 
 
+def _write_text_config(folder: Path, config: PreTrainedConfig, cut: Cut, names: Collection[str]) -> None:
+    """Write the config of the text tower; without a head among the tensors, the embeddings are the head."""
+    tied = {} if any(name.endswith(LM_HEAD) for name in names) else {"tie_word_embeddings": True}
+    changed_config(text_config(config), cut.config_changes() | tied).save_pretrained(folder)
+
+
 def _meaning(values: object) -> object:
     """Return a config's content without its path, and without the dtypes of towers, which are lost in reading."""
     if not isinstance(values, dict):
@@ -125,17 +141,17 @@ def _meaning(values: object) -> object:
 
 
 def _kept_tensors(
-    source: Path, cut: Cut, repairs: Sequence[Repair], names: Collection[str]
+    source: Path, cut: Cut, repairs: Sequence[Repair], names: Collection[str], new_name: Callable[[str], str | None]
 ) -> Iterator[tuple[str, Tensor]]:
     files = tensor_files(source)
     for path in sorted(set(files.values())):
         with safe_open(path, "pt") as weights:
             for name in sorted(name for name in names if files[name] == path):
-                new_name = cut.new_name(name)
-                if new_name is not None:
+                written_as = new_name(name)
+                if written_as is not None:
                     dense = weights.get_tensor(name)
                     check_finite([(name, dense)], source)
-                    yield new_name, _repaired(name, dense, cut, repairs)
+                    yield written_as, _repaired(name, dense, cut, repairs)
 
 
 def _repaired(name: str, dense: Tensor, cut: Cut, repairs: Sequence[Repair]) -> Tensor:

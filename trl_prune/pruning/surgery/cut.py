@@ -1,5 +1,6 @@
 """A checked plan applied to a model's config, tensor names and tensors; live modules are never edited."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,15 +11,11 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from trl_prune.checkpoints import model_class
+from trl_prune.checkpoints import check_causal_lm, model_class
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import EXPERTS, HEAD_DIM, HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS, Family
 from trl_prune.pruning.keep import PER_LAYER_AXES, Keep, axis_sizes, complete_keep, kept_sizes, row_for
 from trl_prune.pruning.layer_patterns import pattern_changes
-
-
-# Ends of the names of classes with other heads on a decoder, such as reward models.
-OTHER_HEADS = ("Classification", "QuestionAnswering", "RewardModel", "ForMaskedLM", "ForMultipleChoice")
 
 
 @dataclass(frozen=True)
@@ -43,8 +40,8 @@ class Cut:
             InputError: the model type has no row, the checkpoint is no language model, the plan does not fit it, or it
                 cuts the width of quantised weights.
         """
+        check_causal_lm(config)
         family = row_for(config)
-        _check_architecture(config)
         _check_quantised(config, keep)
         text_config = config.get_text_config()
         return cls(text_config, family, complete_keep(keep, text_config, family))
@@ -108,10 +105,12 @@ class Cut:
 
     def _dim_indices(self, parts: tuple[str, ...], length: int, layer: int | None) -> Tensor | None:
         """Return the kept indices along a dimension that concatenates the units of one or several axes."""
+        # A part that is no axis is one unit that is never cut, such as the only key head of a multi-query attention.
+        counts = [self.sizes.get(axis, 1) for axis in parts]
         kept = [self.kept_units(axis, layer) for axis in parts]
         if all(units is None for units in kept):
             return None
-        counts = [self.sizes[axis] for axis in parts]
+        kept = [range(count) if units is None else units for units, count in zip(kept, counts, strict=True)]
         unit_length, remainder = divmod(length, sum(counts))
         if remainder:
             raise InputError(f"{length} rows do not divide into {' + '.join(map(str, counts))} units of {parts}")
@@ -134,15 +133,45 @@ class Cut:
             for axis, size in kept_sizes(self.keep).items()
             if axis != KV_HEADS or KV_HEADS in self.sizes
         }
-        if self.family.reads_head_dim and {HEADS, HIDDEN} & self.keep.keys():
-            changes[HEAD_DIM] = getattr(config, HEAD_DIM, None) or config.hidden_size // config.num_attention_heads
-        if NEURONS in self.family.config_keys and HIDDEN in self.keep:  # GPT-2's default depends on hidden_size
-            changes.setdefault(self.family.config_keys[NEURONS], self.sizes[NEURONS])
+        has_heads, head_dim = getattr(config, HEADS, None), config.to_dict().get(HEAD_DIM)
+        if self.family.reads_head_dim and {HEADS, HIDDEN} & self.keep.keys() and has_heads:
+            changes[HEAD_DIM] = head_dim or config.hidden_size // config.num_attention_heads
+        if NEURONS in self.sizes and HIDDEN in self.keep:  # by default it is a multiple of hidden_size in GPT-2, Mamba
+            changes.setdefault(self.family.config_key(NEURONS, attribute_map), self.sizes[NEURONS])
+        if NEURONS in changes and getattr(config, "block_auto_adjust_ff_dim", False):
+            changes["block_auto_adjust_ff_dim"] = False  # LFM2 would make another number of it
         if HEADS in self.keep:
             changes |= dict.fromkeys(self.family.head_keys, len(self.keep[HEADS][0]))
         if HIDDEN in self.keep:
             changes |= dict.fromkeys(self.family.hidden_size_keys, len(self.keep[HIDDEN]))
+            changes |= self._expansions()
         return changes | self._layer_changes()
+
+    def _expansions(self) -> dict:
+        """Return the factors of hidden_size that leave a mixer as wide as it is; transformers takes whole ones."""
+        kept, changes = len(self.keep[HIDDEN]), {}
+        for key in self.family.expansion_keys:
+            width = getattr(self.config, key) * self.sizes[HIDDEN]
+            if width % kept:
+                allowed = [str(size) for size in range(1, self.sizes[HIDDEN]) if width % size == 0][-4:]
+                raise InputError(
+                    f"keep.{HIDDEN} keeps {kept} channels, but {self.config.model_type} has a mixer of {width}, {key} "
+                    f"times {HIDDEN}; allowed: divisors of that, such as {', '.join(allowed)}"
+                )
+            changes[key] = width // kept
+        if getattr(self.config, "dim_model_base", None):  # MiniCPM divides logits by hidden_size / dim_model_base
+            changes["dim_model_base"] = self._scaled_base()
+        return changes
+
+    def _scaled_base(self) -> int:
+        """Return MiniCPM's dim_model_base, which keeps its ratio to hidden_size."""
+        base, kept, dense = self.config.dim_model_base, len(self.keep[HIDDEN]), self.sizes[HIDDEN]
+        if base * kept % dense:
+            raise InputError(
+                f"keep.{HIDDEN} keeps {kept} of {dense} channels, and dim_model_base, {base}, cannot shrink as much; "
+                f"allowed: multiples of {dense // math.gcd(base, dense)}"
+            )
+        return base * kept // dense
 
     def _layer_changes(self) -> dict:
         changes = pattern_changes(self.config, self.keep[LAYERS], self.family.per_layer_keys)
@@ -162,14 +191,6 @@ class Cut:
             renamed = self.new_name(f"{value}.")
             return renamed and renamed.removesuffix(".")
         return value
-
-
-def _check_architecture(config: PreTrainedConfig) -> None:
-    """Check that a checkpoint is a language model, by the class that its config names."""
-    names = config.architectures or []
-    others = [name for name in names if name.endswith(OTHER_HEADS)]
-    if others:
-        raise InputError(f"the checkpoint is a {others[0]}, which has no language-model head; wanted: a causal LM")
 
 
 def _check_quantised(config: PreTrainedConfig, keep: Mapping[str, list]) -> None:

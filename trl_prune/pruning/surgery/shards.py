@@ -33,6 +33,16 @@ def write_shards(folder: Path, tensors: Iterable[tuple[str, Tensor]], max_shard_
     _rename_shards(folder, names_of_shards, total_bytes)
 
 
+def peak_bytes(stored: Iterable[int]) -> int:
+    """Return the memory in bytes that cutting a checkpoint needs: one shard, the largest tensor and its cut copy.
+
+    Args:
+        stored: the bytes of each of its tensors.
+    """
+    largest = max(stored)
+    return max(MIN_SHARD_BYTES, largest) + 2 * largest
+
+
 def _shards(tensors: Iterable[tuple[str, Tensor]], max_shard_bytes: int | None) -> Iterator[dict[str, Tensor]]:
     shard: dict[str, Tensor] = {}
     limit = max_shard_bytes or MIN_SHARD_BYTES

@@ -4,13 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from trl_prune.checkpoints import (
     atomic_folder,
     copy_companions,
     library_versions,
     load_config,
+    model_class,
     read_provenance,
     write_provenance,
 )
@@ -26,7 +26,7 @@ def write_untrained(student: Path, target: Path, seed: int) -> None:
     """
     config = load_config(student)
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config)
+    model = model_class(config).from_config(config)
     provenance = read_provenance(student)
     with atomic_folder(target) as part:
         copy_companions(student, part)
