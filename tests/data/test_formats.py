@@ -1,6 +1,6 @@
 import pytest
 
-from trl_prune.data.formats import format_of, prompt_and_answer, row_text, template_variables
+from trl_prune.data.formats import answer_index, format_of, prompt_and_answer, template_variables
 from trl_prune.errors import InputError
 
 
@@ -42,12 +42,19 @@ def test_unusable_columns_are_named_with_the_usable_ones():
         format_of(["question", "answer"])
 
 
-@pytest.mark.parametrize("row", [CONVERSATIONAL_ROW, MESSAGES_ROW])
-def test_messages_go_through_the_chat_template(row, tokenizer):
-    expected = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n"
-    assert row_text(row, tokenizer) == expected
-    assert row_text(TEXT_ROW, tokenizer) == "HiHello"
-    assert row_text({"text": "plain"}, tokenizer) == "plain"
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        (CONVERSATION, 1),
+        ([*CONVERSATION, CONVERSATION[0]], 1),
+        ([*CONVERSATION, {"role": "assistant", "content": " "}], 1),
+        ([CONVERSATION[0], {"role": "assistant", "content": "", "tool_calls": [{}]}], 1),
+        (CONVERSATION[1:], 0),
+        (CONVERSATION[:1], None),
+    ],
+)
+def test_the_answer_is_the_assistants_last_word(messages, expected):
+    assert answer_index(messages) == expected
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_variables_of_the_template_are_read_before_anything_starts(folder):
     rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
     rows[7]["chat_template_kwargs"] = "thinking"
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(InputError, match="chat_template_kwargs in the dataset is 'thinking'; wanted: an object"):
+    with pytest.raises(InputError, match="line 8: column chat_template_kwargs is 'thinking'; wanted: an object"):
         check_rows(*named(*run_with(folder, data="references")))
 
 
@@ -184,7 +184,7 @@ def test_plain_text_has_no_answers_to_train_on(folder):
 
 def test_messages_need_a_chat_template(folder):
     run, arm = run_with(folder, data="references")
-    run.__dict__["tokenizer"] = SimpleNamespace(chat_template=None)
+    run.__dict__["tokenizer"] = SimpleNamespace(chat_template=None, get_vocab=dict)
     with pytest.raises(InputError, match="has messages, and the model has no chat template"):
         check_rows(run, "arm", arm)
 

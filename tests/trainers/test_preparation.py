@@ -5,9 +5,11 @@ from datasets import Dataset, concatenate_datasets
 from trl import SFTConfig, SFTTrainer
 
 from tests.conftest import ROWS, tiny_tokenizer
-from trl_prune import KDConfig, KDTrainer
+from trl_prune import KDConfig, KDTrainer, SelfDistillSFTConfig, SelfDistillSFTTrainer
+from trl_prune.data.columns import dataset_from_rows
 from trl_prune.data.rewriting.requests import Asking, rewriting_request
 from trl_prune.data.rewriting.turns import turns
+from trl_prune.errors import InputError
 from trl_prune.losses.positions import MASKED
 from trl_prune.trainers.arms.settings import ArmSettings
 from trl_prune.trainers.arms.training import build_trainer
@@ -57,15 +59,102 @@ def test_outside_recipes_the_loss_of_messages_is_on_full_conversations_as_in_sft
     check_equal(prepare_rows(data, ARGS, tiny_tokenizer()), trainer.train_dataset)
 
 
-def test_messages_are_unchanged_where_the_user_sets_the_loss_or_a_row_has_no_answer(tmp_path, caplog):
-    data = Dataset.from_list(MESSAGES)
-    config = SFTConfig(str(tmp_path), use_cpu=True, bf16=False)
-    assert set(messages_to_prompt_completion(data, config).column_names) == {"prompt", "completion"}
-    everywhere = SFTConfig(str(tmp_path), use_cpu=True, bf16=False, completion_only_loss=False)
+def sft_config(folder, **args):
+    return SFTConfig(str(folder), report_to="none", **ARGS | args)
+
+
+def test_messages_are_unchanged_where_the_user_sets_the_loss(tmp_path):
+    data, everywhere = Dataset.from_list(MESSAGES), sft_config(tmp_path, completion_only_loss=False)
+    assert set(messages_to_prompt_completion(data, sft_config(tmp_path)).column_names) == {"prompt", "completion"}
     assert messages_to_prompt_completion(data, everywhere) is data
-    unanswered = Dataset.from_list([*MESSAGES, {"messages": MESSAGES[0]["messages"][:-1]}])
-    assert messages_to_prompt_completion(unanswered, config) is unanswered
-    assert "the loss covers the full conversations" in caplog.text
+
+
+CALL = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "add", "arguments": {"a": 1}}}]}
+FIRST = MESSAGES[0]["messages"]
+
+
+@pytest.mark.parametrize(
+    ("messages", "prompt", "completion"),
+    [
+        (FIRST, FIRST[:1], FIRST[1:]),
+        ([*FIRST, FIRST[0]], FIRST[:1], FIRST[1:]),
+        ([*FIRST, FIRST[0], {"role": "assistant", "content": " "}], FIRST[:1], FIRST[1:]),
+        ([FIRST[0], CALL], FIRST[:1], [CALL]),
+        ([*FIRST, *FIRST], [*FIRST, FIRST[0]], FIRST[1:]),
+    ],
+)
+def test_the_loss_is_on_each_rows_own_last_answer_whatever_other_rows_are(
+    tmp_path, caplog, messages, prompt, completion
+):
+    odd = [[{"role": "system", "content": "Be brief."}], FIRST[:1]]
+    data = dataset_from_rows([{"messages": messages}, *({"messages": row} for row in odd), MESSAGES[1]])
+    found = list(messages_to_prompt_completion(data, sft_config(tmp_path)))
+    other = MESSAGES[1]["messages"]
+    assert found == [{"prompt": prompt, "completion": completion}, {"prompt": other[:1], "completion": other[1:]}]
+    assert "2 of 4 rows are left out: no message of an assistant's is there to learn" in caplog.text
+    with pytest.raises(InputError, match="none of the 2 rows has an answer of an assistant's to learn"):
+        messages_to_prompt_completion(dataset_from_rows([{"messages": row} for row in odd]), sft_config(tmp_path))
+
+
+PLAIN = [{"prompt": "1 + 1 = ", "completion": "2"}, {"prompt": "1 + 2 = ", "completion": "3"}]
+ANSWER_FIRST = {"messages": FIRST[1:]}
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"max_length": 30},
+        {"packing": True},
+        pytest.param({"completion_only_loss": False}, marks=pytest.mark.slow),
+    ],
+)
+def test_rows_of_several_formats_are_each_prepared_as_trl_prepares_them_alone(dense, tmp_path, args):
+    rows = [PLAIN[0], ROWS[0], TEXT[0], MESSAGES[2], ANSWER_FIRST]
+    trainer = build_trainer(ArmSettings(dense, tmp_path / "arm", ARGS | args), dataset_from_rows(rows))
+    alone = []
+    for row in rows:
+        split = messages_to_prompt_completion(Dataset.from_list([row]), sft_config(tmp_path, **args))
+        unpacked = sft_config(tmp_path, **args | {"packing": False})
+        trained = SFTTrainer(
+            str(dense), unpacked, train_dataset=split, processing_class=tiny_tokenizer()
+        ).train_dataset
+        alone += list(trained.select_columns(["input_ids", "labels"]))
+    assert sequences(trainer.train_dataset) == sequences(alone)
+    if not args.get("packing"):
+        assert trainer.train_dataset["labels"][:] == [row["labels"] for row in alone]
+
+
+@pytest.mark.parametrize("trainer_class", [KDTrainer, SelfDistillSFTTrainer])
+def test_trainers_of_their_own_take_any_rows_and_evaluate_on_any(dense, tmp_path, trainer_class):
+    config_class = KDConfig if trainer_class is KDTrainer else SelfDistillSFTConfig
+    extra = {} if trainer_class is KDTrainer else {"rewrite": False}
+    parts = [{"type": "text", "text": "Hi"}]
+    rows = dataset_from_rows([{"messages": [{"role": "user", "content": parts}, FIRST[1]]}, PLAIN[0], TEXT[0]])
+    config = config_class(str(tmp_path), report_to="none", eval_strategy="epoch", **ARGS | extra)
+    trainer = trainer_class(
+        str(dense),
+        config,
+        train_dataset=rows,
+        eval_dataset={"plain": Dataset.from_list(PLAIN)},
+        teacher_model=str(dense),
+    )
+    assert len(trainer.train_dataset) == 3
+    assert "Hi" in tiny_tokenizer().decode(trainer.train_dataset[0]["input_ids"])
+    learned = [label for label in trainer.eval_dataset["plain"][0]["labels"] if label != MASKED]
+    assert tiny_tokenizer().decode(learned) == "2<|im_end|>"
+    broken = Dataset.from_list([PLAIN[0], PLAIN[1] | {"completion": None}])
+    with pytest.raises(InputError, match=r"row 1: column completion is null; wanted: text"):
+        trainer_class(str(dense), config, train_dataset=broken, teacher_model=str(dense))
+
+
+def test_rows_whose_prompts_fill_the_length_are_counted_and_all_of_them_are_an_error(dense, tmp_path, caplog):
+    rows = Dataset.from_list([*PLAIN, {"prompt": "x" * 60, "completion": "y"}])
+    trainer = build_trainer(ArmSettings(dense, tmp_path / "arm", ARGS), rows)
+    assert len(trainer.train_dataset) == 2
+    assert "1 of 3 rows are left out: their prompts fill max_length 48" in caplog.text
+    with pytest.raises(InputError, match="max_length is 4, and the prompts of all 3 rows fill it"):
+        build_trainer(ArmSettings(dense, tmp_path / "arm", ARGS | {"max_length": 4}), rows)
 
 
 def test_preparation_args_are_those_that_determine_rows():

@@ -6,7 +6,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from trl_prune.data.formats import is_conversational, row_text
+from trl_prune.data.rendering import row_conversation, row_text
 from trl_prune.errors import InputError
 
 
@@ -23,16 +23,27 @@ def calibration_batches(
         Dicts with `input_ids` and `attention_mask`, each `(batch, tokens)`, padded on the right.
 
     Raises:
-        InputError: no row has two tokens.
+        InputError: no row has two tokens, or the chat template rejects a row.
     """
-    texts = [row_text(row, tokenizer) for row in rows]
-    # A chat template writes the special tokens itself.
-    templated = tokenizer.chat_template is not None and is_conversational(rows)
-    encoded = tokenizer(texts, truncation=True, max_length=max_length, add_special_tokens=not templated)["input_ids"]
+    encoded = _encoded(rows, tokenizer, max_length)
     usable = sorted((ids for ids in encoded if len(ids) >= MIN_TOKENS), key=len, reverse=True)
     if not usable:
         raise InputError("no row has a text of two tokens or more")
     return [pad(usable[start : start + batch_size], tokenizer) for start in range(0, len(usable), batch_size)]
+
+
+def _encoded(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[list[int]]:
+    """Return each row's token ids; where a chat template has written the special tokens, none are added."""
+    encoded = []
+    for index, row in enumerate(rows):
+        try:
+            text = row_text(row, tokenizer)
+        except InputError as error:
+            raise InputError(f"row {index} of the dataset: {error}") from error
+        is_templated = tokenizer.chat_template is not None and row_conversation(row) is not None
+        options = {"truncation": True, "max_length": max_length, "add_special_tokens": not is_templated}
+        encoded.append(tokenizer(text, **options)["input_ids"])
+    return encoded
 
 
 def pad(rows: list[list[int]], tokenizer: PreTrainedTokenizerBase, side: str = "right") -> dict[str, torch.Tensor]:

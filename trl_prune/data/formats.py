@@ -1,9 +1,9 @@
-"""TRL's dataset formats: recognise them, and split a row into prompt and reference answer or render it as text."""
+"""TRL's dataset formats: recognise them, and split a row into prompt and reference answer."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
-from datasets import Dataset
+from datasets import Dataset, Value
 from transformers import PreTrainedTokenizerBase
 
 from trl_prune.errors import InputError
@@ -16,22 +16,27 @@ Row = Mapping[str, object]
 
 
 FORMATS = ("prompt + completion", "messages", "text")
+# The columns of each; a row that has those of several is in the first.
+FORMAT_COLUMNS = (("prompt", "completion"), ("messages",), ("text",))
 # TRL renders a row's conversation with these keyword arguments.
 TEMPLATE_COLUMN = "chat_template_kwargs"
 
 
-def format_of(columns: list[str], source: str = "the dataset") -> str:
-    """Return which of `FORMATS` the columns have.
+def formats_of(columns: Collection[str]) -> list[str]:
+    """Return which of `FORMATS` some rows may have."""
+    return [name for name, needed in zip(FORMATS, FORMAT_COLUMNS, strict=True) if set(needed) <= set(columns)]
+
+
+def format_of(columns: Collection[str], source: str = "the dataset") -> str:
+    """Return the first of `FORMATS` that the columns have.
 
     Raises:
         InputError: none of them.
     """
-    if {"prompt", "completion"} <= set(columns):
-        return FORMATS[0]
-    for column in ("messages", "text"):
-        if column in columns:
-            return column
-    raise InputError(f"{source} has the columns {', '.join(columns)}; wanted: {' or '.join(FORMATS)}")
+    found = formats_of(columns)
+    if not found:
+        raise InputError(f"{source} has the columns {', '.join(columns)}; wanted: {' or '.join(FORMATS)}")
+    return found[0]
 
 
 def prompt_and_answer(row: Row) -> tuple[list[Message], str] | None:
@@ -62,9 +67,21 @@ def _is_text_only(messages: list[Message]) -> bool:
     return bool(messages) and text_only and messages[-1]["role"] in ("user", "assistant")
 
 
+def answer_index(messages: Sequence[Message]) -> int | None:
+    """Return which message of a conversation is its answer: the assistant's last that has a text or calls a tool."""
+    return next((index for index in reversed(range(len(messages))) if _says_something(messages[index])), None)
+
+
+def _says_something(message: Message) -> bool:
+    return message["role"] == "assistant" and bool((message.get("content") or "").strip() or message.get("tool_calls"))
+
+
 def is_conversational(rows: Dataset) -> bool:
-    """Return whether the rows hold messages rather than text."""
-    return "messages" in rows.column_names or not isinstance((rows[0].get("prompt") or rows[0].get("text")), str)
+    """Return whether any row holds messages rather than text."""
+    if "messages" in rows.column_names:
+        return True
+    is_text = "prompt" not in rows.column_names or isinstance(rows.features["prompt"], Value)
+    return not is_text and any(isinstance(prompt, list) for prompt in rows["prompt"])
 
 
 def check_has_template(rows: Dataset, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
@@ -93,15 +110,3 @@ def template_variables(row: Row, defaults: Mapping[str, object]) -> dict[str, ob
     if not isinstance(own, Mapping):
         raise InputError(f"{TEMPLATE_COLUMN} in the dataset is {found!r}; wanted: an object, its JSON or null")
     return dict(defaults) | {name: value for name, value in own.items() if value is not None}
-
-
-def row_text(row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a row as the text a model is trained on; messages go through the chat template where there is one."""
-    if row.get("text") is not None:
-        return str(row["text"])
-    if isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str):
-        return row["prompt"] + row["completion"]
-    messages = list(row["messages"]) if row.get("messages") else [*row["prompt"], *row["completion"]]
-    if tokenizer.chat_template is None:
-        return "\n".join(str(message["content"]) for message in messages)
-    return tokenizer.apply_chat_template(messages, tokenize=False)

@@ -14,11 +14,11 @@ class DatasetSection(Section):
     }  # fmt: skip
 
     path: str
-    """A local JSONL or parquet file, a hub id, or `quickstart`."""
+    """A local file (JSON lines, CSV, parquet, ...), a pattern or a folder of such, a hub id, or `quickstart`."""
     name: str | None = None
-    """Configuration of a hub dataset."""
+    """Configuration of a hub dataset or a folder."""
     split: str = "train"
-    """Split of a hub dataset."""
+    """Split of a hub dataset or a folder."""
     revision: str | None = None
     """Revision of a hub dataset."""
     rows: Count | None = None

@@ -13,6 +13,7 @@ from trl_prune.recipe.prune import PruneSection
 from trl_prune.recipe.recover import ArmSection, expand_sweeps
 from trl_prune.recipe.report import ReportSection
 from trl_prune.recipe.rewrite import RewriteSection
+from trl_prune.recipe.rows import RowsSection
 from trl_prune.recipe.score import ScoreSection
 from trl_prune.recipe.search import SearchSection
 from trl_prune.recipe.section import Section
@@ -44,7 +45,8 @@ class Recipe(Section):
     revision: str | None = None
     """Revision of a hub model."""
     dataset: DatasetSection
-    """Training rows in one of TRL's formats."""
+    """Training rows in TRL's formats."""
+    rows: RowsSection = RowsSection()
     output: str
     """The run folder."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from trl_prune.checkpoints import load_config, load_model, load_tokenizer, write_text
 from trl_prune.data.batches import calibration_batches
-from trl_prune.data.reading import read_dataset
+from trl_prune.data.reading import normal_dataset, read_dataset
 from trl_prune.data.teacher import context_length
 from trl_prune.errors import InputError
 from trl_prune.evaluation.forgetting import measure_forgetting
@@ -264,7 +264,7 @@ class MergeCall:
         if dev is None:
             return cls(plan)
         check_searchable(plan.recipe, len(models), parameters)
-        return cls(plan, dev if isinstance(dev, Dataset) else read_dataset(str(dev)))
+        return cls(plan, normal_dataset(dev) if isinstance(dev, Dataset) else read_dataset(str(dev)))
 
     def run(self, output: Path) -> dict[str, object]:
         """Write the merged checkpoint and return what its `merge.json` holds.

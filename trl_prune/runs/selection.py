@@ -76,14 +76,8 @@ def _prepare(
     if len(found) == 0:
         return Dataset.from_dict({"input_ids": [], "labels": []}), found
     answered = with_chat_template_kwargs(rows.select(found), chat_template_kwargs)
-    if "messages" in rows.column_names:
-        answered = answered.map(_split_last, remove_columns="messages")
     prepared = prepare_numbered(answered, {"max_length": max_length, "use_cpu": True}, tokenizer)
     return prepared.remove_columns("row"), found[np.asarray(prepared["row"], dtype=np.int64)]
-
-
-def _split_last(row: dict) -> dict:
-    return {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
 
 
 def _counts(prepared: Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -6,9 +6,11 @@ from pathlib import Path
 from datasets import Dataset, concatenate_datasets
 
 from trl_prune.checkpoints import load_tokenizer
-from trl_prune.data.formats import FORMATS, check_has_template, format_of
+from trl_prune.data.formats import FORMATS, Row, answer_index, check_has_template, format_of, template_variables
+from trl_prune.data.generation.prompts import prompt_ids
 from trl_prune.data.mixing import MixSource, draw_mix
 from trl_prune.data.reading import read_dataset
+from trl_prune.data.rendering import row_conversation
 from trl_prune.errors import InputError
 from trl_prune.recipe import ArmSection, DatasetSection
 from trl_prune.recipe.recover import SourceSection
@@ -21,7 +23,7 @@ from trl_prune.runs.selected_rows import (
     selection_name,
     uses_selection,
 )
-from trl_prune.trainers.preparation import prepare_source, with_chat_template_kwargs
+from trl_prune.trainers.preparation import longest_prompt, prepare_source, with_chat_template_kwargs
 
 
 # The column that says which of the tasks' capabilities a row trains.
@@ -88,7 +90,7 @@ def _mixed(run: Run, arm: ArmSection, args: dict, parts: list[Dataset]) -> Train
 def _capabilities(pools: list[Dataset]) -> list[str] | None:
     """Return what rows say that they train."""
     named = [pool for pool in pools if CAPABILITY in pool.column_names]
-    values = {str(value) for pool in named for value in pool.unique(CAPABILITY) if value is not None}
+    values = {str(value) for pool in named for value in pool[CAPABILITY] if value is not None}
     return sorted(values) or None
 
 
@@ -136,7 +138,8 @@ def dataset_origin(section: DatasetSection) -> tuple[str | None, ...]:
         return (QUICKSTART,)
     if local.is_file():
         return (str(local.resolve()),)
-    return section.path, section.name, section.split, section.revision
+    path = str(local.resolve()) if local.exists() else section.path
+    return path, section.name, section.split, section.revision
 
 
 def rows_hash(run: Run, arm: ArmSection) -> str:
@@ -172,6 +175,40 @@ def check_rows(run: Run, name: str, arm: ArmSection) -> None:
     _check_selected(run, f"recover.{name}", arm)
     if arm.is_mix or arm.rows is not None:
         _draw(run, name, arm, [_planned_count(run, arm, source) for source in arm.sources])
+
+
+def check_prompts(run: Run, key: str, arm: ArmSection, args: dict) -> None:
+    """Check that a prompt of each source leaves room for its answer.
+
+    Args:
+        run: the run.
+        key: the arm's key in the recipe, for the error.
+        arm: the arm.
+        args: the arguments of its training config.
+
+    Raises:
+        InputError: the prompts of all rows fill `max_length`.
+    """
+    longest = longest_prompt(args)
+    if longest is None:
+        return
+    for source in arm.sources:
+        rows = planned_rows(run, source)
+        if source.source != "text" and not any(_prompt_tokens(run, row) <= longest for row in rows):
+            raise InputError(
+                f"{key}.args.max_length is {longest + 1}, and the prompts of all {len(rows):,} rows of "
+                f"{(source.dataset or run.recipe.dataset).path!r} fill it, so that no token of an answer is left to "
+                "learn; raise it"
+            )
+
+
+def _prompt_tokens(run: Run, row: Row) -> int:
+    messages = row_conversation(row)
+    if messages is None:
+        return len(run.tokenizer(row["prompt"])["input_ids"]) if row.get("prompt") is not None else 0
+    prompt = messages[: answer_index(messages)] if row.get("messages") is not None else row["prompt"]
+    variables = template_variables(row, run.recipe.chat_template_kwargs)
+    return len(prompt_ids(run.tokenizer, prompt, chat_template_kwargs=variables)) if prompt else 0
 
 
 def _check_selected(run: Run, key: str, arm: ArmSection) -> None:

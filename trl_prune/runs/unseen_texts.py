@@ -5,15 +5,13 @@ from textwrap import shorten
 
 from datasets import Dataset
 
-from trl_prune.data.formats import Row
+from trl_prune.data.formats import FORMAT_COLUMNS, Row
 from trl_prune.errors import InputError
 from trl_prune.recipe import DatasetSection
 from trl_prune.runs.context import Run
 from trl_prune.runs.training_rows import dataset_origin
 
 
-# The columns of each of TRL's formats.
-FORMAT_COLUMNS = (("prompt", "completion"), ("messages",), ("text",))
 # Characters of a text in an error.
 QUOTED = 60
 TRAINED_ON = "which arms train on"

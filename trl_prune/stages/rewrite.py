@@ -1,5 +1,6 @@
 """rewrite: the dense model writes the training answers (self-data distillation's data step, 2410.09982)."""
 
+import json
 import sys
 import time
 from dataclasses import replace
@@ -75,8 +76,9 @@ def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> int:
 
 
 def _write_rows(rows: Dataset, path: Path) -> None:
-    with atomic_file(path) as part:
-        rows.to_json(part, force_ascii=False)
+    # Not `to_json`, which writes columns of JSON as text, and numbers with ten digits.
+    with atomic_file(path) as part, Path(part).open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
 
 
 def inputs(run: Run, part: str) -> dict[str, str]:  # noqa: ARG001

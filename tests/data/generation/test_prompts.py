@@ -2,7 +2,8 @@ import copy
 
 import pytest
 
-from trl_prune.data.generation.prompts import accepted_messages, fold_system_into_user, prompt_ids
+from trl_prune.data.generation.prompts import prompt_ids
+from trl_prune.data.rendering import accepted_messages
 from trl_prune.errors import InputError
 
 
@@ -29,22 +30,11 @@ def test_templates_without_a_system_role_get_the_system_prompt_in_the_user_messa
     assert text == "<|im_start|>user\nBe brief.\n\nHi<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_the_system_prompt_goes_to_the_first_user_turn():
-    greeting = {"role": "assistant", "content": "Hello"}
-    folded = [greeting, {"role": "user", "content": "Be brief.\n\nHi"}]
-    assert fold_system_into_user([SYSTEM, greeting, USER]) == folded
-
-
 def test_a_template_error_that_folding_does_not_cure_is_shown(tokenizer):
     changed = copy.deepcopy(tokenizer)
     changed.chat_template = "{{ raise_exception('turns must alternate') }}"
     with pytest.raises(InputError, match="rejects a conversation of the roles user: turns must alternate"):
         prompt_ids(changed, [SYSTEM, USER])
-
-
-def test_a_server_gets_the_messages_that_the_template_accepts(tokenizer, strict):
-    assert accepted_messages(tokenizer, [SYSTEM, USER]) == [SYSTEM, USER]
-    assert accepted_messages(strict, [SYSTEM, USER]) == [{"role": "user", "content": "Be brief.\n\nHi"}]
 
 
 def test_the_template_gets_tools_and_further_arguments(tokenizer):

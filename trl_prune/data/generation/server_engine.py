@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from trl_prune.data.generation.engine import in_groups
-from trl_prune.data.generation.prompts import Prompt, accepted_messages
+from trl_prune.data.generation.prompts import Prompt
 from trl_prune.data.generation.sampling import Answer, Sampling
 from trl_prune.data.generation.server_connection import ServerConnection, ServerFailure, openai_package
 from trl_prune.data.generation.server_messages import server_messages, without_nulls
 from trl_prune.data.generation.store import answer_seed
+from trl_prune.data.rendering import accepted_messages
 from trl_prune.data.teacher import LazyTeacher
 from trl_prune.errors import InputError
 

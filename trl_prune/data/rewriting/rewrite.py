@@ -3,10 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from datasets import Dataset
 
-from trl_prune.data.formats import Row
+from trl_prune.data.columns import with_columns
+from trl_prune.data.formats import FORMAT_COLUMNS, Row
 from trl_prune.data.generation.generator import AnswerGenerator
 from trl_prune.data.generation.prompts import Prompt, prompt_ids
 from trl_prune.data.generation.sampling import Answer, Sampling
@@ -67,7 +69,9 @@ class RewrittenDataset:
         _replace_answers(rows, records, settings.asking.response_template)
         if settings.train_prompts:
             _set_train_prompts(rows, records, settings.asking)
-        return cls(Dataset.from_list(rows, features=dataset.features), records)
+        names = dataset.column_names
+        written = {name: [row[name] for row in rows] for name in chain(*FORMAT_COLUMNS) if name in names}
+        return cls(with_columns(dataset, written).select_columns(names), records)
 
 
 def _replace_answers(rows: list[dict], records: Iterable[AnswerRecord], response_template: str | None) -> None:

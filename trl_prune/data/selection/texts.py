@@ -2,7 +2,7 @@
 
 from datasets import Dataset
 
-from trl_prune.data.formats import Message, Row, format_of
+from trl_prune.data.formats import Row, answer_index, format_of
 from trl_prune.errors import InputError
 
 
@@ -65,18 +65,10 @@ def answer_text(row: Row) -> str:
 
 
 def has_answer(row: Row) -> bool:
-    """Return whether a row has something to learn: an answer, which may be a tool call, or plain text.
-
-    Of `messages` the last one must be the assistant's.
-    """
-    if row.get("text") is not None:
-        return bool(str(row["text"]).strip())
-    completion = row.get("completion")
+    """Return whether a row has something to learn: an answer, which may be a tool call, or plain text."""
+    if row.get("messages") is not None:
+        return answer_index(row["messages"]) is not None
+    completion = row["completion"] if row.get("completion") is not None else row.get("text")
     if isinstance(completion, str):
         return bool(completion.strip())
-    messages = completion or (row.get("messages") or [])[-1:]
-    return any(_says_something(message) for message in messages if message["role"] == "assistant")
-
-
-def _says_something(message: Message) -> bool:
-    return bool(str(message.get("content") or "").strip() or message.get("tool_calls"))
+    return answer_index(completion or []) is not None

@@ -16,7 +16,7 @@ from trl_prune.trainers.arms.saving import full_model, last_complete_checkpoint,
 from trl_prune.trainers.arms.settings import CONFIG_CLASSES, DEFAULT_ARGS, ArmSettings
 from trl_prune.trainers.checked import CheckedSFTTrainer
 from trl_prune.trainers.kd.trainer import KDTrainer
-from trl_prune.trainers.preparation import messages_to_prompt_completion
+from trl_prune.trainers.preparation import trainable_rows
 from trl_prune.trainers.self_distill.trainer import SelfDistillSFTTrainer
 from trl_prune.trainers.sft_arguments import lora_config, use_one_device
 
@@ -131,12 +131,14 @@ def build_trainer(settings: ArmSettings, rows: Dataset) -> CheckedSFTTrainer:
     config_class = CONFIG_CLASSES[settings.method]
     args = config_class(str(settings.output_dir), **(DEFAULT_ARGS | settings.args | method_args))
     use_one_device(args)
+    tokenizer = load_tokenizer(settings.student)
+    rows, args = trainable_rows(rows, args, lambda: tokenizer, answers_only=True)
     has_online_teacher = settings.method == "kd" and settings.teacher_cache is None
     return TRAINER_CLASSES[settings.method](
         str(settings.student),
         args,
-        train_dataset=messages_to_prompt_completion(rows, args),
-        processing_class=load_tokenizer(settings.student),
+        train_dataset=rows,
+        processing_class=tokenizer,
         peft_config=None if settings.peft is None else lora_config(settings.peft),
         **({"teacher_model": str(settings.teacher)} if has_online_teacher else {}),
     )

@@ -33,10 +33,12 @@ from trl_prune.trainers.kd.repeated_examples import EXAMPLE_LENGTHS, LengthColla
 from trl_prune.trainers.kd.student_forward import DistillationBatch, DistillationOutput, patch_forward
 from trl_prune.trainers.kd.teacher_correction import correct_teacher
 from trl_prune.trainers.kd.training_state import read_state, write_state
+from trl_prune.trainers.preparation import count_rows, report_dropped, trainer_rows
 from trl_prune.trainers.sft_arguments import convert_config, named_arguments
 from trl_prune.trainers.teachers.cached import KeyedCollator, check_datasets, verify_cache
 from trl_prune.trainers.teachers.online import OnlineTeacher, check_finite_logits
 from trl_prune.trainers.teachers.shared import shared_teacher
+from trl_prune.trainers.teachers.shared_blocks import freeze_shared_blocks, is_above
 from trl_prune.trainers.teachers.source import TeacherSource, find_teacher
 from trl_prune.trainers.teachers.student_origin import StudentOrigin
 from trl_prune.trainers.teachers.tokenizer_check import check_tokenizers
@@ -86,6 +88,8 @@ class KDTrainer(CheckedSFTTrainer):
     ):
         args = convert_config(KDConfig, args, model, "KD")
         named = named_arguments(remaining_args, kwargs)
+        train_dataset, args = trainer_rows(model, args, train_dataset, named)
+        count = count_rows(train_dataset, args)
         self.student_origin = StudentOrigin.of(model)
         source = None
         if args.teacher_cache is None or teacher_model is not None:
@@ -94,10 +98,12 @@ class KDTrainer(CheckedSFTTrainer):
             check_before_correction(source, model, self.student_origin, args, named.get("processing_class"))
             source = correct_teacher(source, args, train_dataset, named)
         super().__init__(model, args, data_collator, train_dataset, **named)
+        report_dropped(count, self.train_dataset, args)
         check_trainer(self)
         disable_unused_cross_entropy(self)
         if self.padding_free:
             self.data_collator = LengthCollator(self.data_collator)
+        self._shared_blocks = 0
         if self.args.teacher_cache is None:
             self._set_up_online_teacher(source)
         else:
@@ -115,10 +121,24 @@ class KDTrainer(CheckedSFTTrainer):
         if provenance is not None and source.folder is not None and not source.init_kwargs and not is_sharded:
             model = shared_teacher(self.model, source.folder, provenance)
         if model is None:
-            model = source.load_model(self.args.device)
+            model = self._load_teacher(source)
         self.hidden_loss = make_hidden_loss(self._student, model, self.args, provenance)
         check_optimizer(self.optimizer, self._student)
-        self.teacher = OnlineTeacher(model, self.accelerator)
+        if self.args.freeze_shared_blocks:
+            self._shared_blocks = self._freeze_shared_blocks(model)
+        self.teacher = OnlineTeacher(model, self.accelerator, self._shared_blocks)
+
+    def _load_teacher(self, source: TeacherSource) -> PreTrainedModel:
+        """Load a teacher; equal blocks give equal states only in the student's dtype."""
+        dtype = self._student.dtype if self.args.freeze_shared_blocks else None
+        return source.load_model(self.args.device, dtype)
+
+    def _freeze_shared_blocks(self, teacher: PreTrainedModel) -> int:
+        """Freeze the blocks that are the teacher's own; return how many need not run in the student."""
+        count = freeze_shared_blocks(self.model, teacher)
+        are_read = not all(is_above(point, count) for point in self.hidden_loss.pairs.student)
+        balances_all = getattr(self._student.config.get_text_config(), "output_router_logits", False)
+        return 0 if are_read or balances_all else count
 
     def _set_up_cached_teacher(self, source: TeacherSource | None) -> None:
         """Open the teacher cache; a teacher that is also given is compared with the cache and not kept."""
@@ -128,6 +148,10 @@ class KDTrainer(CheckedSFTTrainer):
         check_datasets(cache, {"train_dataset": self.train_dataset} | eval_datasets, self.padding_free)
         if source is not None:
             verify_cache(cache, self.train_dataset, source.load_model(self.args.device), source.folder)
+        if self.args.freeze_shared_blocks:
+            # The teacher is in memory for this comparison only.
+            dense = source or find_teacher(None, self.student_origin, self.args.teacher_model_init_kwargs)
+            freeze_shared_blocks(self.model, self._load_teacher(dense))
         self.data_collator = KeyedCollator(self.data_collator, self.padding_free)
         self.hidden_loss = HiddenLoss()
 
@@ -160,10 +184,17 @@ class KDTrainer(CheckedSFTTrainer):
         """Return the teacher's predictions for a batch, with what the student's forward computes from them."""
         inputs["labels"][:, 0] = MASKED  # no token predicts it, nor do the virtual tokens of prompt learning
         pairs = self.hidden_loss.pairs
-        target, states = self.teacher.predict(inputs, pairs.teacher)
+        prediction = self.teacher.predict(inputs, pairs.teacher)
         objective = replace(self.args.objective, ce_weight=0.0) if self._uses_full_logits else self.args.objective
-        hidden_loss = self.hidden_loss.for_batch(states, inputs) if self.hidden_loss.is_used else None
-        return DistillationBatch(target, objective, pairs.student, hidden_loss)
+        hidden_loss = self.hidden_loss.for_batch(prediction.states, inputs) if self.hidden_loss.is_used else None
+        return DistillationBatch(
+            prediction.target,
+            objective,
+            pairs.student,
+            hidden_loss,
+            self._shared_blocks,
+            prediction.shared_output,
+        )
 
     @property
     def _uses_full_logits(self) -> bool:

@@ -13,15 +13,17 @@ from trl import SFTConfig
 from trl_prune.checkpoints import fingerprint, load_tokenizer, locate, weights_fingerprint
 from trl_prune.data.generation.engines import build_engine
 from trl_prune.data.generation.generator import AnswerGenerator
+from trl_prune.data.reading import normal_dataset
 from trl_prune.data.rewriting.provenance import RECORDS, UNASKED, acceptance_summary, read_records, write_records
 from trl_prune.data.rewriting.rewrite import RewrittenDataset, rewrite_rows
 from trl_prune.data.sharing import ProcessShare
 from trl_prune.data.teacher import LazyTeacher, context_length
 from trl_prune.trainers.checked import CheckedSFTTrainer
-from trl_prune.trainers.preparation import messages_to_prompt_completion
+from trl_prune.trainers.preparation import count_rows, is_prepared_here, report_dropped, trainer_rows
 from trl_prune.trainers.self_distill.answer_positions import skip_masked_positions
 from trl_prune.trainers.self_distill.config import SelfDistillSFTConfig
 from trl_prune.trainers.sft_arguments import convert_config, named_arguments
+from trl_prune.trainers.teachers.shared_blocks import check_unsharded, freeze_shared_blocks
 from trl_prune.trainers.teachers.source import find_teacher
 from trl_prune.trainers.teachers.student_origin import StudentOrigin
 from trl_prune.trainers.trl_names import config_model_id
@@ -90,13 +92,23 @@ class SelfDistillSFTTrainer(CheckedSFTTrainer):
         named = named_arguments(remaining_args, kwargs)
         self.acceptance: dict | None = None
         self.student_origin = StudentOrigin.of(model)
-        if _is_rewritable(train_dataset, args, named.get("formatting_func") is not None):
+        formatted = named.get("formatting_func") is not None
+        if not formatted and is_prepared_here(train_dataset, args):
+            train_dataset = normal_dataset(train_dataset)
+        is_rewritten = _is_rewritable(train_dataset, args, formatted)
+        if is_rewritten:
             teacher = lazy_teacher(teacher_model, model, self.student_origin, named.get("processing_class"), args)
             train_dataset = self._rewrite(train_dataset, teacher, args)
-            train_dataset = messages_to_prompt_completion(train_dataset, args)
-            named["eval_dataset"] = _convert_eval_dataset(named.get("eval_dataset"), args)
+        train_dataset, args = trainer_rows(model, args, train_dataset, named, answers_only=is_rewritten)
+        count = count_rows(train_dataset, args)
         super().__init__(model, args, data_collator, train_dataset, **named)
-        skip_masked_positions(self.model.get_base_model() if is_peft_model(self.model) else self.model)
+        report_dropped(count, self.train_dataset, args)
+        student = self.model.get_base_model() if is_peft_model(self.model) else self.model
+        skip_masked_positions(student)
+        if args.freeze_shared_blocks:
+            check_unsharded(self)
+            source = find_teacher(teacher_model, self.student_origin, args.teacher_model_init_kwargs)
+            freeze_shared_blocks(self.model, source.load_model(args.device, student.dtype))
 
     def _rewrite(self, dataset: Dataset, teacher: LazyTeacher, args: SelfDistillSFTConfig) -> Dataset:
         state = args.distributed_state
@@ -167,12 +179,6 @@ def _why_not_rewritable(dataset: Dataset | IterableDataset, args: SelfDistillSFT
         "`rewrite_response_template`": not any(names <= set(columns) for names in wanted),
     }
     return next((reason for reason, applies in reasons.items() if applies), None)
-
-
-def _convert_eval_dataset(eval_dataset: object, args: SelfDistillSFTConfig) -> object:
-    if isinstance(eval_dataset, dict):
-        return {name: messages_to_prompt_completion(rows, args) for name, rows in eval_dataset.items()}
-    return None if eval_dataset is None else messages_to_prompt_completion(eval_dataset, args)
 
 
 def _progress_bar(shown: bool) -> Callable[[list], Iterable]:
