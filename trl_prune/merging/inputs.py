@@ -13,6 +13,7 @@ from trl_prune.checkpoints import (
     fingerprint,
     load_config,
     locate,
+    model_class,
     read_header,
     read_provenance,
     tensor_files,
@@ -81,10 +82,9 @@ def with_full_weights(folder: Path, scratch: Path) -> Path:
     if not is_adapter(folder):
         return folder
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
 
     base = adapted_model(folder)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype="float32")
+    model = model_class(load_config(base)).from_pretrained(base, dtype="float32")
     try:
         merged = PeftModel.from_pretrained(model, folder).merge_and_unload()
     except (ValueError, RuntimeError, OSError) as error:

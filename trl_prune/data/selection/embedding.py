@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trl_prune.checkpoints import load_config
+from trl_prune.checkpoints import load_config, model_class
 from trl_prune.data.selection.row_array import RowArray, missing_of_share
 from trl_prune.data.sharing import SINGLE_PROCESS, ProcessShare
 from trl_prune.data.teacher import LazyTeacher
@@ -204,10 +204,9 @@ class HiddenStateEmbedder:
 
 
 def _without_weights(folder: Path) -> "PreTrainedModel":
-    from transformers import AutoModelForCausalLM
-
+    config = load_config(folder)
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(load_config(folder))
+        return model_class(config).from_config(config)
 
 
 def embed_rows(

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from accelerate.utils import DistributedType
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.integrations import unset_hf_deepspeed_config
 from trl import SFTTrainer
 
@@ -16,6 +16,7 @@ from trl_prune.checkpoints import (
     copy_companions,
     library_versions,
     load_config,
+    model_class,
     read_provenance,
     verify_companions,
     write_provenance,
@@ -54,7 +55,8 @@ def unquantised(model: PreTrainedModel | PeftModel, settings: ArmSettings) -> Pr
 
 
 def _load_student(settings: ArmSettings) -> PreTrainedModel | PeftModel:
-    model = AutoModelForCausalLM.from_pretrained(settings.student, dtype=torch.float32)
+    auto_class = model_class(load_config(Path(settings.student)))
+    model = auto_class.from_pretrained(settings.student, dtype=torch.float32)
     return model if settings.peft is None else get_peft_model(model, lora_config(settings.peft))
 
 

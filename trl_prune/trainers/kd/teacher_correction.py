@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from accelerate.utils import is_peft_model
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 from trl import SFTConfig
 
-from trl_prune.checkpoints import atomic_folder, copy_companions, fingerprint, load_config, write_json
+from trl_prune.checkpoints import atomic_folder, copy_companions, fingerprint, load_config, model_class, write_json
 from trl_prune.errors import InputError
 from trl_prune.trainers.checked import CheckedSFTTrainer
 from trl_prune.trainers.kd.config import KDConfig
@@ -96,7 +96,8 @@ def correction_arguments(args: KDConfig) -> SFTConfig:
 
 
 def _load_with_trainable_norms(folder: Path, args: KDConfig) -> PreTrainedModel:
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").to(args.device).requires_grad_(False)
+    auto_class = model_class(load_config(folder))
+    model = auto_class.from_pretrained(folder, dtype="float32").to(args.device).requires_grad_(False)
     for module in model.modules():
         if "Norm" in type(module).__name__:
             module.requires_grad_(True)

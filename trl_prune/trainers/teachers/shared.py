@@ -13,9 +13,9 @@ from accelerate import init_empty_weights
 from peft import PeftModel
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
-from trl_prune.checkpoints import Provenance, load_config, tensor_files
+from trl_prune.checkpoints import Provenance, load_config, model_class, tensor_files
 from trl_prune.pruning.families import LAYERS
 from trl_prune.pruning.surgery.cut import Cut
 
@@ -72,7 +72,8 @@ def _are_equal(student: Tensor, dense: Tensor) -> bool:
 def _build_teacher(folder: Path, state_dict: dict[str, Tensor], dtype: torch.dtype) -> PreTrainedModel | None:
     """Return the model of a state dict, None where the state dict lacks any of its tensors."""
     with init_empty_weights(include_buffers=False):
-        teacher = AutoModelForCausalLM.from_config(load_config(folder), dtype=dtype)
+        config = load_config(folder)
+        teacher = model_class(config).from_config(config, dtype=dtype)
     teacher.load_state_dict(state_dict, strict=False, assign=True)
     teacher.tie_weights()
     if any(weight.is_meta for weight in teacher.state_dict().values()):
