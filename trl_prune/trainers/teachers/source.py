@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import is_peft_model
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from trl_prune.checkpoints import load_config, load_tokenizer, locate
+from trl_prune.checkpoints import load_config, load_tokenizer, locate, model_class
 from trl_prune.errors import InputError
 from trl_prune.trainers.teachers.student_origin import StudentOrigin
 from trl_prune.trainers.trl_names import config_model_id
@@ -41,11 +41,18 @@ class TeacherSource:
         except InputError:
             return None
 
-    def load_model(self, device: torch.device) -> PreTrainedModel:
-        """Return the teacher in eval mode with frozen weights, on a device unless it is dispatched or quantised."""
+    def load_model(self, device: torch.device, dtype: torch.dtype | None = None) -> PreTrainedModel:
+        """Return the teacher in eval mode with frozen weights, on a device unless it is dispatched or quantised.
+
+        Args:
+            device: the device.
+            dtype: the dtype where none is given with the teacher; None for the checkpoint's.
+        """
         model = self.model
         if self.folder is not None:
-            model = AutoModelForCausalLM.from_pretrained(self.folder, **({"dtype": "auto"} | (self.init_kwargs or {})))
+            model = model_class(self.config).from_pretrained(
+                self.folder, **({"dtype": dtype or "auto"} | (self.init_kwargs or {}))
+            )
         if not {"hf_device_map", "quantization_method"} & vars(model).keys():
             model = model.to(device)
         return model.requires_grad_(False).eval()
