@@ -9,19 +9,20 @@ from datasets import Dataset
 
 # Rows and tokens of a batch, and the blocks that the student lacks.
 BATCH, TOKENS, REMOVED = 2, 256, range(20, 26)
+MIDDLE = range(12, 18)
 
 
-def model_folders():
-    """Return the folders of teacher and student: SmolLM2-135M-Instruct, and the same without `REMOVED`."""
+def model_folders(removed=REMOVED):
+    """Return the folders of teacher and student: SmolLM2-135M-Instruct, and the same without some blocks."""
     from trl_prune.checkpoints import dense_root
     from trl_prune.pruning.families import LAYERS
     from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
     from trl_prune.smollm2 import smollm2
 
     dense = smollm2()
-    student = Path(tempfile.gettempdir()) / "trl-prune-benchmark-student"
+    student = Path(tempfile.gettempdir()) / f"trl-prune-benchmark-student-{removed.start}-{removed.stop}"
     if not student.exists():
-        keep = {LAYERS: [block for block in range(30) if block not in REMOVED]}
+        keep = {LAYERS: [block for block in range(30) if block not in removed]}
         prune_checkpoint(dense, student, keep, dense_root(dense, str(dense)))
     return str(dense), str(student)
 
@@ -96,15 +97,14 @@ def sft_step():
     return trainer_step(SFTTrainer(model_folders()[1], arguments(SFTConfig), train_dataset=data), *batch())
 
 
-def kd_step(**changes):
+def kd_step(removed=REMOVED, **changes):
     """Return a step of KDTrainer."""
     from trl_prune import KDConfig, KDTrainer
 
     data = Dataset.from_list([{"input_ids": row} for row in token_rows()])
     args = arguments(KDConfig, teacher_model_init_kwargs={"dtype": "float32"}, **changes)
-    return trainer_step(
-        KDTrainer(model_folders()[1], args, train_dataset=data, teacher_model=model_folders()[0]), *batch()
-    )
+    dense, pruned = model_folders(removed)
+    return trainer_step(KDTrainer(pruned, args, train_dataset=data, teacher_model=dense), *batch())
 
 
 def gkd_step():
@@ -155,6 +155,8 @@ STEPS = {
     "ideal": ideal_step,
     "SFTTrainer (no teacher)": sft_step,
     "KDTrainer": lambda: kd_step(hidden_loss="none"),
+    "KDTrainer, 20 shared blocks frozen": lambda: kd_step(hidden_loss="none", freeze_shared_blocks=True),
+    "KDTrainer, 12 shared blocks frozen": lambda: kd_step(MIDDLE, hidden_loss="none", freeze_shared_blocks=True),
     "KDTrainer, embedding and block states": lambda: kd_step(hidden_loss=["embedding", "block"], hidden_weight=1.0),
     "TRL GKDTrainer": gkd_step,
     "TRL DistillationTrainer": distillation_step,

@@ -76,8 +76,13 @@ def _stream_consumer(model: PreTrainedModel, point: StatePoint) -> tuple[nn.Modu
     blocks, index = decoder_blocks(model), point.block + (point.state == "block")
     if index < len(blocks):
         return blocks[index], _child(blocks[index], INPUT_NORMS)
-    norm = _child(model.get_decoder(), FINAL_NORMS)
+    norm = final_norm(model)
     return norm, norm
+
+
+def final_norm(model: PreTrainedModel) -> nn.Module | None:
+    """Return the norm after a causal LM's last block, None where it has none of the usual names."""
+    return _child(model.get_decoder(), FINAL_NORMS)
 
 
 def comparison_norm(model: PreTrainedModel, point: StatePoint) -> nn.Module | None:

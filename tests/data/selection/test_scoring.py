@@ -12,7 +12,7 @@ import torch
 from scipy.spatial.distance import jensenshannon
 
 from tests.conftest import tiny_model, tiny_tokenizer
-from tests.data.selection.test_shared_blocks import without_blocks
+from tests.data.test_shared_blocks import without_blocks
 from trl_prune.data.selection import model_pair, row_batches
 from trl_prune.data.selection.row_batches import AnswerRows
 from trl_prune.data.selection.scoring import (

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trl_prune.data.selection.row_batches import RowBatch
-from trl_prune.data.selection.shared_blocks import BlocksOf, backbone_states, count_shared_blocks, shared_states
+from trl_prune.data.shared_blocks import BlocksOf, backbone_states, count_shared_blocks, shared_states
 from trl_prune.data.teacher import LazyTeacher
 from trl_prune.data.teacher_cache.cache import TeacherCache
 from trl_prune.data.teacher_cache.encoding import PROBE_TOKENS, TOLERANCE

@@ -25,7 +25,7 @@ from trl_prune.data.selection.row_batches import (
     RowBatch,
     measure_chunks,
 )
-from trl_prune.data.selection.shared_blocks import BlocksOf
+from trl_prune.data.shared_blocks import BlocksOf
 from trl_prune.data.sharing import SINGLE_PROCESS, ProcessShare
 from trl_prune.data.teacher import LazyTeacher
 from trl_prune.data.teacher_cache.codecs import Hidden

@@ -23,7 +23,7 @@ from trl_prune.data.selection.scoring import (
     write_answers_alone,
     write_scores,
 )
-from trl_prune.data.selection.shared_blocks import BlocksOf
+from trl_prune.data.shared_blocks import BlocksOf
 from trl_prune.data.sharing import SINGLE_PROCESS, ProcessShare
 from trl_prune.data.teacher import LazyTeacher
 from trl_prune.data.teacher_cache.sequences import PreparedRow

@@ -53,6 +53,15 @@ class KDConfig(SFTConfig):
         },
     )
 
+    # Parameters that control what is trained
+    freeze_shared_blocks: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether blocks below the first cut, which are the teacher's own, and the embeddings stay frozen. "
+            "Their states are then computed once for teacher and student, and no gradient passes them."
+        },
+    )
+
     # Parameters that control the loss
     divergence: str = field(
         default="forward_kl",

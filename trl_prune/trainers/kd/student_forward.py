@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
+from trl_prune.data.shared_blocks import returning
 from trl_prune.losses.distill_head import distill
 from trl_prune.losses.head_block import HeadOutput, Objective
 from trl_prune.losses.positions import learned_positions
 from trl_prune.losses.targets import TeacherTarget, to_device
+from trl_prune.pruning.importance.hooks import decoder_blocks
 from trl_prune.trainers.intermediate_states import CapturedStates, StatePoint, capture_states
 from trl_prune.trainers.sharded import full_lm_head
 from trl_prune.trainers.trl_names import FusedCausalLMOutput
@@ -32,12 +34,16 @@ class DistillationBatch:
         points: the points at which the student's states are read.
         hidden_loss: the hidden loss, summed over learned positions, of the student's states and the mask of these
             positions.
+        shared_blocks: the number of leading blocks that do not run because the teacher computed their states.
+        shared_output: what the last of them returns.
     """
 
     target: TeacherTarget | None
     objective: Objective
     points: tuple[StatePoint, ...] = ()
     hidden_loss: Callable[[CapturedStates, Tensor], Tensor] | None = None
+    shared_blocks: int = 0
+    shared_output: object = None
 
 
 @dataclass
@@ -95,6 +101,7 @@ def _distillation_forward(
     learned = learned_positions(labels)
     with (
         full_lm_head(model) as head,
+        returning(decoder_blocks(model)[: batch.shared_blocks], batch.shared_output),
         capture_states(model, batch.points) as states,
         _final_states(model.base_model, learned) as final_states,
     ):

@@ -28,6 +28,13 @@ class SelfDistillSFTConfig(SFTConfig):
         "rewrite_chat_template_kwargs",
     ]
 
+    freeze_shared_blocks: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether blocks below the first cut, which are the dense model's own, and the embeddings stay "
+            "frozen. No gradient passes them."
+        },
+    )
     rewrite: bool | str = field(
         default=True,
         metadata={

@@ -15,9 +15,10 @@ from trl_prune.data.teacher_cache.sequences import row_keys
 from trl_prune.data.teacher_cache.verification import verify
 from trl_prune.errors import InputError
 from trl_prune.losses.positions import learned_positions
-from trl_prune.losses.targets import HeadTarget, TeacherTarget
-from trl_prune.trainers.intermediate_states import CapturedStates, StatePoint
+from trl_prune.losses.targets import HeadTarget
+from trl_prune.trainers.intermediate_states import StatePoint
 from trl_prune.trainers.preparation import PREPARED_COLUMNS
+from trl_prune.trainers.teachers.prediction import Prediction
 
 
 # The entry of a batch with the cache keys of its sequences.
@@ -60,7 +61,7 @@ class CachedTeacher:
     def __init__(self, cache: TeacherCache):
         self.cache = cache
 
-    def predict(self, inputs: dict, points: tuple[StatePoint, ...]) -> tuple[TeacherTarget, CapturedStates]:  # noqa: ARG002
+    def predict(self, inputs: dict, points: tuple[StatePoint, ...]) -> Prediction:  # noqa: ARG002
         """Return the cached predictions at a batch's learned positions; the batch's keys are removed from it.
 
         Raises:
@@ -75,7 +76,7 @@ class CachedTeacher:
                 f"the batch has {learned} learned positions, and the teacher cache {self.cache.folder} has {stored} "
                 "for its rows; a data collator changed labels after the cache was written"
             )
-        return target, {}
+        return Prediction(target)
 
 
 def check_datasets(cache: TeacherCache, datasets: Mapping[str, object], packed: bool) -> None:

@@ -5,11 +5,14 @@ from accelerate import Accelerator, DistributedType
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from trl_prune.data.shared_blocks import recorded_output
 from trl_prune.errors import InputError
 from trl_prune.losses.positions import learned_positions
 from trl_prune.losses.targets import HeadTarget
-from trl_prune.trainers.intermediate_states import CapturedStates, StatePoint, capture_states
+from trl_prune.pruning.importance.hooks import decoder_blocks
+from trl_prune.trainers.intermediate_states import StatePoint, capture_states
 from trl_prune.trainers.sharded import full_lm_head
+from trl_prune.trainers.teachers.prediction import Prediction
 from trl_prune.trainers.trl_names import prepare_deepspeed, prepare_fsdp
 
 
@@ -31,13 +34,14 @@ class OnlineTeacher:
         model: the model, where its user or accelerate placed it.
     """
 
-    def __init__(self, model: PreTrainedModel, accelerator: Accelerator):
+    def __init__(self, model: PreTrainedModel, accelerator: Accelerator, shared_blocks: int = 0):
         self.model = model
         self._accelerator = accelerator
+        self._shared_blocks = decoder_blocks(model)[:shared_blocks]
         _prepare(model, accelerator)
 
     @torch.no_grad()
-    def predict(self, inputs: dict, points: tuple[StatePoint, ...]) -> tuple[HeadTarget, CapturedStates]:
+    def predict(self, inputs: dict, points: tuple[StatePoint, ...]) -> Prediction:
         """Return the teacher's distributions at a batch's learned positions, and its intermediate states.
 
         Args:
@@ -50,12 +54,17 @@ class OnlineTeacher:
         self._check_ids(inputs["input_ids"])
         learned = learned_positions(inputs["labels"])
         model_inputs = {name: value for name, value in inputs.items() if name not in STUDENT_ONLY}
-        with self._accelerator.autocast(), capture_states(self.model, points) as states:
+        with (
+            self._accelerator.autocast(),
+            capture_states(self.model, points) as states,
+            recorded_output(self._shared_blocks) as outputs,
+        ):
             final = self.model.base_model(**model_inputs, use_cache=False).last_hidden_state
         device = inputs["labels"].device
         with full_lm_head(self.model) as head:
             head = head.map(lambda tensor: tensor.detach().to(device))
-        return HeadTarget(final[:, :-1][learned.to(final.device)].to(device), head), states
+        target = HeadTarget(final[:, :-1][learned.to(final.device)].to(device), head)
+        return Prediction(target, states, outputs[0] if outputs else None)
 
     def _check_ids(self, ids: Tensor) -> None:
         vocab_size = self.model.config.get_text_config().vocab_size

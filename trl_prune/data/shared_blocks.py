@@ -20,6 +20,7 @@ IRRELEVANT_KEYS = {
     "transformers_version",
     "dtype",
     "use_cache",
+    "output_router_logits",
     "id2label",
     "label2id",
 }
@@ -53,6 +54,20 @@ def count_shared_blocks(dense: PreTrainedModel, pruned: PreTrainedModel, blocks_
     return shared
 
 
+@contextmanager
+def recorded_output(blocks: Sequence[nn.Module]) -> Iterator[list]:
+    """Yield a list that gets the output of the last of some blocks at each of their forward passes."""
+    outputs: list = []
+    if not blocks:
+        yield outputs
+        return
+    handle = blocks[-1].register_forward_hook(lambda _, __, output: outputs.append(output))
+    try:
+        yield outputs
+    finally:
+        handle.remove()
+
+
 def shared_states(
     dense: PreTrainedModel, pruned: PreTrainedModel, inputs: dict[str, Tensor], shared: int, blocks_of: BlocksOf
 ) -> tuple[Tensor, Tensor]:
@@ -67,13 +82,9 @@ def shared_states(
     """
     if not shared:
         return backbone_states(dense, inputs), backbone_states(pruned, inputs)
-    outputs = []
-    hook = blocks_of(dense)[shared - 1].register_forward_hook(lambda _, __, output: outputs.append(output))
-    try:
+    with recorded_output(blocks_of(dense)[:shared]) as outputs:
         dense_states = backbone_states(dense, inputs)
-    finally:
-        hook.remove()
-    with _returning(blocks_of(pruned)[:shared], outputs[0]):
+    with returning(blocks_of(pruned)[:shared], outputs[0]):
         return dense_states, backbone_states(pruned, inputs)
 
 
@@ -83,7 +94,7 @@ def backbone_states(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor
 
 
 @contextmanager
-def _returning(blocks: Sequence[nn.Module], output: object) -> Iterator[None]:
+def returning(blocks: Sequence[nn.Module], output: object) -> Iterator[None]:
     """Make blocks return an output without running."""
     # accelerate patches the instance too where it moves weights, so what was there is put back.
     originals = [vars(block).get("forward") for block in blocks]
@@ -110,7 +121,14 @@ def _config_parts(model: PreTrainedModel, count: int) -> tuple[dict, dict[str, l
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return dict(chain(module.named_parameters(), module.named_buffers()))
+    """Return a module's weights and buffers; LoRA adapters that change nothing yet are left out."""
+    named = chain(module.named_parameters(), module.named_buffers())
+    return {name.replace(".base_layer.", "."): tensor for name, tensor in named if not _is_idle_lora(name, tensor)}
+
+
+def _is_idle_lora(name: str, tensor: Tensor) -> bool:
+    parts = name.split(".")
+    return "lora_A" in parts or ("lora_B" in parts and not tensor.is_meta and not tensor.any())
 
 
 def _outside(model: PreTrainedModel, blocks: Sequence[nn.Module]) -> dict[str, Tensor]:

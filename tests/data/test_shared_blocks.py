@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.conftest import tiny_config, tiny_model
-from trl_prune.data.selection.shared_blocks import backbone_states, count_shared_blocks, shared_states
+from trl_prune.data.shared_blocks import backbone_states, count_shared_blocks, shared_states
 from trl_prune.pruning.importance.hooks import decoder_blocks
 
 
