@@ -10,6 +10,7 @@ from trl_prune.checkpoints import load_config, load_tokenizer, locate
 from trl_prune.errors import InputError
 from trl_prune.trainers.kd.config import KDConfig
 from trl_prune.trainers.kd.layer_map import state_pairs
+from trl_prune.trainers.kd.on_policy import check_on_policy
 from trl_prune.trainers.kd.projection import PROJECTION
 from trl_prune.trainers.teachers.shared_blocks import check_unsharded
 from trl_prune.trainers.teachers.source import TeacherSource
@@ -25,8 +26,8 @@ def check_trainer(trainer: SFTTrainer) -> None:
     """Check that a trainer's dataset and parallelism allow distillation.
 
     Raises:
-        InputError: sequences are split over ranks, FSDP is of version 1, blocks to be frozen are sharded, or no row
-            has a token to learn.
+        InputError: sequences are split over ranks, FSDP is of version 1, blocks to be frozen are sharded, the
+            student cannot continue the rows itself, or no row has a token to learn.
     """
     plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
     if plugin is not None and plugin.fsdp_version == 1:
@@ -38,6 +39,8 @@ def check_trainer(trainer: SFTTrainer) -> None:
         )
     if trainer.args.freeze_shared_blocks:
         check_unsharded(trainer)
+    if trainer.args.lmbda:
+        check_on_policy(trainer.args, trainer.train_dataset)
     rows = trainer.train_dataset
     if isinstance(rows, Dataset) and not len(rows):
         raise InputError("no row of the training dataset has a token to learn: the labels are all masked")

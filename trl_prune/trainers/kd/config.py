@@ -62,6 +62,28 @@ class KDConfig(SFTConfig):
         },
     )
 
+    # Parameters that control the student's own answers
+    lmbda: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the batches whose answers the student writes itself, as in GKD "
+            "([2306.13649](https://huggingface.co/papers/2306.13649)); the teacher corrects them token by token."
+        },
+    )
+    max_completion_length: int | None = field(
+        default=None, metadata={"help": "Greatest number of tokens of such an answer; needed with `lmbda`."}
+    )
+    min_completion_length: int | None = field(
+        default=None,
+        metadata={
+            "help": "That number at the first step, from which it grows linearly to `max_completion_length` at the "
+            "last; by default it is the same at every step."
+        },
+    )
+    generation_temperature: float = field(
+        default=1.0, metadata={"help": "Temperature at which the student writes; 0 is greedy decoding."}
+    )
+
     # Parameters that control the loss
     divergence: str = field(
         default="forward_kl",
@@ -124,7 +146,20 @@ class KDConfig(SFTConfig):
             raise ValueError("`kd_weight` and `ce_weight` are both 0: there is nothing to learn")
         if self.teacher_correction not in (None, "full", "lora", "norms"):
             raise ValueError(f"`teacher_correction` is {self.teacher_correction!r}; allowed: full, lora, norms")
+        self._check_own_answers()
         self._check_hidden_loss()
+
+    def _check_own_answers(self) -> None:
+        if not 0 <= self.lmbda <= 1:
+            raise ValueError(f"`lmbda` is {self.lmbda}; it must be between 0 and 1")
+        if self.lmbda and not self.max_completion_length:
+            raise ValueError(
+                f"`lmbda` is {self.lmbda}, so `max_completion_length` is needed: the longest answer in tokens"
+            )
+        for name in ("max_completion_length", "min_completion_length"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be at least 1")
+        _check_not_negative(generation_temperature=self.generation_temperature)
 
     def _check_hidden_loss(self) -> None:
         if isinstance(self.hidden_loss, list) and len(self.hidden_loss) == 1:

@@ -27,6 +27,7 @@ from trl_prune.trainers.kd.config import KDConfig
 from trl_prune.trainers.kd.hidden_loss import HiddenLoss, make_hidden_loss
 from trl_prune.trainers.kd.hidden_weight import HiddenWeight
 from trl_prune.trainers.kd.metrics import EVALUATION_ONLY, RunningMeans, metric_sums
+from trl_prune.trainers.kd.on_policy import ON_POLICY, OnPolicyBatches
 from trl_prune.trainers.kd.output_recorder import OutputRecorder
 from trl_prune.trainers.kd.projection import without_projection
 from trl_prune.trainers.kd.repeated_examples import EXAMPLE_LENGTHS, LengthCollator, without_repeats
@@ -75,6 +76,8 @@ class KDTrainer(CheckedSFTTrainer):
         "id": "2407.14679",
         "citation": None,
     }
+    # How many of the student's first blocks do not run, because the teacher computes their states.
+    _shared_blocks = 0
 
     def __init__(
         self,
@@ -103,7 +106,7 @@ class KDTrainer(CheckedSFTTrainer):
         disable_unused_cross_entropy(self)
         if self.padding_free:
             self.data_collator = LengthCollator(self.data_collator)
-        self._shared_blocks = 0
+        self.on_policy = OnPolicyBatches(self.args, self._tokenizer, self.accelerator)
         if self.args.teacher_cache is None:
             self._set_up_online_teacher(source)
         else:
@@ -169,6 +172,8 @@ class KDTrainer(CheckedSFTTrainer):
     ) -> Tensor | tuple[Tensor, ModelOutput]:
         """Return TRL's loss with the distillation's objective in place of the cross-entropy."""
         lengths = inputs.pop(EXAMPLE_LENGTHS, None)
+        # The student's own tokens are not to be imitated, only the teacher's distribution after them.
+        ce_weight = 0.0 if inputs.get(ON_POLICY) else self.args.ce_weight
         batch = self._distillation_batch(inputs)
         if not self.model.training:
             batch = without_repeats(batch, inputs, lengths, self.accelerator)
@@ -177,15 +182,17 @@ class KDTrainer(CheckedSFTTrainer):
         sft_loss, *outputs = result if return_outputs else (result,)
         self._add_metrics(recorder.output, batch, inputs)
         loss = self._objective(recorder.output) * self._scale(recorder.output, num_items_in_batch)
-        loss = loss + (self.args.ce_weight * sft_loss if self._uses_full_logits else sft_loss)
+        loss = loss + (ce_weight * sft_loss if self._uses_full_logits else sft_loss)
         return (loss, *outputs) if return_outputs else loss
 
     def _distillation_batch(self, inputs: dict) -> DistillationBatch:
         """Return the teacher's predictions for a batch, with what the student's forward computes from them."""
+        is_own = inputs.pop(ON_POLICY, False)
         inputs["labels"][:, 0] = MASKED  # no token predicts it, nor do the virtual tokens of prompt learning
         pairs = self.hidden_loss.pairs
         prediction = self.teacher.predict(inputs, pairs.teacher)
-        objective = replace(self.args.objective, ce_weight=0.0) if self._uses_full_logits else self.args.objective
+        no_ce = is_own or self._uses_full_logits
+        objective = replace(self.args.objective, ce_weight=0.0) if no_ce else self.args.objective
         hidden_loss = self.hidden_loss.for_batch(prediction.states, inputs) if self.hidden_loss.is_used else None
         return DistillationBatch(
             prediction.target,
@@ -227,6 +234,8 @@ class KDTrainer(CheckedSFTTrainer):
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple:
         """Collect a step's batches, and update the weight of the hidden loss for all of them."""
+        if self.args.lmbda:
+            epoch_iterator = self.on_policy.replaced(epoch_iterator, self.model_wrapped, self.state)
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.hidden_loss.is_used and self.hidden_weight.needs_first_measurement and batches:
             self._measure_losses(batches)
