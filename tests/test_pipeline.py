@@ -329,3 +329,46 @@ def test_a_run_killed_in_every_stage_equals_an_uninterrupted_one(tmp_path, stage
     broken, unbroken = results(tmp_path / "broken"), results(tmp_path / "unbroken")
     assert broken.keys() == unbroken.keys()
     assert broken == unbroken
+
+
+def rows_of_all_kinds(number):
+    user = {"role": "user", "content": f"What is {number} plus 1?"}
+    answer = {"role": "assistant", "content": f"It is {number + 1}. The answer is {number + 1}."}
+    call = {"function": {"name": "add", "arguments": {"a": number, "note": None}}}
+    calling = {"role": "assistant", "content": None, "tool_calls": [call]}
+    return [
+        {"prompt": f"{number} + 1 = ", "completion": str(number + 1), "answer": number},
+        {"messages": [user, answer], "answer": str(number), "text": "as text"},
+        {"text": f"Number {number} is a number."},
+        {"conversations": [{"from": "human", "value": f"Hi {number}"}, {"from": "gpt", "value": "Hello"}]},
+        {"messages": [user, calling, {"role": "tool", "content": "3"}, answer]},
+        {"messages": [user, calling]},
+        {"messages": [user, answer, user]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": f"Hi {number}"}]}, answer]},
+        {"messages": [answer]},
+        {"messages": [{"role": "system", "content": f"Be {number}."}]},
+    ]
+
+
+@pytest.mark.slow
+def test_rows_of_all_kinds_go_through_every_verb(tmp_path, caplog):
+    values = recipe_values(tmp_path)
+    rows = [row for number in range(3) for row in rows_of_all_kinds(number)]
+    texts = [{"text": f"Another text {number}."} for number in range(3)] + [
+        rows_of_all_kinds(number)[1] for number in (7, 8)
+    ]
+    for name, contents in (("rows", [*rows, {"messages": []}]), ("held_out", texts)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, contents)))
+    args = values["recover"]["sft"]["args"]
+    arms = {"sft": {"data": "references"}, "packed": {"args": {"packing": True}}, "kd": {"method": "kd"}}
+    values |= {
+        "rows": {"on_error": "skip"},
+        "select": {"budget": 12, "embedder": "hidden_states", "clusters": 1, "near_duplicates": None},
+        "cache_teacher": {"batch_size": 4},
+        "recover": {name: arm | {"args": args | arm.get("args", {})} for name, arm in arms.items()},
+    }
+    values["evaluate"] |= {"held_out": {"path": str(tmp_path / "held_out.jsonl")}, "models": ["dense", "sft"]}
+    run = run_recipe(parse_recipe(values, "test"))
+    assert run.folder.require("evaluate", "sft").metrics["held-out text"]["kl"] >= 0
+    assert all(run.folder.require("recover", name).metrics["tokens"] > 0 for name in arms)
+    assert "1 of 31 rows are skipped" in caplog.text

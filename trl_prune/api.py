@@ -16,6 +16,7 @@ from trl_prune.checkpoints import (
     load_model,
     load_tokenizer,
     locate,
+    prove_source,
     weights_fingerprint,
 )
 from trl_prune.data.batches import calibration_batches, sample
@@ -28,7 +29,7 @@ from trl_prune.data.rewriting.provenance import RECORDS, write_records
 from trl_prune.data.rewriting.rewrite import RewrittenDataset, rewrite_rows
 from trl_prune.data.selection.selection_run import SelectionModels, SelectionRun
 from trl_prune.data.selection.texts import check_instruction_column
-from trl_prune.data.teacher import LazyTeacher, context_length
+from trl_prune.data.teacher import LazyTeacher, context_length, within_context
 from trl_prune.data.teacher_cache.cache import TeacherCache
 from trl_prune.data.teacher_cache.codecs import Codec, codec_from_settings
 from trl_prune.data.teacher_cache.encoding import CacheSpec
@@ -105,7 +106,7 @@ def score(model: Model, dataset: Rows, samples: int = 256, tokens: str = "all", 
     """
     loaded, tokenizer = _model(model), load_tokenizer(_folder(model))
     rows = sample(_rows(dataset), samples, seed)
-    batches = calibration_batches(rows, tokenizer, 8, 512)
+    batches = calibration_batches(rows, tokenizer, 8, within_context(512, loaded.config))
     return score_units(loaded, batches, tokens)
 
 
@@ -443,7 +444,11 @@ def _folder(model: Model) -> Path:
 
 
 def _model(model: Model) -> PreTrainedModel:
-    return model.eval() if isinstance(model, PreTrainedModel) else load_model(_folder(model), "auto")
+    if isinstance(model, PreTrainedModel):
+        return model.eval()
+    folder = _folder(model)
+    prove_source(folder)
+    return load_model(folder, "auto")
 
 
 def _teacher(model: Model) -> LazyTeacher:

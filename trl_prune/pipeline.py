@@ -94,6 +94,8 @@ def stages_to_run(recipe: Recipe, stages: Sequence[str] | None, only: bool = Fal
         InputError: a named stage has nothing to do in this recipe.
     """
     if stages is None:
+        if not recipe.evaluate.tasks:
+            logger.warning("evaluate.tasks is empty, so that nothing is evaluated")
         return [name for name, stage in STAGES.items() if stage.is_configured(recipe)]
     for name in stages:
         if not STAGES[name].parts(recipe):

@@ -123,3 +123,18 @@ def test_a_wrong_task_is_named_with_its_key_once(tmp_path):
     with pytest.raises(InputError) as error:
         check_code(run_with(tmp_path, evaluate={"tasks": ["tiny_choice", "absent"], "include_path": ["/nowhere"]}))
     assert str(error.value) == "evaluate.tasks: include_path names '/nowhere', which is not a folder"
+
+
+def test_a_chat_template_that_is_not_there_is_found_before_anything_starts(tmp_path):
+    run = run_with(tmp_path, evaluate={"apply_chat_template": True})
+    run.tokenizer.chat_template = None
+    with pytest.raises(InputError, match="evaluate.apply_chat_template is true, and the tokenizer of .* has no chat"):
+        evaluate.check(run)
+
+
+def test_models_without_padding_and_end_are_refused_before_anything_starts(tmp_path):
+    run = run_with(tmp_path)
+    run.tokenizer.pad_token = run.tokenizer.eos_token = None
+    for stage in (evaluate, recover):
+        with pytest.raises(InputError, match="needs a padding or an end-of-sequence token"):
+            stage.check(run)

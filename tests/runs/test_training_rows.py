@@ -15,7 +15,7 @@ from trl_prune.runs import training_rows as module
 from trl_prune.runs.arms import training_args
 from trl_prune.runs.artifacts import StageOutput, config_hash
 from trl_prune.runs.context import Run
-from trl_prune.runs.training_rows import check_rows, rows_hash, training_rows
+from trl_prune.runs.training_rows import check_prompts, check_rows, rows_hash, training_rows
 
 
 MIX = [
@@ -309,3 +309,13 @@ def test_without_a_selection_the_hash_is_that_of_the_rewrite_stage(folder):
     run, arm = run_with(folder, data="rewritten")
     finish(run, "rewrite", {}, "rows", "")
     assert rows_hash(run, arm) == run.folder.result_hash("rewrite")
+
+
+def test_prompts_that_all_fill_the_length_are_found_before_anything_starts(folder):
+    run, arm = run_with(folder, data="references")
+    check_prompts(run, "recover.arm", arm, {"max_length": 64})
+    check_prompts(run, "recover.arm", arm, {"max_length": 8, "completion_only_loss": False})
+    with pytest.raises(
+        InputError, match="recover.arm.args.max_length is 8, and the prompts of all 60 rows of .* fill it"
+    ):
+        check_prompts(run, "recover.arm", arm, {"max_length": 8})

@@ -29,3 +29,8 @@ class LazyTeacher:
 def context_length(config: PreTrainedConfig) -> int | None:
     """Return the longest context of a model in tokens, or None if its config names none."""
     return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def within_context(length: int, config: PreTrainedConfig) -> int:
+    """Return a length in tokens, cut to the longest context of a model: a table of positions ends there."""
+    return min(length, context_length(config) or length)

@@ -7,8 +7,7 @@ whole answers; the greedy answers show how often a model says what the dense one
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from trl_prune.errors import InputError
+from trl_prune.evaluation.generation_settings import plain_settings
 
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def write_fidelity(  # noqa: PLR0913
     _check_lengths(lm, prompts, max_new_tokens)
     rows = list(zip(prompts, references or [None] * len(prompts), strict=True))
     done = _keep_whole_batches(path, prompts, batch_size)
-    with path.open("a", encoding="utf-8") as file, _plain_generation(model):
+    with path.open("a", encoding="utf-8") as file, plain_settings(model):
         for start in range(done, len(rows), batch_size):
             with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
                 torch.manual_seed(seed + start)
@@ -96,17 +96,6 @@ def _keep_whole_batches(path: Path, prompts: Sequence[str], batch_size: int) -> 
     if len(kept) < len(lines):
         path.write_text("".join(kept), encoding="utf-8")
     return len(kept)
-
-
-@contextmanager
-def _plain_generation(model: PreTrainedModel) -> Iterator[None]:
-    """Keep a checkpoint's penalties and sampling settings, which `generate` takes as defaults, from the answers."""
-    own = model.generation_config
-    model.generation_config = GenerationConfig(eos_token_id=own.eos_token_id)
-    try:
-        yield
-    finally:
-        model.generation_config = own
 
 
 def _answers(lm: "HFLM", rows: Sequence[tuple[str, str | None]], max_new_tokens: int) -> list[dict]:

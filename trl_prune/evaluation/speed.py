@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trl_prune.evaluation.efficiency import FLOP_TOKENS, Work
+from trl_prune.evaluation.generation_settings import plain_settings
 from trl_prune.evaluation.timing import (
     MIN_REPEATS,
     Interval,
@@ -137,8 +138,13 @@ def speed_calls(model: PreTrainedModel, batch_size: int = 1) -> dict[str, Callab
     options = {"max_new_tokens": DECODE_TOKENS, "min_new_tokens": DECODE_TOKENS, "do_sample": False, "pad_token_id": 0}
     return {
         PREFILL: lambda: model(prompts, use_cache=True, logits_to_keep=1).logits,
-        DECODE: lambda: model.generate(short, attention_mask=torch.ones_like(short), **options),
+        DECODE: lambda: _generate(model, short, options),
     }
+
+
+def _generate(model: PreTrainedModel, ids: Tensor, options: dict[str, object]) -> Tensor:
+    with plain_settings(model):
+        return model.generate(ids, attention_mask=torch.ones_like(ids), **options)
 
 
 def _generator() -> torch.Generator:

@@ -21,7 +21,7 @@ class ScoreSection(Section):
     tokens: Literal["all", "last"] = "all"
     """Positions that count for blocks: every token, or each text's last (2410.09982; needs 1,000 texts or more)."""
     max_length: Count = 512
-    """Maximum length of a calibration text, in tokens."""
+    """Maximum length of a calibration text, in tokens; never more than the model's context."""
     batch_size: Count = 8
     """Calibration texts per batch."""
     device_map: Literal["auto"] | None = None

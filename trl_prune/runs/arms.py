@@ -3,15 +3,18 @@
 from pathlib import Path
 
 from datasets import Dataset
+from torch import nn
 
+from trl_prune.data.teacher import context_length, within_context
 from trl_prune.errors import InputError
+from trl_prune.pruning.surgery.cut import meta_model
 from trl_prune.recipe import ArmSection
 from trl_prune.runs.context import Run
 from trl_prune.trainers.arms.checks import check_arm
 from trl_prune.trainers.arms.distributed import train_distributed
 from trl_prune.trainers.arms.settings import ArmSettings
 from trl_prune.trainers.arms.training import TrainingResult, train_arm
-from trl_prune.trainers.preparation import without_masks
+from trl_prune.trainers.preparation import DEFAULT_LENGTH, without_masks
 
 
 CHECKPOINTS = "checkpoints"
@@ -26,6 +29,9 @@ def training_args(run: Run, arm: ArmSection, dtype: str) -> dict:
         dtype: the dtype to train in; `run.dtype`, or before that is chosen, the recipe's.
     """
     args = {"use_cpu": run.device == "cpu", "seed": run.recipe.seed, "bf16": dtype == "bfloat16"}
+    length = within_context(DEFAULT_LENGTH, run.config)
+    if length < DEFAULT_LENGTH:
+        args["max_length"] = length
     if arm.data == "text":
         args["completion_only_loss"] = False
     return args | arm.args
@@ -45,8 +51,22 @@ def check_training(run: Run, arm: ArmSection, key: str) -> None:
     try:
         args = training_args(run, arm, run.recipe.dtype)
         check_arm(args, arm.peft, arm.method, run.config.get_text_config().num_hidden_layers)
+        _check_positions(run, args)
     except InputError as error:
         raise InputError(f"{key}.{error}") from error
+
+
+def _check_positions(run: Run, args: dict) -> None:
+    """Check that a model with a table of positions is not trained on longer texts; others read them somehow."""
+    length, context = args.get("max_length", DEFAULT_LENGTH), context_length(run.config)
+    if context is None or (length is not None and length <= context):
+        return
+    tables = (name for name, module in meta_model(run.config).named_modules() if isinstance(module, nn.Embedding))
+    if any("wpe" in name or "position" in name for name in tables):
+        raise InputError(
+            f"args.max_length is {'null' if length is None else length}; wanted: at most {context}, the positions "
+            "that the model has learned"
+        )
 
 
 def arm_settings(run: Run, arm: ArmSection, student: Path, folder: Path) -> ArmSettings:

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trl_prune.checkpoints import fingerprint, write_json
 from trl_prune.data.batches import calibration_batches
+from trl_prune.data.teacher import within_context
 from trl_prune.errors import InputError
 from trl_prune.evaluation.forgetting import Forgetting, measure_forgetting
 from trl_prune.evaluation.harness import (
@@ -47,8 +48,17 @@ def evaluation_settings(run: Run) -> EvaluationSettings:
 def section_settings(
     section: EvaluateSection, tokenizer: PreTrainedTokenizerBase, seed: int, chat_template_kwargs: dict[str, object]
 ) -> EvaluationSettings:
-    """Return the settings of an `evaluate` section; where no chat template is applied, its variables mean nothing."""
+    """Return the settings of an `evaluate` section; where no chat template is applied, its variables mean nothing.
+
+    Raises:
+        InputError: a chat template is asked for, and there is none.
+    """
     with_template = applies_chat_template(section.apply_chat_template, tokenizer)
+    if with_template and tokenizer.chat_template is None:
+        raise InputError(
+            f"evaluate.apply_chat_template is true, and the tokenizer of {tokenizer.name_or_path} has no chat "
+            "template; set it to auto or false"
+        )
     return EvaluationSettings(
         section.batch_size,
         with_template,
@@ -135,7 +145,7 @@ def held_out_values(run: Run, name: str) -> list:
 
 def held_out_length(run: Run) -> int:
     """Return how many tokens of a held-out text are read."""
-    return min(MAX_TOKENS, getattr(run.config.get_text_config(), "max_position_embeddings", None) or MAX_TOKENS)
+    return within_context(MAX_TOKENS, run.config)
 
 
 def compare_with_dense(run: Run, name: str, model: PreTrainedModel) -> Forgetting:

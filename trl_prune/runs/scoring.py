@@ -10,6 +10,7 @@ import torch
 from tqdm.auto import tqdm
 
 from trl_prune.data.batches import calibration_batches, sample
+from trl_prune.data.teacher import within_context
 from trl_prune.errors import InputError
 from trl_prune.pruning.importance.blockwise import score_by_blocks
 from trl_prune.pruning.importance.forward import Batch
@@ -29,7 +30,8 @@ def calibration(run: Run) -> list[dict[str, torch.Tensor]]:
     section = run.recipe.score
     rows = run.rows(section.dataset) if section.dataset else run.dataset
     drawn = sample(rows, section.samples, run.recipe.seed)
-    return calibration_batches(drawn, run.tokenizer, section.batch_size, section.max_length)
+    length = within_context(section.max_length, run.config)
+    return calibration_batches(drawn, run.tokenizer, section.batch_size, length)
 
 
 def calibration_inputs(run: Run) -> dict[str, str]:

@@ -12,6 +12,7 @@ from datasets import Dataset
 
 from trl_prune.checkpoints import load_model
 from trl_prune.data.batches import calibration_batches, sample, split_held_out
+from trl_prune.data.teacher import within_context
 from trl_prune.evaluation.harness import EvaluationTasks
 from trl_prune.pruning.importance.skipped_layers import mean_loss
 from trl_prune.pruning.search import ranked
@@ -106,7 +107,8 @@ class Trials:
     @cached_property
     def batches(self) -> list[dict[str, torch.Tensor]]:
         """The held-out texts, as dicts of `(batch, tokens)` tensors."""
-        return calibration_batches(self.rows[0], self.run.tokenizer, BATCH_SIZE, self.run.recipe.search.max_length)
+        length = within_context(self.run.recipe.search.max_length, self.run.config)
+        return calibration_batches(self.rows[0], self.run.tokenizer, BATCH_SIZE, length)
 
     def drop(self, names: Collection[str]) -> None:
         """Delete the checkpoints of candidates that are not trained further."""

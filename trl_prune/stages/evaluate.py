@@ -13,6 +13,7 @@ from trl_prune.data.generation.prompts import Prompt, prompt_ids
 from trl_prune.data.generation.sampling import Sampling
 from trl_prune.data.generation.store import AnswerStore, answer_key
 from trl_prune.data.generation.transformers_engine import generate_batch
+from trl_prune.data.tokenizer_checks import check_padding
 from trl_prune.evaluation.harness import drawn_doc_ids, evaluate_model, write_results
 from trl_prune.evaluation.recovery import TaskScore
 from trl_prune.evaluation.result_files import RESULTS
@@ -172,7 +173,9 @@ def is_configured(recipe: Recipe) -> bool:
 
 
 def check(run: Run) -> None:
-    """Check that every task exists, its data can be loaded and its code may run, and the held-out texts."""
+    """Check the settings, that every task exists, its data can be loaded and its code may run, and held-out texts."""
+    evaluation_settings(run)  # which says what is wrong
+    check_padding(run.tokenizer, "evaluate")
     check_code(run)
     check_thinking(run)
     check_held_out(run)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from trl_prune.checkpoints import write_json
+from trl_prune.data.tokenizer_checks import check_padding
 from trl_prune.pruning.choosing.baselines import random_keep
 from trl_prune.pruning.surgery.cut import Cut
 from trl_prune.pruning.surgery.untrained import write_untrained
@@ -143,6 +144,7 @@ def describe(run: Run, part: str) -> str:
 
 def check(run: Run) -> None:
     """Check every arm's arguments against TRL's and peft's, and its rows' number and format."""
+    check_padding(run.tokenizer, "recover")
     for name, arm in run.recipe.recover.items():
         check_rows(run, name, arm)
         check_training(run, arm, f"recover.{name}")

@@ -43,6 +43,8 @@ PREPARATION_ARGS = (
     "use_cpu",
 )
 TEXT_COLUMNS = tuple(name for names in FORMAT_COLUMNS for name in names)
+# Where a text is cut off if nothing else is set, in tokens.
+DEFAULT_LENGTH = SFTConfig.max_length
 # Rows of several sources are packed and shuffled together, after each source is prepared.
 UNPACKED_ARGS = {"packing": False, "padding_free": False, "shuffle_dataset": False}
 EVERY_TOKEN_ARGS = {"completion_only_loss": False, "assistant_only_loss": False}

@@ -257,3 +257,26 @@ def test_thoughts_are_cut_from_generated_answers(tasks_dir, monkeypatch, has_id)
         model = model_of(tiny_model("llama"), tokenizer)
         samples = run(tasks_dir, model, ["tiny_generated"], limit=2, think_end_token=token)["samples"]
         assert [sample["resps"] for sample in samples["tiny_generated"]] == [[[answer]]] * 2
+
+
+def test_a_checkpoints_own_generation_settings_stay_out(tasks_dir, tokenizer):
+    plain, own = tiny_model("llama"), tiny_model("llama")
+    settings = {"num_beams": 3, "num_return_sequences": 2, "repetition_penalty": 1.8, "min_new_tokens": 3}
+    own.generation_config.update(**settings)
+    answers = [
+        [sample["resps"] for sample in run(tasks_dir, model_of(model, tokenizer), ["tiny_generated"])["samples"][name]]
+        for model in (plain, own)
+        for name in ("tiny_generated",)
+    ]
+    assert answers[0] == answers[1]
+    assert own.generation_config.num_beams == 3
+
+
+def test_prompts_that_are_cut_at_the_window_are_counted(tasks_dir, tokenizer, caplog):
+    names = ["tiny_generated", "tiny_likelihood"]
+    run(tasks_dir, model_of(tiny_model("llama"), tokenizer), names)
+    assert "longer than its context" not in caplog.text
+    # "Number 9 is" and four more tokens are 15; with " odd", whose last is not read, 14, and from 10 on one more.
+    run(tasks_dir, model_of(tiny_model("llama", max_position_embeddings=14), tokenizer), names)
+    for count in (20, 10):
+        assert f"model tiny: {count} of 20 prompts are longer than its context of 14 tokens; their" in caplog.text

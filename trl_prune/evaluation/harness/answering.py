@@ -1,5 +1,6 @@
 """A transformers model behind its stored answers: lm-eval's batches hold what was never asked before."""
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
@@ -10,12 +11,14 @@ from lm_eval.models.huggingface import HFLM
 from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 from trl_prune.errors import InputError
+from trl_prune.evaluation.generation_settings import plain_settings
 from trl_prune.evaluation.harness.answers import Answer, request_key
 from trl_prune.evaluation.harness.evaluating import Progress
 from trl_prune.evaluation.harness.settings import EvaluatedModel, EvaluationSettings
 
 
 Item = tuple[str, int]
+logger = logging.getLogger(__name__)
 
 
 class AnsweringModel(LM):
@@ -77,7 +80,20 @@ class AnsweringModel(LM):
             self._forward = ForwardModel(self.evaluated, self.settings)
         if any(map(is_sampled, missing.values())):
             torch.manual_seed(int(request_key(kind, sorted(missing))[:15], 16))
+        cut = self._forward.cut
         self._forward.ask(kind, list(missing.values()), store, lambda context: self._refuse(unanswered.task(context)))
+        self._warn(self._forward.cut - cut, len(missing))
+
+    def _warn(self, cut: int, asked: int) -> None:
+        """Say how many prompts did not fit, which lm-eval shortens."""
+        if cut:
+            logger.warning(
+                "model %s: %d of %d prompts are longer than its context of %d tokens; their start is cut off",
+                self.evaluated.name,
+                cut,
+                asked,
+                self._forward.max_length,
+            )
 
     def _report(self, items: Iterable[Item], were_stored: bool) -> None:
         new = [item for item in items if item not in self._finished]
@@ -170,7 +186,11 @@ class _Hook:
 
 
 class ForwardModel(HFLM):
-    """lm-eval's transformers model, without its progress bars; it stops at the first logit that is NaN."""
+    """lm-eval's transformers model, without its progress bars; it stops at the first logit that is NaN.
+
+    Attributes:
+        cut: how many prompts were longer than the model's context, so that their start was cut off.
+    """
 
     def __init__(self, model: EvaluatedModel, settings: EvaluationSettings):
         loaded: PreTrainedModel = model.load()
@@ -182,6 +202,7 @@ class ForwardModel(HFLM):
             device=str(loaded.device),
             think_end_token=settings.think_end_token,
         )
+        self.cut = 0
         self._contexts: list[str] = []
         self._refuse: Callable[[str], None] | None = None
 
@@ -213,20 +234,25 @@ class ForwardModel(HFLM):
         disable_tqdm: bool = True,  # noqa: ARG002
         override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
+        self.cut += sum(len(context) + len(text) > self.max_length + 1 for _, context, text in requests)
         return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)
 
     def tok_batch_encode(self, strings: list[str], **options: object) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode a batch of prompts."""
         self._contexts = list(strings)
+        longest = options.get("left_truncate_len")
+        # A token has a character at least, so that few are encoded twice.
+        self.cut += sum(len(text) > longest and len(self.tok_encode(text)) > longest for text in strings if longest)
         return super().tok_batch_encode(strings, **options)
 
     def _model_generate(
         self, context: torch.Tensor, max_length: int, stop: list[str], **options: object
     ) -> torch.Tensor:
         processors = LogitsProcessorList([self._check_logits])
-        return super()._model_generate(
-            context, max_length=max_length, stop=stop, logits_processor=processors, **options
-        )
+        with plain_settings(self.model):
+            return super()._model_generate(
+                context, max_length=max_length, stop=stop, logits_processor=processors, **options
+            )
 
     def _check_logits(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         is_nan = logits.isnan().any(-1)

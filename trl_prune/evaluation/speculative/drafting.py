@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, TemperatureLogitsWarper
 
 from trl_prune.errors import InputError
+from trl_prune.evaluation.generation_settings import settings_of
 from trl_prune.evaluation.speculative.prediction import Rounds
 
 
@@ -78,7 +79,7 @@ class DraftedText:
 
 def generate_plain(target: PreTrainedModel, prompt: list[int], decoding: Decoding) -> list[int]:
     """Return the token ids of a continuation without a draft."""
-    with _settings_of(target, decoding.config):
+    with settings_of(target, decoding.config):
         return _generate(target, prompt, decoding)
 
 
@@ -99,7 +100,7 @@ def generate_drafted(
         num_assistant_tokens_schedule="constant",
         assistant_confidence_threshold=0.0,
     )
-    with _settings_of(target, decoding.config), _settings_of(draft, assistant), _inputs_of(target) as inputs:
+    with settings_of(target, decoding.config), settings_of(draft, assistant), _inputs_of(target) as inputs:
         ids = _generate(target, prompt, decoding, assistant_model=draft)
     return DraftedText(ids, _rounds([part[0].tolist() for part in inputs], prompt, ids))
 
@@ -138,17 +139,6 @@ def _generate(target: PreTrainedModel, prompt: list[int], decoding: Decoding, **
         options |= {"attention_mask": torch.ones_like(ids), "logits_processor": decoding.processors}
         output = target.generate(ids, **options)
     return output[0, len(prompt) :].tolist()
-
-
-@contextmanager
-def _settings_of(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
-    """Give a model a generation config of its own for a while: `generate` adds what the model's has to any other."""
-    original = model.generation_config
-    model.generation_config = config
-    try:
-        yield
-    finally:
-        model.generation_config = original
 
 
 @contextmanager

@@ -1,0 +1,50 @@
+"""What arms are trained with."""
+
+import pytest
+
+from tests.conftest import save_tiny
+from tests.recipes import recipe_values
+from trl_prune.errors import InputError
+from trl_prune.recipe import parse_recipe
+from trl_prune.runs.arms import check_training, training_args
+from trl_prune.runs.context import Run
+from trl_prune.stages import recover
+
+
+def arm_of(folder, family, **args):
+    values = recipe_values(folder)
+    model = save_tiny(folder / family, family, **({"max_position_embeddings": 256} if family == "gpt2" else {}))
+    values |= {"model": str(model), "recover": {"arm": {"data": "references", "args": args}}}
+    run = Run(parse_recipe(values, "test"))
+    return run, run.recipe.recover["arm"]
+
+
+def test_texts_end_at_a_table_of_positions(tmp_path):
+    run, arm = arm_of(tmp_path, "gpt2")  # 256 positions
+    assert training_args(run, arm, "float32")["max_length"] == 256
+    check_training(run, arm, "recover.arm")
+    for length, shown in ((300, "300"), (None, "null")):
+        run, arm = arm_of(tmp_path, "gpt2", max_length=length)
+        with pytest.raises(InputError, match=f"recover.arm.args.max_length is {shown}; wanted: at most 256, the posi"):
+            check_training(run, arm, "recover.arm")
+
+
+def test_models_that_compute_positions_may_read_further(tmp_path):
+    run, arm = arm_of(tmp_path, "llama", max_length=5000)
+    check_training(run, arm, "recover.arm")
+    assert "max_length" not in training_args(*arm_of(tmp_path, "llama"), "float32")
+
+
+@pytest.mark.parametrize(
+    ("arm", "expected"),
+    [
+        ({}, "3 epochs"),
+        ({"args": {"num_train_epochs": 2}}, "2 epochs"),
+        ({"args": {"max_steps": 1500}}, "1,500 steps"),
+        ({"tokens": 5000}, "5,000 tokens"),
+        ({"tokens": 5000, "args": {"max_steps": 7}}, "7 steps"),
+    ],
+)
+def test_the_plan_says_how_long_an_arm_is_trained(tmp_path, arm, expected):
+    values = recipe_values(tmp_path) | {"recover": {"arm": {"data": "references"} | arm}}
+    assert f" on references, {expected}, all weights" in recover.describe(Run(parse_recipe(values, "test")), "arm")
