@@ -1,15 +1,20 @@
 """Checkpoints as users bring them: each is pruned, or refused in one sentence before anything is written."""
 
 import json
+import shutil
 
 import pytest
 import torch
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+import trl_prune
 from tests.conftest import rewrite_tensors
 from tests.recipes import recipe_values
 from trl_prune.checkpoints import tensor_files
 from trl_prune.cli import main
+from trl_prune.errors import InputError
 
 
 UP = "model.layers.1.mlp.up_proj.weight"
@@ -128,3 +133,60 @@ def test_the_dtype_and_what_chose_it_are_in_the_plan(folder, tmp_path, capsys):
     assert main(["prune", str(tmp_path / "recipe.yaml"), "--dry-run"]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("dtype "))
     assert line.startswith(("dtype float32, the processor has no", "dtype bfloat16, the processor has"))
+
+
+VALUES = [None, -1, 0, 1, 3, 7, 64, 2.5, True, "x", "", [], {}, [1, 2], {"a": 1}, ["LlamaModel"]]
+KEYS = [
+    "architectures", "attention_dropout", "auto_map", "do_sample", "dtype", "eos_token_id", "head_dim", "hidden_act",
+    "hidden_size", "intermediate_size", "model_type", "num_attention_heads", "num_beams", "num_hidden_layers",
+    "num_key_value_heads", "num_return_sequences", "pad_token_id", "quantization_config", "rope_parameters",
+    "temperature", "text_config", "tie_word_embeddings", "top_k", "transformers_weights", "vocab_size",
+]  # fmt: skip
+JSON_FILES = ["config.json", "generation_config.json", "tokenizer_config.json", "adapter_config.json"]
+FILES = [*JSON_FILES, "model.safetensors", "model.safetensors.index.json", "tokenizer.json", "LICENSE"]
+FAULTS = st.one_of(
+    st.tuples(st.just("set"), st.sampled_from(JSON_FILES[:3]), st.sampled_from(KEYS), st.sampled_from(VALUES)),
+    st.tuples(st.just("drop"), st.sampled_from(JSON_FILES[:3]), st.sampled_from(KEYS)),
+    st.tuples(st.just("remove"), st.sampled_from(FILES)),
+    st.tuples(st.just("write"), st.sampled_from(FILES), st.binary(max_size=60)),
+    st.tuples(st.just("cut"), st.sampled_from(FILES), st.integers(0, 300)),
+)
+PLANS = [{"num_hidden_layers": [0, 3]}, {"intermediate_size": [[0, 1, 2, 3]] * 4}, {"hidden_size": list(range(16))}]
+
+
+def harm(folder, kind, name, *values):
+    """Make one fault in a checkpoint, if it is still possible after others."""
+    path = folder / name
+    if kind == "write":
+        path.write_bytes(values[0])
+    elif kind == "remove":
+        path.unlink(missing_ok=True)
+    elif kind == "cut" and path.is_file():
+        path.write_bytes(path.read_bytes()[: values[0]])
+    elif kind in ("set", "drop") and path.is_file():
+        try:
+            content = json.loads(path.read_bytes())
+        except ValueError:
+            return
+        content.pop(values[0], None)
+        path.write_text(json.dumps(content | ({values[0]: values[1]} if kind == "set" else {})))
+
+
+@pytest.mark.slow
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(FAULTS, min_size=1, max_size=2), st.sampled_from(PLANS))
+def test_any_fault_ends_in_success_or_one_sentence(dense, tmp_path, faults, plan):
+    folder, pruned = tmp_path / "model", tmp_path / "pruned"
+    for path in (folder, pruned):
+        shutil.rmtree(path, ignore_errors=True)
+    shutil.copytree(dense, folder, copy_function=shutil.copyfile)  # with new times, by which changes are noticed
+    for fault in faults:
+        harm(folder, *fault)
+    sentence = ""
+    try:
+        trl_prune.prune(folder, pruned, plan)
+    except InputError as error:
+        sentence = str(error)
+    assert pruned.exists() != bool(sentence)
+    assert "\n" not in sentence
+    assert ".part" not in sentence

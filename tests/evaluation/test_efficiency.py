@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tests.conftest import SIZES, VOCABULARY, tiny_model
+from tests.conftest import SIZES, VOCABULARY, tiny_config, tiny_model
 from tests.families import family_params
 from trl_prune.evaluation.efficiency import FLOP_TOKENS, count_work, measure_size
 from trl_prune.pruning.deriving.tiny import tiny_config as tiny_config_of
@@ -93,3 +93,10 @@ def test_hybrids_whose_masks_read_values_are_counted(model_type):
     model = meta_model(tiny_config_of(model_type))
     assert measure_size(model).flops_per_token > model.config.num_hidden_layers * model.config.hidden_size**2
     assert count_work(model).cache_values > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_mixtures_of_any_dtype_and_width_are_counted(dtype):
+    """Grouped products of experts exist for bfloat16 and widths that are multiples of 8 alone."""
+    model = meta_model(tiny_config("qwen3_moe", hidden_size=36, dtype=dtype))
+    assert measure_size(model).parameters == sum(weight.numel() for weight in model.parameters())

@@ -12,7 +12,7 @@ from trl_prune.checkpoints import fingerprint, read_provenance, write_provenance
 from trl_prune.evaluation.recovery import TaskScore
 from trl_prune.pipeline import run_recipe
 from trl_prune.recipe import parse_recipe
-from trl_prune.reporting.card import write_card
+from trl_prune.reporting.card import licence_of, write_card
 from trl_prune.reporting.making import how_made
 from trl_prune.runs.context import Run
 
@@ -107,3 +107,22 @@ def test_the_licence_and_hub_id_of_the_dense_model_are_named(run, tmp_path):
     assert metadata["license"] == "apache-2.0"
     assert f"[{HUB}](https://huggingface.co/{HUB})" in (folder / "README.md").read_text()
     assert json.loads((folder / "trl_prune.json").read_text())["dense"]["path"] == HUB
+
+
+BOMB = "a: &a [x, x, x, x]\nb: &b [*a, *a, *a, *a]\nc: &c [*b, *b, *b, *b]\nlicense: [*c, *c, *c, *c]"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "licence"),
+    [
+        ("license: apache-2.0", {"license": "apache-2.0"}),
+        ("license: other\nlicense_link: /home/me/models/LICENSE", {"license": "other", "license_link": "LICENSE"}),
+        (BOMB, {}),
+        ("license: !!python/object/apply:os.system ['true']", {}),
+        ("license: [", {}),
+        ("- license", {}),
+    ],
+)
+def test_the_licence_of_a_card_that_anyone_may_have_written_is_a_name(tmp_path, metadata, licence):
+    (tmp_path / "README.md").write_text(f"---\n{metadata}\n---\n# A model")
+    assert licence_of(tmp_path) == licence

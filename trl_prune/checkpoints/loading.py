@@ -78,9 +78,23 @@ def load_config(folder: Path) -> "PreTrainedConfig":
 
     _check_no_remote_code(folder / "config.json")
     try:
-        return AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder)
+        _check_kinds(config)
     except Exception as error:  # each config class raises errors of its own
         raise InputError(f"{folder / 'config.json'} cannot be used: {first_line(error)}") from error
+    return config
+
+
+def _check_kinds(config: "PreTrainedConfig") -> None:
+    """Check what transformers itself takes as it stands: the names of classes and the text tower's config."""
+    from transformers import PreTrainedConfig
+
+    names = config.architectures or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"architectures is {names!r}; wanted: a list of names")
+    text = config.get_text_config()
+    if not isinstance(text, PreTrainedConfig):
+        raise TypeError(f"text_config is {text!r}; wanted: an object")
 
 
 def _check_no_remote_code(path: Path) -> None:
@@ -92,7 +106,7 @@ def _check_no_remote_code(path: Path) -> None:
         code, model_type = values.get("auto_map"), values.get("model_type")
     except (OSError, ValueError, AttributeError):
         return  # transformers says what is wrong with it
-    if code and model_type not in CONFIG_MAPPING:
+    if isinstance(code, dict) and code and model_type not in CONFIG_MAPPING:
         raise InputError(
             f"{path} asks for code of its own ({next(iter(code.values()))}) for model type {model_type!r}, which is "
             f"not run; wanted: a model type of transformers"

@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trl_prune.checkpoints.companions import changed_companions
+from trl_prune.checkpoints.companions import GENERATION, changed_companions
 from trl_prune.checkpoints.loading import load_config, load_model, model_class
 from trl_prune.checkpoints.reading import CONFIG, read_header, tensor_files
 from trl_prune.errors import InputError, first_line
@@ -36,8 +36,9 @@ def prove_source(folder: Path) -> frozenset[str]:
     Raises:
         InputError: transformers cannot load it, lacks weights or finds them of another shape; the sentence names it.
     """
-    files = {folder / CONFIG, *tensor_files(folder).values()}
-    state = tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(files))
+    files = {folder / CONFIG, folder / GENERATION, *tensor_files(folder).values()}
+    found = [file for file in sorted(files) if file.is_file()]
+    state = tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in found)
     return _proven(folder, state)
 
 

@@ -12,7 +12,7 @@ from trl_prune.evaluation.recovery import Scores, TaskScore
 from trl_prune.pruning.keep import kept_sizes
 from trl_prune.recipe import ArmSection, Recipe
 from trl_prune.reporting.making import how_made
-from trl_prune.reporting.published_recipe import is_hub_id, published_recipe
+from trl_prune.reporting.published_recipe import is_hub_id, published_recipe, published_text
 from trl_prune.reporting.rendering import render
 from trl_prune.reporting.results import RunResults
 from trl_prune.runs.artifacts import Result
@@ -124,7 +124,7 @@ def _metadata(run: Run, name: str, provenance: Provenance, scores: Scores) -> Mo
         model_name=f"{dense_name(provenance).split('/')[-1]} {name}",
         eval_results=[_eval_result(task, score) for task, score in scores.items()] or None,
         ignore_metadata_errors=True,
-        **_licence(run.dense_dir),
+        **licence_of(run.dense_dir),
     )
 
 
@@ -146,7 +146,7 @@ def _hub_datasets(recipe: Recipe) -> list[str]:
     return [path for path in paths if is_hub_id(path) and Path(path).suffix not in FILE_TYPES]
 
 
-def _licence(source: Path) -> dict[str, str]:
+def licence_of(source: Path) -> dict[str, str]:
     """Return the licence in the metadata of a model card, which anyone may have written."""
     card = source / CARD
     try:
@@ -154,7 +154,7 @@ def _licence(source: Path) -> dict[str, str]:
     except (ValueError, yaml.YAMLError, RecursionError):  # a licence file travels in any case
         return {}
     values = {key: metadata.get(key) for key in ("license", "license_name", "license_link")}
-    return {key: value for key, value in values.items() if isinstance(value, str)}
+    return {key: published_text(value) for key, value in values.items() if isinstance(value, str)}
 
 
 def _eval_result(task: str, score: TaskScore) -> EvalResult:
