@@ -141,11 +141,11 @@ def test_examples_of_flips_show_both_answers():
 def test_the_interval_of_a_difference_covers_it_in_19_of_20_simulated_evaluations():
     generator = np.random.default_rng(0)
     covered = []
-    for _ in range(200):
+    for _ in range(120):
         kinds = generator.choice(4, 80, p=[0.5, 0.2, 0.1, 0.2])  # both right, lost, gained, both wrong
         dense, model = (
             {"t": TaskScore("t", "acc", list(np.isin(kinds, right).astype(float)))} for right in ([0, 1], [0, 2])
         )
         difference = compare_models(model, dense).tasks[0].difference
         covered.append(difference.low <= -0.1 <= difference.high)
-    assert np.mean(covered) == pytest.approx(0.95, abs=0.04)
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.05)

@@ -11,7 +11,6 @@ from trl_prune import KDTrainer
 
 LOGITS = {"hidden_loss": "none"}
 STREAM = {"hidden_loss": ["embedding", "block"], "layer_map": "origins", "hidden_weight": 0.5}
-INSIDE_BLOCKS = {"hidden_loss": ["mlp", "attention"], "layer_map": {1: 1}, "hidden_weight": 0.5}
 
 
 def run_metrics(student, tmp_path, **changes):
@@ -26,18 +25,11 @@ def run_metrics(student, tmp_path, **changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("backend", "trainers"),
-    [
-        ("eager", [LOGITS, STREAM]),
-        pytest.param("aot_eager", [LOGITS, STREAM, INSIDE_BLOCKS, LOGITS], marks=pytest.mark.slow),
-    ],
-)
-def test_compiled_trainers_with_different_states_in_one_process(backend, trainers, pruned, tmp_path):
+def test_compiled_trainers_with_different_states_in_one_process(pruned, tmp_path):
     """A graph that was compiled for one trainer's hooks is not reused for another's."""
     torch._dynamo.reset()
-    for changes in trainers:
-        compiled = run_metrics(pruned, tmp_path, torch_compile=True, torch_compile_backend=backend, **changes)
+    for changes in (LOGITS, STREAM):
+        compiled = run_metrics(pruned, tmp_path, torch_compile=True, torch_compile_backend="aot_eager", **changes)
         for values, expected in zip(compiled, run_metrics(pruned, tmp_path, **changes), strict=True):
             assert values == pytest.approx(expected, rel=1e-4, abs=1e-6)
     torch._dynamo.reset()
