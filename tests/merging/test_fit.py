@@ -45,7 +45,7 @@ CASES = {
         lambda folder: None,
         "is of type llama (LlamaForCausalLM) and {other} of type mistral (MistralForCausalLM)",
     ),
-    "fewer tensors": ({}, without_a_tensor, "has the tensor model.layers.1.mlp.up_proj.weight and {other} has not"),
+    "fewer tensors": ({}, without_a_tensor, "{other} lacks model.layers.1.mlp.up_proj.weight"),
     "another tokenizer": ({}, with_another_token, "differ: '<|new|>' has the id None and 259, of 259 and 260 tokens"),
     "unknown units": ({}, lambda folder: keep(folder, [0, 1]), "{other} has a trl_prune.json and {one} has none"),
 }

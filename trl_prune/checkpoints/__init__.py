@@ -24,6 +24,7 @@ from trl_prune.checkpoints.provenance import (
 )
 from trl_prune.checkpoints.reading import (
     INDEX,
+    SINGLE,
     check_weights,
     file_hash,
     hub_commit,
@@ -45,6 +46,7 @@ from trl_prune.checkpoints.writing import atomic_file, atomic_folder, write_json
 __all__ = [
     "INDEX",
     "PROVENANCE",
+    "SINGLE",
     "DamagedCheckpointError",
     "Provenance",
     "atomic_file",

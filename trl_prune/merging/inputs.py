@@ -7,6 +7,8 @@ from math import prod
 from pathlib import Path
 
 from trl_prune.checkpoints import (
+    INDEX,
+    SINGLE,
     atomic_folder,
     copy_companions,
     file_hash,
@@ -14,6 +16,7 @@ from trl_prune.checkpoints import (
     load_config,
     locate,
     model_class,
+    prove_source,
     read_header,
     read_provenance,
     tensor_files,
@@ -31,11 +34,29 @@ def find_model(name: str | Path) -> Path:
     """Return the absolute folder of a model or of a LoRA adapter, given as a path or a model's hub id.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or mergekit would read other tensors of it than transformers.
     """
     folder = Path(name).expanduser()
-    found = folder if is_adapter(folder) else locate(str(name))
-    return found.absolute()
+    if is_adapter(folder):
+        return folder.absolute()
+    found = locate(str(name)).absolute()
+    _check_same_tensors(found)
+    return found
+
+
+def _check_same_tensors(folder: Path) -> None:
+    """Check that mergekit, which reads files and no model, finds the tensors that transformers loads."""
+    if (folder / INDEX).is_file() and SINGLE in {path.name for path in tensor_files(folder).values()}:
+        raise InputError(
+            f"{folder} has {SINGLE} and {INDEX}: transformers loads the single file, mergekit what the index "
+            "names; delete the index, or the file"
+        )
+    unused = sorted(prove_source(folder))
+    if unused:
+        raise InputError(
+            f"{folder} has tensors that its model does not use ({', '.join(unused[:3])}), which mergekit would merge: "
+            "load and save it once with transformers"
+        )
 
 
 def is_adapter(folder: Path) -> bool:
