@@ -65,10 +65,13 @@ def main(name: str, output: str) -> None:
         recovered, max_steps=4, per_device_train_batch_size=2, learning_rate=1e-4, logging_steps=1, report_to="none",
         save_strategy="no", use_cpu=not torch.cuda.is_available(), bf16=False,
     )  # fmt: skip
-    trainer = KDTrainer(model=pruned, args=args, train_dataset=load_dataset("json", data_files=ROWS, split="train"))
+    rows = load_dataset("json", data_files=ROWS, split="train")
+    # The tokenizer alone, because the rows are text: by default TRL loads a multimodal model's processor of images.
+    tokenizer = AutoTokenizer.from_pretrained(pruned)
+    trainer = KDTrainer(model=pruned, args=args, train_dataset=rows, processing_class=tokenizer)
     trainer.train()
     trainer.save_model(recovered)
-    model, tokenizer = load_model(Path(recovered), "float32"), AutoTokenizer.from_pretrained(recovered)
+    model = load_model(Path(recovered), "float32")
     tokens = tokenizer("What is 2 plus 3?", return_tensors="pt").to(model.device)
     answer = model.generate(**tokens, max_new_tokens=8, do_sample=False)
     sizes = {path: sum(file.stat().st_size for file in Path(path).glob("*.safetensors")) for path in (dense, pruned)}

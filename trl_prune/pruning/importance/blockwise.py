@@ -22,7 +22,7 @@ from trl_prune.pruning.importance.scores import Scores, unit_observers
 
 
 SUMS, STATES, SCORED = "sums.safetensors", "states.safetensors", "scored.safetensors"
-RETURNS_TUPLE = "returns_tuple"
+NUM_OUTPUTS = "num_outputs"
 
 
 def score_by_blocks(  # noqa: PLR0913
@@ -120,17 +120,17 @@ class _Store:
         stored = Scores.load(last / SUMS)
         scores.channels, scores.experts = stored.channels, stored.experts
         tensors = load_file(last / STATES)
-        source.returns_tuple = dict(enumerate(tensors.pop(RETURNS_TUPLE).tolist()))
+        source.num_outputs = dict(enumerate(tensors.pop(NUM_OUTPUTS).tolist()))
         return [tensors[str(index)] for index in range(len(tensors))]
 
     def finish(
         self, layer: int, states: list[Tensor], scored: list[Tensor], scores: Scores, source: OneBlockModel
     ) -> None:
         """Store what a block left, and remove what only the block before needed."""
-        forms = torch.tensor([source.returns_tuple[index] for index in range(layer + 1)])
+        forms = torch.tensor([source.num_outputs[index] for index in range(layer + 1)])
         with atomic_folder(self._block(layer)) as part:
             save_file(_numbered(scored), part / SCORED)
-            save_file(_numbered(states) | {RETURNS_TUPLE: forms}, part / STATES)
+            save_file(_numbered(states) | {NUM_OUTPUTS: forms}, part / STATES)
             scores.save(part / SUMS)
         self.finished = layer + 1
         for name in (STATES, SUMS):

@@ -36,7 +36,8 @@ class OneBlockModel:
     Attributes:
         model: on the meta device but for its decoder's weights outside the blocks, and the loaded block.
         device: where weights are loaded to.
-        returns_tuple: for each block that has run, whether it returns a tuple.
+        hidden_size: of the states between blocks.
+        num_outputs: for each block that has run, the length of the tuple that it returns, 0 for a tensor.
     """
 
     def __init__(self, folder: Path, dtype: torch.dtype, device: str) -> None:
@@ -56,7 +57,8 @@ class OneBlockModel:
             raise InputError(f"the blocks of {folder} cannot run one by one: {reason}")
         with torch.device("meta"):
             self.model: PreTrainedModel = model_class(config).from_config(config, dtype=dtype).eval()
-        self.device, self.returns_tuple = device, {}
+        self.device, self.num_outputs = device, {}
+        self.hidden_size: int = config.get_text_config().hidden_size
         self._folder, self._blocks = folder, decoder_blocks(self.model)
         self._loading = LoadStateDictConfig(
             dtype=dtype,
@@ -113,23 +115,26 @@ class OneBlockModel:
         with ExitStack() as stack:
             for index, original in enumerate(originals):
                 given = states if index == layer - 1 else None
-                self._blocks[index] = _Finished(original, given, self.returns_tuple[index])
+                self._blocks[index] = _Finished(original, given, self.num_outputs[index])
                 stack.callback(self._blocks.__setitem__, index, original)
             stack.callback(block.register_forward_pre_hook(keep_input, with_kwargs=True).remove)
             stack.callback(block.register_forward_hook(stop).remove)
             with suppress(_BlockDone):
                 self.model.get_decoder()(**inputs, use_cache=False)
-        given, output = read
-        return given, self._states_of(output, layer)
+        given, output = read if len(read) == 2 else (None, None)
+        return given, self._states_of(output, layer, (*inputs["input_ids"].shape, self.hidden_size))
 
-    def _states_of(self, output: Tensor | tuple, layer: int) -> Tensor:
-        self.returns_tuple[layer] = isinstance(output, tuple)
-        if isinstance(output, tuple) and any(isinstance(other, Tensor) for other in output[1:]):
+    def _states_of(self, output: Tensor | tuple | list | None, layer: int, shape: tuple[int, ...]) -> Tensor:
+        """Return the states of a block's output, and keep its form for the passes of later blocks."""
+        values = list(output) if isinstance(output, tuple | list) else [output]
+        others = any(isinstance(other, Tensor) for other in values[1:])
+        if others or not isinstance(values[0], Tensor) or values[0].shape != shape:
             raise InputError(
-                f"block {layer} of {type(self.model).__name__} hands more than its output to the next one, so that "
-                f"blocks cannot run one by one: set score.out_of_core to false"
+                f"block {layer} of {type(self.model).__name__} does not hand its states alone to the next one, so "
+                f"that blocks cannot run one by one: set score.out_of_core to false"
             )
-        return output[0] if isinstance(output, tuple) else output
+        self.num_outputs[layer] = len(values) if isinstance(output, tuple | list) else 0
+        return values[0]
 
     def _load(self, layer: int | None) -> None:
         with _Tensors(self._folder, self._files, self._names.get(layer, [])) as tensors:
@@ -198,14 +203,14 @@ class _Tensors(dict):
 class _Finished(StandIn):
     """A block that has run: returns its input, or what it is given, in the form in which the block returned."""
 
-    def __init__(self, block: nn.Module, output: Tensor | None, as_tuple: bool) -> None:
+    def __init__(self, block: nn.Module, output: Tensor | None, num_outputs: int) -> None:
         super().__init__(block)
-        self._output, self._as_tuple = output, as_tuple
+        self._output, self._num_outputs = output, num_outputs
 
     def forward(self, *args: object, **kwargs: object) -> Tensor | tuple:
         """Return the given output, or the input."""
         output = _input(args, kwargs) if self._output is None else self._output
-        return (output,) if self._as_tuple else output
+        return (output, *(None,) * (self._num_outputs - 1)) if self._num_outputs else output
 
 
 class _BlockDone(Exception):

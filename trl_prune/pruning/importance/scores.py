@@ -191,7 +191,7 @@ def _observers(model: PreTrainedModel, scores: Scores, tokens: str) -> list[Obse
 def unit_observers(model: PreTrainedModel, scores: Scores) -> list[Observer]:
     """Return the observers that fill the scores of all axes but blocks, each sharing its sums with them."""
     family = row_for(model.config)
-    units = unit_sites(model, family)
+    units = [site for site in unit_sites(model, family) if site.key in family.axes]
     channels = ChannelObserver([*stream_sites(model), *units], scores.channels)
     scores.channels = channels.sums
     scores.site_layers = {axis: [site.layer for site in units if site.key == axis] for axis in (HEADS, NEURONS)}

@@ -14,6 +14,8 @@ from trl_prune.pruning.surgery.cut import Cut, match_block, meta_model
 
 
 LM_HEAD = "lm_head.weight"
+# Multimodal types whose head is not that of the text tower's own causal LM.
+OTHER_LOGITS = {"cohere2_vision": "it does not scale its logits, as cohere2 does"}
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 # Files of processors of images, video and sound; the tokenizer's stay.
 PROCESSOR_FILES = ("*processor*.json",)
@@ -33,6 +35,8 @@ def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
             f"transformers has no causal LM for {text.model_type}, the text tower of {config.model_type}: cut the "
             f"whole checkpoint, and give it text alone"
         )
+    if config.model_type in OTHER_LOGITS:
+        raise InputError(f"the text tower of {config.model_type} has other logits: {OTHER_LOGITS[config.model_type]}")
     if getattr(config, "quantization_config", None) is not None:
         raise InputError(
             "the text tower of a quantised checkpoint cannot be taken out; start from the unquantised one"
