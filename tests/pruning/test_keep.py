@@ -7,8 +7,9 @@ from transformers import AutoConfig
 
 from tests.conftest import tiny_model
 from trl_prune.errors import InputError
-from trl_prune.pruning.families import EXPERTS, FAMILIES, HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS
+from trl_prune.pruning.families import EXPERTS, FAMILIES, HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS, derived_rows
 from trl_prune.pruning.keep import axis_sizes, complete_keep, compose_keep, kept_sizes
+from trl_prune.pruning.surgery.cut import meta_model
 
 
 LLAMA = AutoConfig.for_model(
@@ -119,3 +120,25 @@ def test_two_cuts_in_a_row_are_one_cut_of_the_dense_model(data):
     after_second = [[after_first[layer][index] for index in second[NEURONS][layer]] for layer in second[LAYERS]]
     assert [composed[NEURONS][layer] for layer in composed[LAYERS]] == after_second
     assert {len(indices) for indices in composed[NEURONS]} == {4}
+
+
+def test_the_neurons_of_lfm2_are_as_many_as_its_weights_have():
+    sizes = {
+        "hidden_size": 32,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "layer_types": ["full_attention"] * 2,
+    }
+    for multiplier, neurons in ((1.0, 100), (1.3, 1000)):
+        config = AutoConfig.for_model(
+            "lfm2", **sizes, intermediate_size=neurons, block_ffn_dim_multiplier=multiplier, block_multiple_of=16
+        )
+        weights = dict(meta_model(config).named_parameters())
+        expected = len(weights["model.layers.0.feed_forward.w1.weight"])
+        assert axis_sizes(config, derived_rows()["lfm2"])[NEURONS] == expected
+
+
+def test_heads_with_slopes_are_not_cut():
+    config = AutoConfig.for_model("falcon", hidden_size=32, num_attention_heads=4, num_hidden_layers=2, alibi=True)
+    with pytest.raises(InputError, match="falcon with alibi gives each head a slope"):
+        complete_keep({HEADS: [[0, 1]] * 2, HIDDEN: list(range(16))}, config, derived_rows()["falcon"])

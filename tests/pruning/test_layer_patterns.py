@@ -11,7 +11,7 @@ KEPT = [0, 2, 3, 5]
 
 
 def config_of(**entries):
-    return SimpleNamespace(num_hidden_layers=6, to_dict=lambda: entries, **entries)
+    return SimpleNamespace(model_type="any", num_hidden_layers=6, to_dict=lambda: entries, **entries)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,11 @@ def config_of(**entries):
             {"attention_types": [[["g", "g", "l", "l"], 1]], "attention_layers": ["g", "g", "l", "l"]},
         ),
         ({"num_blocks": 6}, {"num_blocks": 4}),
+        ({"ple_layer_ids": [1, 2, 6]}, {"ple_layer_ids": [1, 4]}),
+        (
+            {"n_input_layers": 2, "n_recurrent_layers": 3, "n_output_layers": 1},
+            {"n_input_layers": 1, "n_recurrent_layers": 2, "n_output_layers": 1},
+        ),
     ],
 )  # fmt: skip
 def test_patterns_follow_their_blocks(entries, expected):

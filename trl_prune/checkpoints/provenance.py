@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from trl_prune.checkpoints.loading import load_config
+from trl_prune.checkpoints.loading import load_config, num_blocks
 from trl_prune.checkpoints.reading import file_hash, hub_commit
 from trl_prune.checkpoints.writing import write_json
 from trl_prune.errors import InputError, first_line
@@ -64,5 +64,5 @@ def dense_root(folder: Path, name: str) -> dict[str, str | int | None]:
         "path": path,
         "commit": hub_commit(folder),
         "config_hash": file_hash(folder / "config.json"),
-        "num_hidden_layers": load_config(folder).get_text_config().num_hidden_layers,
+        "num_hidden_layers": num_blocks(load_config(folder).get_text_config()),
     }

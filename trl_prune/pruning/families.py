@@ -39,6 +39,7 @@ class Family:
         config_keys: the config key of an axis, where `config.attribute_map` does not give it.
         indexed_names: patterns whose first group is the index of a unit in a tensor name, with the unit's axis.
         hidden_size_keys: config keys that must equal `hidden_size`.
+        expansion_keys: config keys whose product with `hidden_size` stays, such as the width of a state-space mixer.
         head_keys: config keys that must equal `num_attention_heads`.
         reads_head_dim: the model reads `head_dim` from its config; otherwise head_dim is hidden_size /
             num_attention_heads, and heads and hidden channels can only be cut together.
@@ -55,6 +56,7 @@ class Family:
     config_keys: Mapping[str, str] = field(default_factory=dict)
     indexed_names: Mapping[str, str] = field(default_factory=dict)
     hidden_size_keys: tuple[str, ...] = ()
+    expansion_keys: tuple[str, ...] = ()
     head_keys: tuple[str, ...] = ()
     reads_head_dim: bool = True
     transposed: bool = False
@@ -195,6 +197,13 @@ QWEN_MOE = replace(
     | {r"gate_proj|up_proj": (EXPERT_NEURONS, H), r"down_proj": (H, EXPERT_NEURONS)}
     | NORMS,
 )
+SHARED_NEURONS = {r"shared_expert\.(gate_proj|up_proj)": (F, H), r"shared_expert\.down_proj": (H, F)}
+QWEN_SHARED = replace(
+    QWEN_MOE,
+    weights=QWEN_MOE.weights | SHARED_NEURONS,
+    config_keys={NEURONS: "shared_expert_intermediate_size"},
+    unsupported={},
+)
 GPT_OSS = replace(
     MIXTRAL,
     weights={
@@ -237,7 +246,7 @@ FAMILIES: dict[str, Family] = dict.fromkeys(LLAMA_SHAPED, LLAMA) | {
     "phi": PHI,
     "phi3": PHI3,
     "phimoe": replace(MIXTRAL, config_keys={EXPERTS: "num_local_experts"}),
-    "qwen2_moe": QWEN_MOE,
+    "qwen2_moe": QWEN_SHARED,
     "qwen3_moe": QWEN_MOE,
     "smollm3": replace(LLAMA, per_layer_keys=("layer_types", "no_rope_layers")),
     "stablelm": STABLELM,
@@ -309,6 +318,8 @@ def _read_row(stored: Mapping) -> Family:
     ordered = sorted(stored.get("weights", {}).items(), key=lambda entry: -len(entry[0]))
     weights = {pattern: tuple(dims) for pattern, dims in ordered}
     lists = {
-        name: tuple(stored[name]) for name in ("per_layer_keys", "hidden_size_keys", "head_keys") if name in stored
+        name: tuple(stored[name])
+        for name in ("per_layer_keys", "hidden_size_keys", "expansion_keys", "head_keys")
+        if name in stored
     }
     return Family(**(dict(stored) | {"weights": weights} | lists))

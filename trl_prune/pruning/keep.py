@@ -47,9 +47,8 @@ def axis_sizes(config: PreTrainedConfig, family: Family) -> dict[str, int]:
 
 def _adjusted_neurons(config: PreTrainedConfig) -> int:
     """Return the number of neurons of LFM2's blocks, whose config gives it before it is adjusted."""
-    neurons, multiple = 2 * config.intermediate_size // 3, config.block_multiple_of
-    if config.block_ffn_dim_multiplier is not None:
-        neurons = int(config.block_ffn_dim_multiplier * neurons)
+    multiple = config.block_multiple_of
+    neurons = int(config.block_ffn_dim_multiplier * (2 * config.intermediate_size // 3))
     return multiple * math.ceil(neurons / multiple)
 
 

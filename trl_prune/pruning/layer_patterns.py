@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedConfig
 
+from trl_prune.checkpoints import num_blocks
+
 
 # Keys that hold indices of blocks.
 INDEX_KEYS = (
@@ -19,7 +21,6 @@ INDEX_KEYS = (
     "hybrid_layer_ids",
     "local_layer_ids",
     "moe_layers",
-    "ple_layer_ids",
 )
 # Keys that count blocks from the first one, or from the last one.
 FIRST_KEYS = ("first_k_dense_replace", "moe_layer_start_index", "num_dense_layers")
@@ -55,7 +56,7 @@ def _indices(config: PreTrainedConfig, kept: Sequence[int]) -> dict:
 
 
 def _counts(config: PreTrainedConfig, kept: Sequence[int]) -> dict:
-    num_layers = config.num_hidden_layers
+    num_layers = num_blocks(config)
     first = {key: getattr(config, key, None) for key in FIRST_KEYS}
     last = {key: getattr(config, key, None) for key in LAST_KEYS}
     changes = {key: sum(layer < count for layer in kept) for key, count in first.items() if count is not None}
@@ -105,7 +106,27 @@ def _runs(config: PreTrainedConfig, kept: Sequence[int]) -> dict:
 def _residual_scale(config: PreTrainedConfig, kept: Sequence[int]) -> dict:
     """MiniCPM scales every block's output by scale_depth / sqrt(number of blocks)."""
     scale = getattr(config, "scale_depth", None)
-    return {} if scale is None else {"scale_depth": scale * math.sqrt(len(kept) / config.num_hidden_layers)}
+    return {} if scale is None else {"scale_depth": scale * math.sqrt(len(kept) / num_blocks(config))}
+
+
+def _one_indexed(config: PreTrainedConfig, kept: Sequence[int]) -> dict:
+    """Qwen4 counts the blocks with embeddings by layer from one."""
+    listed = getattr(config, "ple_layer_ids", None)
+    return (
+        {} if listed is None else {"ple_layer_ids": [new + 1 for new, layer in enumerate(kept) if layer + 1 in listed]}
+    )
+
+
+def _sections_of_dory(config: PreTrainedConfig, kept: Sequence[int]) -> dict:
+    """Dory counts the blocks that run once, those that run in a loop, and those that run once after it."""
+    if not hasattr(config, "n_recurrent_layers"):
+        return {}
+    first, last = config.n_input_layers, config.num_hidden_layers - config.n_output_layers
+    return {
+        "n_input_layers": sum(layer < first for layer in kept),
+        "n_recurrent_layers": sum(first <= layer < last for layer in kept),
+        "n_output_layers": sum(layer >= last for layer in kept),
+    }
 
 
 def _blocks_of_xlstm(config: PreTrainedConfig, kept: Sequence[int]) -> dict:
@@ -121,5 +142,7 @@ RULES: tuple[Callable[[PreTrainedConfig, Sequence[int]], dict], ...] = (
     _cycles,
     _runs,
     _residual_scale,
+    _one_indexed,
+    _sections_of_dory,
     _blocks_of_xlstm,
 )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from trl_prune.pruning.families import AXES, FAMILIES, derived, derived_rows
+from trl_prune.pruning.families import AXES, FAMILIES, HEADS, HIDDEN, LAYERS, NEURONS, derived, derived_rows
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,26 @@ def supported_types() -> list[Support]:
     ]
     types += [Support(name, "refused", (), reason) for name, reason in derived()["refused"].items()]
     return sorted(types, key=lambda support: support.model_type)
+
+
+def figures() -> dict[str, tuple[int, int]]:
+    """Return for blocks, hidden channels, neurons and heads how many decoder types can be cut, and of how many.
+
+    The types are the decoders that transformers' AutoModelForCausalLM loads; those that only run on the states of
+    another model, and multimodal types, are not among them.
+    """
+    rows, decoders = derived_rows() | FAMILIES, derived()["decoders"]
+    return {
+        axis: (sum(name in rows and axis in rows[name].axes for name in decoders), len(decoders))
+        for axis in (LAYERS, HIDDEN, NEURONS, HEADS)
+    }
+
+
+def as_figures() -> str:
+    """Return the figures as a Markdown table."""
+    shares = [f"{count} of {total} ({count / total:.0%})" for count, total in figures().values()]
+    header = " | ".join(f"`{axis}`" for axis in figures())
+    return f"| {header} |\n|---|---|---|---|\n| {' | '.join(shares)} |"
 
 
 def as_lines(types: Iterable[Support]) -> list[str]:

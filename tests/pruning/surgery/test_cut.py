@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from transformers import AutoConfig
 
 from tests.conftest import save_tiny, tiny_config
 from tests.families import family_axis_params, family_params
@@ -11,7 +12,17 @@ from tests.pruning.masking import masked
 from tests.pruning.surgery.loading import ROOT, TOKENS, load_strictly
 from trl_prune.checkpoints import load_config
 from trl_prune.errors import InputError
-from trl_prune.pruning.families import EXPERTS, FAMILIES, HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS, family_of
+from trl_prune.pruning.families import (
+    EXPERTS,
+    FAMILIES,
+    HEADS,
+    HIDDEN,
+    KV_HEADS,
+    LAYERS,
+    NEURONS,
+    derived_rows,
+    family_of,
+)
 from trl_prune.pruning.importance.skipped_layers import layers_skipped
 from trl_prune.pruning.keep import Keep, axis_sizes
 from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
@@ -125,3 +136,30 @@ def test_dense_blocks_of_qwen_moe_stay_dense(tmp_path):
     prune_checkpoint(dense_dir, tmp_path / "pruned", {LAYERS: [1, 2, 3]}, ROOT)
     config = json.loads((tmp_path / "pruned" / "config.json").read_text())
     assert (config["mlp_only_layers"], config["decoder_sparse_step"]) == ([1], 1)
+
+
+def cut_of(model_type, keep, **sizes):
+    config = AutoConfig.for_model(model_type, **sizes)
+    return Cut(config, derived_rows()[model_type], keep)
+
+
+def test_a_mixer_stays_as_wide_while_hidden_channels_go():
+    sizes = {"hidden_size": 32, "expand": 3, "num_heads": 12, "head_dim": 8, "num_hidden_layers": 1}
+    assert cut_of("mamba2", {LAYERS: [0], HIDDEN: list(range(16))}, **sizes).config_changes()["expand"] == 6
+    with pytest.raises(InputError, match="keeps 20 channels, but mamba2 has a mixer of 96, expand times .* 16, 24"):
+        cut_of("mamba2", {LAYERS: [0], HIDDEN: list(range(20))}, **sizes).config_changes()
+
+
+def test_logits_of_minicpm_are_divided_by_the_same():
+    sizes = {"hidden_size": 32, "dim_model_base": 8, "num_hidden_layers": 1, "num_attention_heads": 4}
+    cut = cut_of("minicpm3", {LAYERS: [0], HIDDEN: list(range(16))}, **sizes)
+    assert cut.config_changes()["dim_model_base"] == 4
+    with pytest.raises(InputError, match="keeps 18 of 32 channels, and dim_model_base, 8, .*: multiples of 4"):
+        cut_of("minicpm3", {LAYERS: [0], HIDDEN: list(range(18))}, **sizes).config_changes()
+
+
+def test_keys_that_all_heads_share_stay():
+    keep = {LAYERS: [0], HIDDEN: list(range(16)), HEADS: [[1, 3]]}
+    cut = cut_of("falcon", keep, hidden_size=32, num_attention_heads=4, num_hidden_layers=1)
+    rows = cut.kept_indices("transformer.h.0.self_attention.query_key_value.weight", (48, 32))[0]
+    assert rows.tolist() == [*range(8, 16), *range(24, 48)]

@@ -11,7 +11,7 @@ from trl_prune.pruning.deriving.proof import DEPTH_PLANS, ProofError, prove_dept
 from trl_prune.pruning.deriving.rows import derive_row
 from trl_prune.pruning.deriving.tiny import tiny_config, tiny_model
 from trl_prune.pruning.deriving.width import width_rows
-from trl_prune.pruning.families import FAMILIES, HEADS, KV_HEADS, Family, derived_rows, register, registered
+from trl_prune.pruning.families import FAMILIES, HEADS, HIDDEN, KV_HEADS, Family, derived_rows, register, registered
 
 
 # A config that is larger when shrunken has not been understood.
@@ -54,15 +54,17 @@ def _with_width(model_type: str, config: PreTrainedConfig, dense: PreTrainedMode
             proven = _proven_row(candidate, failures, scales_embedding, dense)
             if len(proven.axes) > most:
                 best, most = proven, len(proven.axes)
+            if not failures:
+                break
     except Exception:  # each model class raises errors of its own; cuts in depth are proven all the same
         return best
     return best if most > 1 else row
 
 
 def _proven_row(row: Family, failures: dict[str, str], scales_embedding: bool, dense: PreTrainedModel) -> Family:
-    if {HEADS, KV_HEADS} & failures.keys():  # KV groups and their heads are cut together
-        reason = failures.get(HEADS) or failures[KV_HEADS]
-        failures |= dict.fromkeys(row.axes & {HEADS, KV_HEADS}, reason)
+    for together in ({HEADS, KV_HEADS}, set() if row.reads_head_dim else {HIDDEN, HEADS, KV_HEADS}):
+        if together & failures.keys():
+            failures |= dict.fromkeys(row.axes & together, failures[min(together & failures.keys())])
     norms = [module.weight for name, module in dense.named_modules() if is_stream_norm(name, module, row)]
     return replace(
         row,

@@ -1,6 +1,6 @@
 """Prove a row on a tiny random model: what surgery writes equals the dense model with the units left out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from trl_prune.checkpoints import load_config, model_class
 from trl_prune.errors import InputError, first_line
 from trl_prune.pruning.deriving.masking import units_masked
-from trl_prune.pruning.families import HEADS, HIDDEN, KV_HEADS, LAYERS, family_of
+from trl_prune.pruning.families import HEADS, HIDDEN, KV_HEADS, LAYERS, Family, family_of
 from trl_prune.pruning.importance.skipped_layers import layers_skipped
 from trl_prune.pruning.keep import Keep, axis_sizes
 from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
@@ -67,7 +67,7 @@ def prove_depth(dense: PreTrainedModel, plans: Sequence[Sequence[int]] = DEPTH_P
                 skipped = logits_of(dense)
             compare(logits_of(pruned), skipped, logits_of(dense))
             if not proven:
-                check_generation(dense, pruned)
+                check_generation(_caches_exactly(dense), pruned)
             proven.append(tuple(kept))
     if not proven:
         raise InputError(refusals[0])
@@ -81,8 +81,6 @@ def prove_width(dense: PreTrainedModel) -> tuple[dict[str, str], bool]:
     Returns:
         for each axis that is not proven the reason, and whether the embeddings are scaled by sqrt(hidden_size).
 
-    Raises:
-        ProofError: cut along all proven axes, the model generates something else with a cache than without one.
     """
     family = family_of(dense.config.model_type)
     failures: dict[str, str] = {}
@@ -91,22 +89,54 @@ def prove_width(dense: PreTrainedModel) -> tuple[dict[str, str], bool]:
         source = Path(folder) / "dense"
         dense.save_pretrained(source)
         dense = loaded(source)
-        sizes = axis_sizes(dense.config, family)
-        for axis in sorted(family.axes - {LAYERS}):
-            keep = width_plan(axis, sizes)
+        for axes in _cut_together(family):
             try:
-                cut = Cut.of(dense.config, keep)
-                prune_checkpoint(source, Path(folder) / axis, keep, {"path": "tiny"})
-                scale = _matching_scale(dense, loaded(Path(folder) / axis), cut, axis)
+                scale = _proven_scale(dense, Path(folder), axes)
                 scales_embedding |= scale != 1
             except Exception as error:  # each model class raises errors of its own
-                failures[axis] = first_line(error)
-        proven = family.axes - failures.keys() - {LAYERS, KV_HEADS}
-        together = {axis: kept for name in proven for axis, kept in width_plan(name, sizes).items()}
+                failures |= dict.fromkeys(axes, first_line(error))
+        together = width_plans(family.axes - failures.keys() - {KV_HEADS}, axis_sizes(dense.config, family))
         if together:
             prune_checkpoint(source, Path(folder) / "together", together, {"path": "tiny"})
-            check_generation(dense, loaded(Path(folder) / "together"))
+            failures |= _failures_in_generation(dense, Path(folder), together)
     return failures, scales_embedding
+
+
+def _failures_in_generation(dense: PreTrainedModel, folder: Path, together: Keep) -> dict[str, str]:
+    """Return the axes whose cut models generate otherwise with a cache, if that cut along all of them does."""
+    try:
+        _check_masked_generation(dense, loaded(folder / "together"), together)
+    except ProofError as error:
+        reason = str(error)
+    else:
+        return {}
+    failing = set()
+    for axes in _cut_together(family_of(dense.config.model_type)):
+        if set(axes) <= together.keys():
+            try:
+                keep = {axis: together[axis] for axis in axes}
+                _check_masked_generation(dense, loaded(folder / "-".join(axes)), keep)
+            except ProofError:
+                failing |= set(axes)
+    return dict.fromkeys(failing or together, reason)
+
+
+def _check_masked_generation(dense: PreTrainedModel, pruned: PreTrainedModel, keep: Keep) -> None:
+    with units_masked(dense, Cut.of(dense.config, keep)):
+        exact = _caches_exactly(dense)
+    check_generation(exact, pruned)
+
+
+def _cut_together(family: Family) -> list[tuple[str, ...]]:
+    """Return the axes of a row but blocks, those together that can only be cut together."""
+    tied = () if family.reads_head_dim else tuple(sorted(family.axes & {HEADS, HIDDEN}))
+    groups = [(axis,) for axis in sorted(family.axes - {LAYERS, *tied})]
+    return [*groups, tied] if tied else groups
+
+
+def width_plans(axes: Iterable[str], sizes: Mapping[str, int]) -> Keep:
+    """Return a plan that keeps about half of the units of each of some axes; KV groups go with their heads."""
+    return {axis: kept for name in axes if name != LAYERS for axis, kept in width_plan(name, sizes).items()}
 
 
 def width_plan(axis: str, sizes: Mapping[str, int]) -> Keep:
@@ -124,23 +154,74 @@ def width_plan(axis: str, sizes: Mapping[str, int]) -> Keep:
     return {axis: [sorted((layer + 2 * unit) % size for unit in range(count)) for layer in range(layers)]}
 
 
-def _matching_scale(dense: PreTrainedModel, pruned: PreTrainedModel, cut: Cut, axis: str) -> float:
-    """Return the factor of the embeddings with which the masked dense model equals the pruned one."""
-    scales = [1.0]
-    if axis == HIDDEN:
-        scales.append((len(cut.keep[HIDDEN]) / cut.sizes[HIDDEN]) ** 0.5)
-    masked_axis = HEADS if axis == KV_HEADS else axis  # a KV group goes with its heads
+def _proven_scale(dense: PreTrainedModel, folder: Path, axes: Sequence[str]) -> float:
+    """Cut the checkpoint `dense` of a folder along some axes at once, and compare with the dense model.
+
+    Returns:
+        The factor of the embeddings with which the masked dense model equals the pruned one.
+
+    Raises:
+        ProofError: no factor makes them equal.
+    """
+    family = family_of(dense.config.model_type)
+    target, keep = folder / "-".join(axes), width_plans(axes, axis_sizes(dense.config, family))
+    prune_checkpoint(folder / "dense", target, keep, {"path": "tiny"})
+    cut, pruned = Cut.of(dense.config, keep), logits_of(loaded(target))
+    scales = [1.0, (len(cut.keep[HIDDEN]) / cut.sizes[HIDDEN]) ** 0.5] if HIDDEN in axes else [1.0]
     for scale in scales:
-        with units_masked(dense, cut, masked_axis, scale):
+        with units_masked(dense, cut, scale):
             masked = logits_of(dense)
         try:
-            compare(logits_of(pruned), masked, logits_of(dense))
+            compare(pruned, masked, logits_of(dense))
         except ProofError:
             if scale == scales[-1]:
                 raise
         else:
             return scale
     raise AssertionError("a scale returns or raises")
+
+
+@torch.inference_mode()
+def prove_together(dense: PreTrainedModel) -> Keep:
+    """Prune a tiny model along all axes of its row at once, and compare with the dense model without all of it.
+
+    Returns:
+        The plan: about half of the units of each axis, and the first choice of blocks that the config can express.
+
+    Raises:
+        ProofError: logits differ, or generation with a cache differs from generation without one.
+        InputError: no plan can be expressed.
+    """
+    family = family_of(dense.config.model_type)
+    with TemporaryDirectory() as folder:
+        source, target = Path(folder) / "dense", Path(folder) / "pruned"
+        dense.save_pretrained(source)
+        dense = loaded(source)
+        widths = width_plans(family.axes - {LAYERS, KV_HEADS}, axis_sizes(dense.config, family))
+        cut = _first_cut(source, target, dense, widths)
+        pruned = loaded(target)
+        scale = (
+            (len(cut.keep[HIDDEN]) / cut.sizes[HIDDEN]) ** 0.5 if HIDDEN in widths and family.scales_embedding else 1
+        )
+        removed = set(range(cut.sizes[LAYERS])) - set(cut.keep[LAYERS])
+        with layers_skipped(dense, removed), units_masked(dense, cut, scale):
+            masked, exact = logits_of(dense), _caches_exactly(dense)
+        compare(logits_of(pruned), masked, logits_of(dense))
+        check_generation(exact, pruned)
+    return cut.keep
+
+
+def _first_cut(source: Path, target: Path, dense: PreTrainedModel, widths: Keep) -> Cut:
+    """Cut a checkpoint with the first choice of blocks that its config can express."""
+    for kept in DEPTH_PLANS[1:]:
+        keep = widths | {LAYERS: list(kept)}
+        try:
+            prune_checkpoint(source, target, keep, {"path": "tiny"})
+        except InputError as error:
+            refusal = error
+        else:
+            return Cut.of(dense.config, keep)
+    raise refusal
 
 
 def loaded(folder: Path) -> PreTrainedModel:
@@ -167,21 +248,25 @@ def compare(pruned: Tensor, expected: Tensor, dense: Tensor) -> None:
         raise ProofError("the units that were left out make no difference in the tiny model")
 
 
-def check_generation(dense: PreTrainedModel, pruned: PreTrainedModel) -> None:
+def check_generation(exact: bool, pruned: PreTrainedModel) -> None:
     """Check that a pruned model generates the same with a cache and without one, if the dense model does.
+
+    Args:
+        exact: whether the dense model does, without what the pruned model lacks.
+        pruned: the pruned model.
 
     Raises:
         ProofError: it does not.
     """
-    try:
-        exact = _caches_exactly(dense)
-    except (ValueError, RuntimeError):
-        return  # some classes cannot generate from a model as tiny as this
     if exact and not _caches_exactly(pruned):
         raise ProofError("generation with a cache differs from generation without one")
 
 
 def _caches_exactly(model: PreTrainedModel) -> bool:
-    options = {"max_new_tokens": 10, "min_new_tokens": 10, "do_sample": False, "pad_token_id": 2}
-    cached, uncached = (model.generate(TOKENS[:, :12], use_cache=use_cache, **options) for use_cache in (True, False))
-    return torch.equal(cached, uncached)
+    """Return whether a model generates the same with a cache and without; some classes cannot from one so tiny."""
+    options = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "pad_token_id": 2}
+    try:
+        texts = [model.generate(TOKENS[:, :12], use_cache=use_cache, **options) for use_cache in (True, False)]
+    except (ValueError, RuntimeError):
+        return False
+    return torch.equal(*texts)

@@ -9,6 +9,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
@@ -25,44 +26,37 @@ from trl_prune.pruning.families import FAMILIES, stored_row
 
 
 DERIVED = Path(families.__file__).with_name("derived.json")
-# Parts of larger models that AutoModelForCausalLM lists, and decoders that read another model's states.
-PARTS = ("bert-generation", "moshi", "musicgen", "musicgen_melody", "trocr")
+# Parts of larger models that AutoModelForCausalLM lists, encoders, and decoders that read another model's states.
+PARTS = (
+    "bert-generation", "cohere_compass_text", "gemma4_assistant", "gemma4_unified_assistant", "moshi", "musicgen",
+    "musicgen_melody", "trocr",
+)  # fmt: skip
 # Why a type is refused, in words, where the error of its derivation or proof does not say it.
 REASONS = {
     "blt": "it has several stacks of blocks, over bytes and over patches",
-    "beam": "its blocks read the states of blocks a fixed distance before them",
     "cohere_compass_text": "it is an encoder",
-    "dbrx": "transformers cannot build it from a config as it writes it",
-    "dory": "its first, repeated and last blocks are counted apart",
     "emu3": "transformers cannot build its image tokeniser from a tiny config",
     "gemma3n": "its vision tower needs the package timm; gemma3n_text can be cut",
     "gemma4_assistant": "it runs on another model's keys and values only",
     "gemma4_unified_assistant": "it runs on another model's keys and values only",
     "llama4": "its class does not run on text alone in this version of transformers; llama4_text can be cut",
-    "dots3_note": "its settings by block are not those of a tiny model",
     "glm4v_moe": "the sections of its position embedding are not those of a tiny model",
-    "qwen4_exp": "its defaults do not build a model",
-    "qwen4_exp_text": "its defaults do not build a model",
     "kimi_vl": "this version of transformers cannot build it from its config",
     "hrm_text": "its blocks are two stacks that run in turn",
-    "hy_v4": "its blocks hand token indices on to later blocks",
     "inkling2_loop_text": "its blocks are counted by names in two places, and some run several times",
     "inkling2_text": "its blocks are counted by names in two places",
-    "longcat_flash": "each of its blocks holds two attention layers, and its config counts those",
-    "minimax": "the decay of its linear attention depends on a block's place among all blocks",
-    "zamba": "transformers cannot build it in another depth",
-    "zaya": "the router of each block reads that of the block before",
 }
 
 
 def decoder_types() -> list[str]:
-    """Return the decoder-only types that AutoModelForCausalLM loads."""
+    """Return the decoder-only types that AutoModelForCausalLM loads, each by the name that its config has."""
     others = {
         **MODEL_FOR_MASKED_LM_MAPPING_NAMES,
         **MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
         **MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
     }
-    return sorted(name for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if name not in others and name not in PARTS)
+    names = [name for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if name not in others and name not in PARTS]
+    return sorted(name for name in names if CONFIG_MAPPING[name].model_type == name)
 
 
 def multimodal_types() -> list[str]:
@@ -76,6 +70,8 @@ def main(names: list[str]) -> None:
     disable_progress_bar()
     record = json.loads(DERIVED.read_text())
     record["transformers"] = version("transformers")
+    record["decoders"] = decoder_types()
+    record["refused"] |= {name: REASONS[name] for name in PARTS if name in REASONS}
     for name in names or decoder_types() + multimodal_types():
         for part in record.values():
             if isinstance(part, dict):

@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from trl_prune.checkpoints import read_header, tensor_files
+from trl_prune.checkpoints import num_blocks, read_header, tensor_files
+from trl_prune.checkpoints.loading import BLOCK_COUNTS
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import LAYERS, Dims, Family, L, V
 from trl_prune.pruning.surgery.cut import Cut, changed_config, match_block, meta_model
@@ -40,12 +41,11 @@ def blocks_prefix(names: Iterable[str], num_layers: int) -> str:
 
 def per_layer_keys(tiny: PreTrainedConfig) -> tuple[str, ...]:
     """Return the config keys that hold a list with one entry per block, in the tiny config and in the default one."""
-    default = type(tiny)()
-    usual_values, keys = default.to_dict(), []
-    for key, value in tiny.to_dict().items():
-        usual = usual_values.get(key)
-        same_length = not isinstance(usual, list | tuple) or len(usual) == default.num_hidden_layers
-        if isinstance(value, list | tuple) and len(value) == tiny.num_hidden_layers and same_length:
+    default, keys = type(tiny)(), []
+    for key in tiny.to_dict():
+        usual, value = vars(default).get(key), vars(tiny).get(key)  # Dory writes other lists than it has
+        same_length = not isinstance(usual, list | tuple) or len(usual) == num_blocks(default)
+        if isinstance(value, list | tuple) and len(value) == num_blocks(tiny) and same_length:
             keys.append(key)
     return tuple(sorted(keys))
 
@@ -76,13 +76,14 @@ def derive_row(tiny: PreTrainedConfig, model: PreTrainedModel, plans: Iterable[S
     """
     shapes = stored_shapes(model)
     text = tiny.get_text_config()
-    prefix = blocks_prefix(shapes, text.num_hidden_layers)
-    in_memory = blocks_prefix(parameter_shapes(tiny), text.num_hidden_layers)
+    prefix = blocks_prefix(shapes, num_blocks(text))
+    in_memory = blocks_prefix(parameter_shapes(tiny), num_blocks(text))
     row = Family(
         weights={},
         blocks_prefix=prefix,
         module_prefix=in_memory if in_memory != prefix else "",
         per_layer_keys=per_layer_keys(text),
+        config_keys={LAYERS: BLOCK_COUNTS[text.model_type]} if text.model_type in BLOCK_COUNTS else {},
     )
     return replace(row, weights=_weights_by_layers(tiny, row, plans))
 

@@ -2,17 +2,16 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 
 from transformers import PreTrainedConfig
 
-from trl_prune.errors import InputError
-from trl_prune.pruning.deriving.rows import Shapes, parameter_shapes, stored_shapes
+from trl_prune.pruning.deriving.growth import ADDED, EXPERT_INDEX, Growth, expansion_keys, growths
+from trl_prune.pruning.deriving.projections import head_dims, is_transposed, reads_heads
 from trl_prune.pruning.deriving.tiny import tiny_model
 from trl_prune.pruning.families import (
     EXPERTS,
-    HEAD_DIM,
     HEADS,
     HIDDEN,
     KV_HEADS,
@@ -24,32 +23,17 @@ from trl_prune.pruning.families import (
     Family,
     H,
     K,
+    L,
     V,
 )
-from trl_prune.pruning.keep import EXPERT_KEYS
-from trl_prune.pruning.surgery.cut import changed_config, match_block
+from trl_prune.pruning.surgery.cut import head_dim, match_block
 
 
-# How many units are added to each axis.
-ADDED = {HIDDEN: 8, NEURONS: 8, HEADS: 4, KV_HEADS: 2, EXPERTS: 2}
 LETTERS = {HIDDEN: H, NEURONS: F, HEADS: A, KV_HEADS: K, EXPERTS: E}
-FEED_FORWARD_KEYS = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
 # Layouts of a dimension with several parts, as shapes alone cannot tell them apart: side by side, or unit by unit.
-LAYOUTS = {("F", 2): ("F+F", "F"), ("A", 3): ("A", "A+A+A")}
-EXPERT_INDEX = r"\.experts\.(\d+)\."
-
-
-@dataclass(frozen=True)
-class Growth:
-    """How a tensor's dimensions grow.
-
-    Attributes:
-        shape: the tensor's shape in the tiny model.
-        added: for each dimension, by axis, the rows that are added with the axis's units.
-    """
-
-    shape: tuple[int, ...]
-    added: tuple[Mapping[str, int], ...]
+LAYOUTS = {("F", 2): ("F+F", "F"), ("A", 3): ("A", "A+A+A"), ("H", 3): ("H+H+H", "H")}
+# For each dimension its axis, the layouts it may have, or the set of axes that it grows with otherwise.
+Choices = list[str | tuple[str, ...] | set[str]]
 
 
 def width_rows(tiny: PreTrainedConfig, row: Family) -> Iterator[Family]:
@@ -60,91 +44,53 @@ def width_rows(tiny: PreTrainedConfig, row: Family) -> Iterator[Family]:
         row: its row for cuts in depth.
     """
     text = tiny.get_text_config()
-    keys = axis_keys(text)
+    row = replace(row, expansion_keys=expansion_keys(tiny, row))
+    keys, grown = growths(tiny, row)
     sizes = {axis: getattr(text, key) for axis, key in keys.items()}
-    growths = _growths(tiny, keys, row)
-    reads_head_dim = not _hidden_sets_heads(growths)
-    if not reads_head_dim:  # heads and hidden channels cannot be told apart by their number
+    model = tiny_model(tiny)
+    transposed = is_transposed(model)
+    row = replace(row, transposed=transposed, reads_head_dim=HEADS not in keys or reads_heads(grown, transposed))
+    by_order = {} if row.reads_head_dim else head_dims(model, grown, row, text)
+    if not row.reads_head_dim and not by_order:  # heads and hidden channels cannot be told apart by their number
         keys = {axis: key for axis, key in keys.items() if axis not in (HIDDEN, HEADS, KV_HEADS)}
-    choices = {name: _choices(name, growth, keys, sizes, text) for name, growth in growths.items()}
-    unknown = {axis for dims in choices.values() for dim in dims for axis in (dim if isinstance(dim, set) else ())}
+    choices = {name: by_order.get(name) or _choices(name, growth, keys, sizes, text) for name, growth in grown.items()}
+    row = replace(
+        row,
+        config_keys=dict(row.config_keys)
+        | {axis: key for axis, key in keys.items() if text.attribute_map.get(axis, axis) != key},
+        indexed_names={EXPERT_INDEX: EXPERTS} if any(re.search(EXPERT_INDEX, name) for name in grown) else {},
+        head_keys=(KV_HEADS,) if HEADS in keys and getattr(text, KV_HEADS, None) == sizes[HEADS] else (),
+    )
     ambiguous = sorted({dim for dims in choices.values() for dim in dims if isinstance(dim, tuple)})
-    config_keys = {axis: key for axis, key in keys.items() if text.attribute_map.get(axis, axis) != key}
-    indexed = {EXPERT_INDEX: EXPERTS} if any(re.search(EXPERT_INDEX, name) for name in growths) else {}
     for layouts in product(*ambiguous):
-        chosen = dict(zip(ambiguous, layouts, strict=True))
-        found: dict[str, Dims] = {}
-        conflicts = set(unknown)
-        for name, dims in choices.items():
-            if name.endswith(".bias") and f"{name.removesuffix('bias')}weight" in choices:
-                continue  # a bias has the output axis of its weight
-            letters = tuple(chosen.get(dim, dim) if not isinstance(dim, set) else V for dim in dims)
-            other = found.setdefault(_pattern(name, row), letters)
-            # A weight of this name is another one in other blocks.
-            conflicts |= {axis for axis, letter in LETTERS.items() if _uses(letters, letter) != _uses(other, letter)}
-        # The longest first: a tower's weights may end in the names of the blocks' weights.
-        ordered = sorted((dict(row.weights) | found).items(), key=lambda entry: -len(entry[0]))
-        yield replace(
-            row,
-            weights={name: row.weights.get(name) or _without(dims, conflicts) for name, dims in ordered},
-            config_keys=config_keys,
-            indexed_names=indexed,
-            reads_head_dim=reads_head_dim,
-            head_keys=(KV_HEADS,) if sizes.get(HEADS) == sizes.get(KV_HEADS) else (),
-        )
+        yield _row_with(row, choices, dict(zip(ambiguous, layouts, strict=True)))
 
 
-def axis_keys(config: PreTrainedConfig) -> dict[str, str]:
-    """Return the config key of each axis that a config has."""
-    values = config.to_dict()
-    keys = {}
-    for axis, names in {
-        HIDDEN: (HIDDEN,), NEURONS: FEED_FORWARD_KEYS, HEADS: (HEADS,), KV_HEADS: (KV_HEADS,), EXPERTS: EXPERT_KEYS,
-    }.items():  # fmt: skip
-        found = [config.attribute_map.get(name, name) for name in names]
-        found = [name for name in found if type(values.get(name)) is int]
-        if found:
-            keys[axis] = found[0]
-    return keys
-
-
-def _growths(tiny: PreTrainedConfig, keys: dict[str, str], row: Family) -> dict[str, Growth]:
-    """Return how each tensor grows with each axis; axes that the type cannot have wider are left out of `keys`."""
-    text, wider = tiny.get_text_config(), {}
-    # Some types read `head_dim` where their config names it, though by default it does not.
-    named = {} if getattr(text, HEAD_DIM, None) else {HEAD_DIM: getattr(text, HIDDEN, 0) // getattr(text, HEADS, 1)}
-    base = _all_shapes(tiny)
-    for axis, key in list(keys.items()):
-        changes = named | {key: getattr(text, key) + ADDED[axis]}
-        changes |= {name: changes[key] for name in row.hidden_size_keys if axis == HIDDEN}
-        if axis == HEADS and KV_HEADS in keys and getattr(text, keys[KV_HEADS]) == getattr(text, key):
-            changes[keys[KV_HEADS]] = changes[key]
-        try:
-            wider[axis] = _all_shapes(changed_config(tiny, changes))
-        except (InputError, ValueError, RuntimeError):
-            del keys[axis]
-    if KV_HEADS in keys and HEADS in keys and getattr(text, keys[KV_HEADS]) == getattr(text, keys[HEADS]):
-        del keys[KV_HEADS], wider[KV_HEADS]
-    return {
-        name: Growth(
-            shape,
-            tuple(
-                {axis: grown for axis in wider if (grown := wider[axis].get(name, shape)[dim] - length)}
-                for dim, length in enumerate(shape)
-            ),
-        )
-        for name, shape in base.items()
+def _row_with(row: Family, choices: Mapping[str, Choices], layouts: Mapping[tuple[str, ...], str]) -> Family:
+    """Return the row with the weights' axes, in given layouts."""
+    conflicts = {axis for dims in choices.values() for dim in dims for axis in (dim if isinstance(dim, set) else ())}
+    weights = {
+        name: tuple(layouts.get(dim, dim) if not isinstance(dim, set) else V for dim in dims) or (V,)
+        for name, dims in choices.items()
+        # A bias has the output axis of its weight.
+        if not (name.endswith(".bias") and f"{name.removesuffix('bias')}weight" in choices)
     }
+    found: dict[str, Dims] = {}
+    for name, pattern in _patterns(weights, row).items():
+        dims = weights[name]
+        other = found.setdefault(pattern, dims)
+        # A weight of this name is another one in other blocks.
+        conflicts |= {axis for axis, letter in LETTERS.items() if _uses(dims, letter) != _uses(other, letter)}
+    # The longest first: a tower's weights may end in the names of the blocks' weights.
+    ordered = sorted((dict(row.weights) | found).items(), key=lambda entry: -len(entry[0]))
+    return replace(
+        row, weights={name: _merged(row.weights.get(name), _without(dims, conflicts)) for name, dims in ordered}
+    )
 
 
-def _all_shapes(config: PreTrainedConfig) -> Shapes:
-    """Return the shapes by names, as in memory and as on disk."""
-    return parameter_shapes(config) | stored_shapes(tiny_model(config))
-
-
-def _hidden_sets_heads(growths: Mapping[str, Growth]) -> bool:
-    """Return whether no weight grows with the number of heads, which then divide the hidden size among them."""
-    return not any(HEADS in added for growth in growths.values() for added in growth.added if len(growth.shape) > 1)
+def _merged(depth: Dims | None, width: Dims) -> Dims:
+    """Return dims with the dimensions that have a part for each block, in weights outside the blocks."""
+    return tuple(L if old == L else new for old, new in zip(depth, width, strict=True)) if depth else width
 
 
 def _choices(
@@ -172,7 +118,7 @@ def _axis_of(
         return set(grown)
     if len(grown) == 1:
         axis, unit = next(iter(units.items()))
-        parts = unit if axis == NEURONS else unit / (getattr(config, "head_dim", None) or unit)
+        parts = unit if axis in (NEURONS, HIDDEN) else unit / (head_dim(config) or unit)
         return LAYOUTS.get((LETTERS[axis], parts), LETTERS[axis])
     if grown.keys() == {HEADS, KV_HEADS} and units[KV_HEADS] == 2 * units[HEADS]:
         return "A+K+K"
@@ -189,9 +135,21 @@ def _without(dims: Dims, unknown: set[str]) -> Dims:
     return tuple(V if letters & set(dim.split("+")) else dim for dim in dims)
 
 
-def _pattern(name: str, row: Family) -> str:
-    """Return the pattern of a tensor's name: from inside its block, with any number for each index."""
-    block = match_block(name, row)
-    inside = name[block.end() :] if block else name
-    module = inside.removesuffix(".weight").removesuffix(".bias") if not inside.endswith("_bias") else inside
-    return re.sub(r"(^|\\\.)\d+(?=\\\.|$)", lambda match: f"{match[1]}\\d+", re.escape(module))
+def _patterns(weights: Mapping[str, Dims], row: Family) -> dict[str, str]:
+    """Return the pattern of each tensor's name: from inside its block, with any number for each index.
+
+    Numbers stay where they tell weights of other dimensions in one block apart, such as the layers of a Sequential.
+    """
+    patterns: dict[str, tuple[str, str]] = {}
+    dims_of: dict[tuple[str, str], set[Dims]] = {}
+    for name, dims in weights.items():
+        block = match_block(name, row)
+        inside = name[block.end() :] if block else name
+        inside = re.escape(
+            inside if inside.endswith("_bias") else inside.removesuffix(".weight").removesuffix(".bias")
+        )
+        numbered = re.sub(r"(^|\\\.)\d+(?=\\\.|$)", lambda match: f"{match[1]}\\d+", inside)
+        patterns[name] = (inside, numbered)
+        dims_of.setdefault((block[0] if block else "", numbered), set()).add(dims)
+    several = {numbered for (_, numbered), dims in dims_of.items() if len(dims) > 1}
+    return {name: inside if numbered in several else numbered for name, (inside, numbered) in patterns.items()}

@@ -24,12 +24,18 @@ def _kind(block: nn.Module) -> Kind:
     kind: Kind = {}
     for name, module in block.named_modules():
         kind[name] = type(module).__name__
+        unimportant = {"training", "num_hidden_layers"} if _stores_decay(module) else {"training"}
         for attribute, value in vars(module).items():
-            if not attribute.startswith("_") and attribute != "training" and isinstance(value, SCALARS):
+            if not attribute.startswith("_") and attribute not in unimportant and isinstance(value, SCALARS):
                 kind[f"{name}.{attribute}".lstrip(".")] = value
         for weight_name, weight in module.named_parameters(recurse=False):
             kind[f"{name}.{weight_name}".lstrip(".")] = tuple(weight.shape)
     return kind
+
+
+def _stores_decay(module: nn.Module) -> bool:
+    """Return whether a module keeps what it computes from its place among all blocks in the checkpoint (MiniMax)."""
+    return "slope_rate" in module._buffers and "slope_rate" not in module._non_persistent_buffers_set
 
 
 def check_kinds(config: PreTrainedConfig, dense: Sequence[Kind], pruned: Sequence[Kind], kept: Sequence[int]) -> None:

@@ -133,9 +133,8 @@ class Cut:
             for axis, size in kept_sizes(self.keep).items()
             if axis != KV_HEADS or KV_HEADS in self.sizes
         }
-        has_heads, head_dim = getattr(config, HEADS, None), config.to_dict().get(HEAD_DIM)
-        if self.family.reads_head_dim and {HEADS, HIDDEN} & self.keep.keys() and has_heads:
-            changes[HEAD_DIM] = head_dim or config.hidden_size // config.num_attention_heads
+        if self.family.reads_head_dim and {HEADS, HIDDEN} & self.keep.keys() and getattr(config, HEADS, None):
+            changes[HEAD_DIM] = head_dim(config) or config.hidden_size // config.num_attention_heads
         if NEURONS in self.sizes and HIDDEN in self.keep:  # by default it is a multiple of hidden_size in GPT-2, Mamba
             changes.setdefault(self.family.config_key(NEURONS, attribute_map), self.sizes[NEURONS])
         if NEURONS in changes and getattr(config, "block_auto_adjust_ff_dim", False):
@@ -200,6 +199,12 @@ def _check_quantised(config: PreTrainedConfig, keep: Mapping[str, list]) -> None
             f"the checkpoint is quantised: {LAYERS} and {EXPERTS} can be cut, {width[0]} cannot, because its packed "
             f"weights share scales; start from the unquantised checkpoint"
         )
+
+
+def head_dim(config: PreTrainedConfig) -> int | None:
+    """Return a config's head_dim, or None if it has none; where blocks differ in it, that of the config as a whole."""
+    values = config.to_dict()
+    return values[HEAD_DIM] if HEAD_DIM in values else getattr(config, HEAD_DIM, None)
 
 
 def match_block(name: str, family: Family) -> re.Match | None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from trl_prune.checkpoints import DamagedCheckpointError, load_model, probe_logits, verify_runs
+from trl_prune.checkpoints import DamagedCheckpointError, load_model, num_blocks, probe_logits, verify_runs
 from trl_prune.pruning.families import LAYERS
 from trl_prune.pruning.importance.skipped_layers import layers_skipped
 from trl_prune.pruning.keep import Keep
@@ -25,7 +25,7 @@ def verify_logits(source: Path, folder: Path, keep: Keep, exact: bool = True, to
     if keep.keys() - {LAYERS} or not exact:
         return
     dense = load_model(source, "float32", "cpu")
-    removed = set(range(dense.config.get_text_config().num_hidden_layers)) - set(keep[LAYERS])
+    removed = set(range(num_blocks(dense.config.get_text_config()))) - set(keep[LAYERS])
     with layers_skipped(dense, removed):
         difference = (probe_logits(dense, tokens) - logits).abs().max().item()
     if difference > 0:
