@@ -92,6 +92,7 @@ def test_sharegpt_roles_become_those_that_templates_know():
         (3, "the row is 3; wanted: an object with the columns prompt"),
         ({}, "the row has the columns none; wanted: prompt"),
         ({"question": "a"}, "the row has the columns question; wanted: prompt"),
+        ({"two\nlines": "a", "b": 1}, "the row has the columns two lines, b; wanted: prompt"),
         ({"text": None}, "column text is null; wanted: text"),
         ({"text": 5}, "column text is 5; wanted: text"),
         ({"text": "\ud800"}, "column text is no valid Unicode"),
@@ -150,7 +151,7 @@ ROW = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(ROW | JSON)
 def test_any_row_is_normal_or_at_fault_and_a_normal_one_stays(row):
     try:

@@ -7,8 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.data.test_normal_rows import JSON, ROW
+from trl_prune.data.batches import calibration_batches
 from trl_prune.data.normal_rows import RowFault
 from trl_prune.data.reading import RowError, dataset_commit, normal_dataset, read_dataset
+from trl_prune.data.rendering import TemplateAcceptance, row_text
 from trl_prune.errors import InputError
 
 
@@ -190,22 +192,43 @@ def test_a_table_keeps_what_is_normal_beside_what_changes():
     assert found.features["n"] == Value("int64")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(ROW | JSON, min_size=1, max_size=4), st.sampled_from(["stop", "skip"]))
+ANY_ROWS = st.lists(ROW | JSON, min_size=1, max_size=4)
+ON_ERROR = st.sampled_from(["stop", "skip"])
+
+
+@settings(
+    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(ANY_ROWS, ON_ERROR)
 def test_any_rows_end_in_rows_or_in_one_sentence(tmp_path, rows, on_error):
-    path = write(tmp_path, "rows.jsonl", "\n".join(map(json.dumps, rows)).encode())
-    found = _rows_or_sentence(path, on_error)
+    _check_rows_or_sentence(tmp_path, rows, on_error)
+
+
+@pytest.mark.slow
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ANY_ROWS, ON_ERROR)
+def test_any_of_many_rows_is_read_or_refused_and_then_read_by_a_model(tmp_path, tokenizer, rows, on_error):
+    accept = TemplateAcceptance(lambda: tokenizer, {})
+    found = _check_rows_or_sentence(tmp_path, rows, on_error, accept)
+    if isinstance(found, Dataset) and max(len(row_text(row, tokenizer)) for row in found) > 1:
+        assert calibration_batches(found, tokenizer, 2, 16)
+
+
+def _check_rows_or_sentence(folder, rows, on_error, accept=None):
+    path = write(folder, "rows.jsonl", "\n".join(map(json.dumps, rows)).encode())
+    found = _rows_or_sentence(path, on_error, accept)
     if isinstance(found, str):
         assert "\n" not in found
         assert any(word in found for word in (" line ", " row ", " is empty"))
     else:
-        assert 0 < len(found) <= len(rows)
+        assert len(found) > 0  # more than lines, where the first is an array of texts
         assert list(normal_dataset(found)) == list(found)
+    return found
 
 
-def _rows_or_sentence(path, on_error):
+def _rows_or_sentence(path, on_error, accept):
     try:
-        return read_dataset(path, on_error=on_error)
+        return read_dataset(path, on_error=on_error, accept=accept)
     except InputError as error:
         return str(error)
 

@@ -3,6 +3,7 @@
 import inspect
 import json
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from trl_prune.checkpoints.finiteness import check_finite
@@ -11,6 +12,10 @@ from trl_prune.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+# Characters of what transformers says of a tokenizer.
+TOKENIZER_REASON = 240
 
 
 def load_model(folder: Path, dtype: str, device: str | None = None, offload: bool = False) -> "PreTrainedModel":
@@ -61,7 +66,8 @@ def load_tokenizer(folder: Path | str) -> "PreTrainedTokenizerBase":
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # a damaged tokenizer.json has an error of its library's own
-        raise InputError(f"{folder} has no tokenizer that can be read: {first_line(error)}") from error
+        reason = shorten(str(error), TOKENIZER_REASON) or type(error).__name__  # whose first line may end in a colon
+        raise InputError(f"{folder} has no tokenizer that can be read: {reason}") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -31,9 +31,9 @@ class RowFault(ValueError):
 
     def __init__(self, column: str, found: str, wanted: str):
         self.column = column
-        super().__init__(
-            f"column {column} is {found}; wanted: {wanted}" if column else f"the row {found}; wanted: {wanted}"
-        )
+        subject = f"column {column} is" if column else "the row"
+        # Names of columns and roles may have line breaks.
+        super().__init__(" ".join(f"{subject} {found}; wanted: {wanted}".split()))
 
 
 def normal_row(row: object) -> dict[str, object]:
