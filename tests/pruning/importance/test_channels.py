@@ -8,14 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trl_prune.pruning.families import HEADS
 from trl_prune.pruning.importance.channels import (
     ELEMENTS_PER_CHUNK,
     STATISTICS,
     TEXT_AGGREGATIONS,
+    ChannelObserver,
     aggregate,
     masked_sums,
     text_statistics,
 )
+from trl_prune.pruning.importance.hooks import Site
 
 
 REFERENCE = {
@@ -92,3 +95,18 @@ def test_sums_do_not_depend_on_the_chunk_size(monkeypatch, dtype, elements):
 
 def test_a_row_without_tokens_adds_nothing():
     assert not text_statistics(torch.randn(1, 4, 2), torch.zeros(1, 4)).any()
+
+
+def test_heads_that_are_wider_in_some_blocks_have_the_norms_of_their_own_channels():
+    """Heads of 2 channels in the first block and of 4 in the second."""
+    modules = [torch.nn.Linear(4, 4), torch.nn.Linear(8, 4)]
+    sites = [Site(HEADS, layer, module, "input") for layer, module in enumerate(modules)]
+    observer = ChannelObserver(sites, units={HEADS: 2})
+    observer._device = torch.device("cpu")
+    observer.before_forward(torch.ones(1, 3))
+    states = [torch.randn(1, 3, 4), torch.randn(1, 3, 8)]
+    for site, state in zip(sites, states, strict=True):
+        observer._add(site, state)
+    norms = aggregate(observer.sums[HEADS], 1).unflatten(-1, (2, -1)).norm(dim=-1)
+    expected = [state.abs().mean(dim=(0, 1)).double().unflatten(-1, (2, -1)).norm(dim=-1) for state in states]
+    torch.testing.assert_close(norms, torch.stack(expected), rtol=1e-6, atol=1e-6)

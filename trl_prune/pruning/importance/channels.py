@@ -6,7 +6,7 @@ all nine pairs. Padding is masked out per text: a score does not depend on how t
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 
 import torch
@@ -30,11 +30,14 @@ class ChannelObserver:
 
     Attributes:
         sums: by axis `(sites, 3, 2, channels)`, float64, sites in the model's order: the statistics of a text (as in
-            STATISTICS) by power (first, second). An axis is added with the first batch.
+            STATISTICS) by power (first, second). An axis is added with the first batch. Where units are wider in some
+            blocks (Gemma 4's heads), those of the others end in zeros.
     """
 
-    def __init__(self, sites: Iterable[Site], sums: ChannelSums | None = None) -> None:
-        self.sites = list(sites)
+    def __init__(
+        self, sites: Iterable[Site], sums: ChannelSums | None = None, units: Mapping[str, int] | None = None
+    ) -> None:
+        self.sites, self._units = list(sites), units or {}
         self.sums: ChannelSums = {} if sums is None else sums
         self._counts: Counter = Counter()
         self._indices = {}  # of each site among those of its axis
@@ -62,7 +65,16 @@ class ChannelObserver:
         if site.key not in self.sums:
             shape = (self._counts[site.key], *powers.shape)
             self.sums[site.key] = torch.zeros(shape, dtype=torch.float64, device=self._device)
-        self.sums[site.key][self._indices[site]] += powers.to(self._device)
+        channels = max(powers.shape[-1], self.sums[site.key].shape[-1])
+        self.sums[site.key] = self._widened(self.sums[site.key], site.key, channels)
+        self.sums[site.key][self._indices[site]] += self._widened(powers, site.key, channels).to(self._device)
+
+    def _widened(self, sums: Tensor, axis: str, channels: int) -> Tensor:
+        """Return sums of some number of channels, with zeros at the end of every unit."""
+        if sums.shape[-1] == channels:
+            return sums
+        by_unit = sums.unflatten(-1, (self._units[axis], -1))
+        return torch.nn.functional.pad(by_unit, (0, channels // self._units[axis] - by_unit.shape[-1])).flatten(-2)
 
 
 def text_statistics(activation: Tensor, mask: Tensor) -> Tensor:

@@ -192,7 +192,7 @@ def unit_observers(model: PreTrainedModel, scores: Scores) -> list[Observer]:
     """Return the observers that fill the scores of all axes but blocks, each sharing its sums with them."""
     family = row_for(model.config)
     units = [site for site in unit_sites(model, family) if site.key in family.axes]
-    channels = ChannelObserver([*stream_sites(model), *units], scores.channels)
+    channels = ChannelObserver([*stream_sites(model), *units], scores.channels, scores.sizes)
     scores.channels = channels.sums
     scores.site_layers = {axis: [site.layer for site in units if site.key == axis] for axis in (HEADS, NEURONS)}
     observers: list[Observer] = [channels]
