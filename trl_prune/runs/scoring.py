@@ -131,7 +131,8 @@ def _free_memory(run: Run) -> int:
 
 def gigabytes(number: float) -> str:
     """Return a number of bytes as text."""
-    return f"{number / 1e9:,.3g} GB"
+    value = number / 1e9
+    return f"{value:,.0f} GB" if value >= 100 else f"{value:.3g} GB"
 
 
 def _saver(path: Path) -> Callable[[Scores], None]:

@@ -179,10 +179,10 @@ def _rounding(run: Run) -> str:
 
 def _sizes(run: Run, keep: Keep) -> str:
     dense, pruned = run.size(), run.size(keep)
-    gigabytes = run.dense_bytes / 1e9
+    pruned_bytes = run.dense_bytes * pruned.parameters / dense.parameters
     return (
         f"{dense.parameters / 1e6:,.1f}M -> {pruned.parameters / 1e6:,.1f}M parameters, "
-        f"{gigabytes:.3g} -> {gigabytes * pruned.parameters / dense.parameters:.3g} GB, "
+        f"{gigabytes(run.dense_bytes)} -> {gigabytes(pruned_bytes)}, "
         f"{dense.flops_per_token / 1e9:.3g} -> {pruned.flops_per_token / 1e9:.3g} GFLOP a token"
     )
 
