@@ -65,7 +65,7 @@ EXTRAS = {
         "num_experts": 4,
         "num_experts_per_tok": 2,
         "moe_intermediate_size": 24,
-        "shared_expert_intermediate_size": 40,
+        "shared_expert_intermediate_size": 48,
         "mlp_only_layers": [2],
     },
     "qwen3_moe": {

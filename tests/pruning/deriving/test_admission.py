@@ -14,6 +14,8 @@ from trl_prune.pruning.families import AXES, FAMILIES, KV_HEADS, derived, derive
 
 # A hybrid whose config lists the blocks with attention, a tuple as a block's output, keys shared between blocks.
 SAMPLE = ("bamba", "falcon", "gemma3n_text")
+# Types whose tiny models are not small, or generate slowly: half a minute each. `record` proves them.
+LONG = {"cpmant", "ctrl", "phi4_multimodal", "xlnet"}
 PLANS_OF_SAMPLE = DEPTH_PLANS[:4:3]
 
 
@@ -34,7 +36,7 @@ def test_the_record_is_what_is_derived_and_proven_now(name):
     assert row == family_of(name)
 
 
-@pytest.mark.parametrize("name", sampled(derived_rows(), ("gptj", "qwen3_5")))
+@pytest.mark.parametrize("name", sampled(derived_rows().keys() - LONG, ("gptj", "qwen3_5")))
 def test_pruned_along_all_recorded_axes_equals_dense_with_all_of_it_left_out(name):
     keep = prove_together(tiny_model(tiny_config(name)))
     assert keep.keys() >= family_of(name).axes - {KV_HEADS}

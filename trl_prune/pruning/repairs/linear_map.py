@@ -21,7 +21,7 @@ from torch import Tensor
 
 from trl_prune.checkpoints import tensor_files
 from trl_prune.errors import InputError
-from trl_prune.pruning.families import HIDDEN, LAYERS, NEURONS
+from trl_prune.pruning.families import EXPERTS, HIDDEN, LAYERS, NEURONS
 from trl_prune.pruning.importance.hooks import Site, decoder_blocks
 from trl_prune.pruning.repairs.calibration import Calibration, groups_within
 from trl_prune.pruning.repairs.fit_cache import FitCache
@@ -93,10 +93,16 @@ def _check_foldable(layer: int, names: list[str], cut: Cut) -> None:
             f"linear_map cannot repair {model_type}: it has a norm between the MLP output and the residual stream, "
             f"and a linear map cannot be folded through it"
         )
-    if len([name for name in in_block if _is_mlp_output(cut, name)]) != 1:
+    outputs = [name for name in in_block if _is_mlp_output(cut, name)]
+    if len(outputs) != 1 or any(_is_of_mixture(cut, name) for name in in_block):
         raise InputError(
             f"linear_map cannot repair {model_type}: block {layer} has experts instead of a single MLP output"
         )
+
+
+def _is_of_mixture(cut: Cut, name: str) -> bool:
+    """Return whether a tensor belongs to routed experts, beside which a shared expert is not all of the MLP."""
+    return "expert" in name or any(EXPERTS in parts for parts in cut.family.dim_axes(name))
 
 
 def _is_mlp_output(cut: Cut, name: str) -> bool:

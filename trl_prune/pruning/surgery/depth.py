@@ -25,7 +25,7 @@ def check_depth(config: PreTrainedConfig, keep: Mapping[str, list]) -> None:
     kept = cut.keep[LAYERS]
     if kept == list(range(cut.sizes[LAYERS])):
         return
-    for check in (_check_index_scale, _check_shared_indexers, _check_shared_keys):
+    for check in (_check_index_scale, _check_first_block, _check_shared_indexers, _check_shared_keys):
         check(cut.config, kept)
     check_kinds(cut.config, block_kinds(meta_model(config)), block_kinds(meta_model(config, {LAYERS: kept})), kept)
 
@@ -44,6 +44,15 @@ def _check_index_scale(config: PreTrainedConfig, kept: list[int]) -> None:
         raise InputError(
             f"{config.model_type} with scale_attn_by_inverse_layer_idx divides the attention of a block by its index, "
             f"and block {moved[0]} would get another one: only the last blocks can be removed"
+        )
+
+
+def _check_first_block(config: PreTrainedConfig, kept: list[int]) -> None:
+    """Check that MiniMax's first block has keys: transformers reads from its cache how long the text is."""
+    if config.model_type == "minimax" and config.layer_types[kept[0]] == "linear_attention":
+        raise InputError(
+            f"minimax's first block must have full attention, or generation with a cache would be wrong, and block "
+            f"{kept[0]} has linear attention: keep one with full attention before it"
         )
 
 
