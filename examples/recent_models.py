@@ -11,10 +11,9 @@ from pathlib import Path
 
 import torch
 from datasets import load_dataset
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
 from trl_prune import KDConfig, KDTrainer, prune, score
-from trl_prune.checkpoints import load_model, model_class
 from trl_prune.smollm2 import smollm2
 
 
@@ -48,6 +47,7 @@ CONFIGS: dict[str, dict] = {
     },
 }  # fmt: skip
 TYPES = {"qwen3_5_moe": "qwen3_5_moe_text"}
+CLASSES = {"gemma3": AutoModelForImageTextToText}
 SIZES = {
     "gemma3": {"num_hidden_layers": 15, "intermediate_size": 2048},
     "qwen3_5_moe": {"num_experts": 32, "num_hidden_layers": 12},
@@ -71,7 +71,7 @@ def main(name: str, output: str) -> None:
     trainer = KDTrainer(model=pruned, args=args, train_dataset=rows, processing_class=tokenizer)
     trainer.train()
     trainer.save_model(recovered)
-    model = load_model(Path(recovered), "float32")
+    model = CLASSES.get(name, AutoModelForCausalLM).from_pretrained(recovered)
     tokens = tokenizer("What is 2 plus 3?", return_tensors="pt").to(model.device)
     answer = model.generate(**tokens, max_new_tokens=8, do_sample=False)
     sizes = {path: sum(file.stat().st_size for file in Path(path).glob("*.safetensors")) for path in (dense, pruned)}
@@ -87,7 +87,8 @@ def write_dense(name: str, folder: str) -> None:
     for key, value in ids.items():
         setattr(config.get_text_config(), key, value)
     torch.manual_seed(0)
-    model_class(config).from_config(config, dtype=torch.float32).save_pretrained(folder)
+    model = CLASSES.get(name, AutoModelForCausalLM).from_config(config, dtype=torch.float32)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

@@ -121,8 +121,8 @@ CASES = {
         "cannot be loaded from the Hub",
     ),
     "unknown family": (
-        lambda v, t: rewrite_config(t, model_type="dbrx"),
-        "model type 'dbrx' cannot be pruned",
+        lambda v, t: rewrite_config(t, model_type="hrm_text"),
+        "model type 'hrm_text' cannot be pruned",
     ),
     "unknown model type": (lambda v, t: rewrite_config(t, model_type="lama"), "config.json cannot be used"),
     "missing weights": (lambda v, t: (t / "dense" / "model.safetensors").unlink(), "holds no safetensors weights"),

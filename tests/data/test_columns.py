@@ -38,10 +38,9 @@ def test_only_values_that_arrow_would_change_are_json():
     assert rows["n"][:] == [1, None]
 
 
-@pytest.mark.parametrize("value", [10**30, "\ud800"])
-def test_what_cannot_be_stored_is_named(value):
+def test_what_cannot_be_stored_is_named():
     with pytest.raises(InputError, match="row 1, column 'x', holds .*, which cannot be stored"):
-        arrow_column("x", ["a", [value]])
+        arrow_column("x", ["a", [10**30]])
 
 
 def test_columns_are_added_replaced_and_left_out_beside_stored_ones():

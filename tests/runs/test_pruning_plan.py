@@ -9,7 +9,7 @@ from trl_prune.pruning.keep import complete_keep
 from trl_prune.pruning.sizes.shapes import first_units
 from trl_prune.pruning.surgery.cut import Cut
 from trl_prune.runs.pruning_plan import planned_keep, recipe_sizes, sizes_per_round
-from trl_prune.runs.scoring import score_model
+from trl_prune.runs.scoring import score_checkpoint
 from trl_prune.stages import prune
 
 
@@ -79,7 +79,7 @@ def test_a_model_spread_over_devices_gets_the_same_scores(tmp_path):
         run.recipe = run.recipe.model_copy(
             update={"score": run.recipe.score.model_copy(update={"device_map": device_map})}
         )
-        scores.append(score_model(run, run.load_for_scoring(run.dense_dir), tmp_path / "partial"))
+        scores.append(score_checkpoint(run, run.dense_dir, tmp_path / "partial"))
     assert scores[0].layers.block_influence().tolist() == scores[1].layers.block_influence().tolist()
     assert scores[0].heads().tolist() == scores[1].heads().tolist()
 

@@ -72,7 +72,7 @@ def _json_column(name: str, values: Sequence[object]) -> pa.Array:
     for index, text in enumerate(encoded):
         try:
             Json().decode_example(text)
-        except ValueError as error:  # a number of more than 64 bits, NaN, half a surrogate pair
+        except ValueError as error:  # a number of more than 64 bits, NaN
             raise InputError(
                 f"row {index}, column {name!r}, holds {text[:QUOTED]}, which cannot be stored: {error}"
             ) from error
