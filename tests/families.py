@@ -1,6 +1,6 @@
 """Which model families a test runs on: by default one of each distinct row, in the slow suite all of them."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import pytest
 
@@ -19,10 +19,15 @@ def distinct_rows() -> list[str]:
     return sorted(by_row.values())
 
 
-def family_params(families: Iterable[str] = FAMILIES) -> list:
-    """Return parameters for `pytest.mark.parametrize`; families whose row another one stands for are slow."""
-    fast = set(distinct_rows())
-    return [pytest.param(family, marks=() if family in fast else pytest.mark.slow) for family in sorted(families)]
+def family_params(families: Iterable[str] = FAMILIES, fast: Collection[str] = ()) -> list:
+    """Return parameters for `pytest.mark.parametrize`; families whose row another one stands for are slow.
+
+    Args:
+        families: the families.
+        fast: those that are not slow instead, where a few of different kinds stand for all.
+    """
+    are_fast = set(fast or distinct_rows())
+    return [pytest.param(family, marks=() if family in are_fast else pytest.mark.slow) for family in sorted(families)]
 
 
 def family_axis_params() -> list:

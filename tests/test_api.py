@@ -126,6 +126,7 @@ def test_run(tmp_path):
     assert (folder / "report" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_search(dense, tmp_path):
     args = {"per_device_train_batch_size": 2, "gradient_checkpointing": False, "max_length": 128}
     settings = {

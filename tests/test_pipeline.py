@@ -104,6 +104,7 @@ def test_a_dry_run_writes_nothing_and_prints_the_plan(tmp_path):
     assert "LoRA r=2" in lines
 
 
+@pytest.mark.slow
 def test_a_changed_arm_redoes_that_arm_and_what_follows(finished, tmp_path):
     folder, _ = finished
     shutil.copytree(folder / "run", tmp_path / "run")

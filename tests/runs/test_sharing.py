@@ -37,6 +37,7 @@ def files(folder, pattern):
     return {path.name: path.read_bytes() for path in folder.rglob(pattern)}
 
 
+@pytest.mark.slow
 def test_shares_in_any_order_write_what_one_process_writes(folder, monkeypatch):
     run = Run(shared_recipe(folder, "alone"))
     with run.folder.lock("x"):

@@ -97,6 +97,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow
 def test_an_interrupted_cached_arm_resumes_to_the_same_model(finished, tmp_path, monkeypatch):
     recipe = kd_recipe(tmp_path, {"offline": {}}, tier="hidden")
     steps = 0

@@ -9,6 +9,7 @@ from trl_prune.pipeline import run_recipe
 from trl_prune.recipe import parse_recipe
 
 
+@pytest.mark.slow
 def test_a_report_on_two_of_the_models(tmp_path):
     values = recipe_values(tmp_path)
     values["evaluate"]["models"] = ["dense", "sft"]

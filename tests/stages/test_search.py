@@ -126,6 +126,7 @@ def test_without_rungs_the_untrained_score_decides(tmp_path):
     assert result["winner"] == min(result["candidates"], key=lambda candidate: candidate["scores"][0])["name"]
 
 
+@pytest.mark.slow
 def test_every_axis_is_cut_by_the_scores(tmp_path):
     grid = {LAYERS: [3], HIDDEN: [16, 32], NEURONS: [24, 48], HEADS: "auto", KV_HEADS: [1, 2]}
     run = searched(tmp_path, grid=grid, max_width=0.5, budget={"share": 0.5, "tolerance": 0.3}, rungs=[200])
@@ -138,6 +139,7 @@ def test_every_axis_is_cut_by_the_scores(tmp_path):
     assert run.size(searched_keep(run)).parameters == candidates[0]["parameters"]
 
 
+@pytest.mark.slow
 def test_candidates_can_be_distilled(tmp_path):
     run = searched(
         tmp_path, rungs=[300], train={"method": "kd", "args": ARGS | {"learning_rate": 1e-3, "max_length": 128}}

@@ -51,6 +51,7 @@ def test_the_stage_writes_rows_figures_and_a_dataset(tmp_path, capsys):
     assert f"{summary['clusters'][0]['degradation']:.4f}" in shown
 
 
+@pytest.mark.slow
 def test_arms_train_on_their_selections(tmp_path):
     recipe = values(tmp_path)
     arm = recipe["recover"]["sft"]

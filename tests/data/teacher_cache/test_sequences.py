@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -73,6 +74,7 @@ def test_random_shifts_depend_on_key_and_seed_only():
     assert not torch.equal(random_shifts(key, 5, 1), shifts[:5])
 
 
+@pytest.mark.slow
 def test_keys_and_shifts_are_the_same_in_another_process():
     script = (
         "from trl_prune.data.teacher_cache.sequences import random_shifts, row_keys\n"

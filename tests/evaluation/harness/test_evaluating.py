@@ -109,6 +109,7 @@ def test_a_limit_draws_items_at_random_and_asks_them_as_a_run_over_all_items_doe
     assert all(prompt.count("Number") == 3 for prompt in shots)
 
 
+@pytest.mark.slow
 def test_stored_answers_give_the_results_that_asking_gives(tasks_dir, tokenizer, tmp_path, asked):
     model = tiny_model("llama")
     first = run(tasks_dir, model_of(model, tokenizer, tmp_path / "answers.jsonl"), ALL)

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import pytest
+
 from tests.recipes import recipe
 from trl_prune.evaluation.comparison import compare_models
 from trl_prune.evaluation.recovery import TaskScore
@@ -34,6 +36,7 @@ def results(tmp_path, marks=None, **scores):
     )
 
 
+@pytest.mark.slow
 def test_what_pruning_cost_most_comes_first_with_what_brought_it_back(tmp_path):
     found = capabilities(
         results(

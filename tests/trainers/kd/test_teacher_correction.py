@@ -48,7 +48,9 @@ def data_loss(model, trainer):
         return model(**batch).loss.item()
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "norms"])
+@pytest.mark.parametrize(
+    "method", ["lora", *(pytest.param(method, marks=pytest.mark.slow) for method in ("full", "norms"))]
+)
 def test_the_teacher_is_fine_tuned_and_kept_as_an_ordinary_checkpoint(method, student, dense, tmp_path):
     trainer = correct(student, dense, tmp_path, method)
     names = changed_tensors(dense, tmp_path / "out" / FOLDER)
@@ -101,7 +103,9 @@ def test_a_second_start_reuses_it(student, dense, tmp_path):
     assert written_at(tmp_path) != first
 
 
-@pytest.mark.parametrize("what", ["row", "learning rate", "mask"])
+@pytest.mark.parametrize(
+    "what", ["row", *(pytest.param(what, marks=pytest.mark.slow) for what in ("learning rate", "mask"))]
+)
 def test_other_rows_or_arguments_correct_the_teacher_again(what, student, dense, tmp_path):
     correct(student, dense, tmp_path, "norms")
     first = written_at(tmp_path)
@@ -117,6 +121,7 @@ def test_other_rows_or_arguments_correct_the_teacher_again(what, student, dense,
     assert written_at(tmp_path) != first
 
 
+@pytest.mark.slow
 def test_a_stream_corrects_the_teacher_at_every_start(student, dense, tmp_path):
     data = IterableDataset.from_generator(lambda: iter(ROWS))
     changes = {"teacher_correction": "norms", "teacher_correction_args": {"max_steps": 1}, "hidden_loss": "none"}

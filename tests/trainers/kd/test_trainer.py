@@ -165,6 +165,7 @@ def test_an_adapter_on_the_head_is_refused(pruned, tmp_path):
         train(pruned, tmp_path, peft_config=LoraConfig(r=2, target_modules=["lm_head"]))
 
 
+@pytest.mark.slow
 def test_dft_and_label_smoothing_are_trls_plus_the_divergence(pruned, tmp_path):
     """The cross-entropy in the loss is SFTTrainer's."""
     data = Dataset.from_list(ROWS)
