@@ -21,6 +21,7 @@ IRRELEVANT_KEYS = {
     "dtype",
     "use_cache",
     "output_router_logits",
+    "router_aux_loss_coef",
     "id2label",
     "label2id",
 }

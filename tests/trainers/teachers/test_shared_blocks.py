@@ -60,11 +60,11 @@ def runs_every_block(student, tmp_path, peft_config=None, **changes):
 @pytest.mark.parametrize(
     "layout", ["hidden states", *(pytest.param(name, marks=pytest.mark.slow) for name in LAYOUTS)]
 )
-@pytest.mark.parametrize("peft_config", [None, lora()], ids=["full", "lora"])
-def test_computing_shared_states_once_changes_nothing(folders, layout, peft_config, tmp_path):
+@pytest.mark.parametrize("adapter", [lambda: None, lora], ids=["full", "lora"])
+def test_computing_shared_states_once_changes_nothing(folders, layout, adapter, tmp_path):
     changes = {"hidden_loss": "none"} | LAYOUTS.get(layout, WITH_HIDDEN_STATES)
-    expected = runs_every_block(folders[1], tmp_path / "expected", peft_config, **changes)
-    trainer = train(folders[1], tmp_path / "once", peft_config=peft_config, freeze_shared_blocks=True, **changes)
+    expected = runs_every_block(folders[1], tmp_path / "expected", adapter(), **changes)
+    trainer = train(folders[1], tmp_path / "once", peft_config=adapter(), freeze_shared_blocks=True, **changes)
     assert trainer._shared_blocks == (0 if trainer.aux_loss_enabled else 2)
     names = ("loss", "grad_norm", "kd_loss")
     for values, references in zip(logged(trainer, *names), logged(expected, *names), strict=True):
