@@ -51,7 +51,7 @@ def test_pruned_in_width_equals_dense_with_units_masked(name):
     assert failures.keys() <= family_of(name).unsupported.keys()
 
 
-# Persimmon's norms of queries and keys are as long as head_dim, which its config does not name: only the table says so.
+# Norms of Persimmon's queries and keys are as long as head_dim, which its config does not name: the table says so.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in distinct_rows() if name != "persimmon"])
 def test_derivation_finds_what_the_table_says_of_widths(name):
