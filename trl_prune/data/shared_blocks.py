@@ -124,10 +124,10 @@ def _config_parts(model: PreTrainedModel, count: int) -> tuple[dict, dict[str, l
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
     """Return a module's weights and buffers; LoRA adapters that change nothing yet are left out."""
     named = chain(module.named_parameters(), module.named_buffers())
-    return {_plain_name(name): tensor for name, tensor in named if not _is_idle_lora(name, tensor)}
+    return {plain_name(name): tensor for name, tensor in named if not _is_idle_lora(name, tensor)}
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
     """Return a weight's name without the adapters around its module; the weights of experts have two."""
     return ".".join(part for part in name.split(".") if part != "base_layer")
 

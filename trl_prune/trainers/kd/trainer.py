@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from accelerate.utils import is_peft_model
 from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainingArguments
@@ -113,11 +112,11 @@ class KDTrainer(CheckedSFTTrainer):
             self._set_up_cached_teacher(source)
         self.hidden_weight = HiddenWeight(self.args.hidden_weight)
         self._train_means, self._eval_means = RunningMeans(), RunningMeans()
-        patch_forward(self._student)
+        patch_forward(self._base_model)
 
     def _set_up_online_teacher(self, source: TeacherSource) -> None:
         """Load the teacher."""
-        check_tokenizers(source, self._student.config, self._tokenizer)
+        check_tokenizers(source, self._base_model.config, self._tokenizer)
         provenance = self.student_origin.provenance_for(source.config)
         model = None
         is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
@@ -125,27 +124,27 @@ class KDTrainer(CheckedSFTTrainer):
             model = shared_teacher(self.model, source.folder, provenance)
         if model is None:
             model = self._load_teacher(source)
-        self.hidden_loss = make_hidden_loss(self._student, model, self.args, provenance)
-        check_optimizer(self.optimizer, self._student)
+        self.hidden_loss = make_hidden_loss(self._base_model, model, self.args, provenance)
+        check_optimizer(self.optimizer, self._base_model)
         if self.args.freeze_shared_blocks:
             self._shared_blocks = self._freeze_shared_blocks(model)
         self.teacher = OnlineTeacher(model, self.accelerator, self._shared_blocks)
 
     def _load_teacher(self, source: TeacherSource) -> PreTrainedModel:
         """Load a teacher; equal blocks give equal states only in the student's dtype."""
-        dtype = self._student.dtype if self.args.freeze_shared_blocks else None
+        dtype = self._base_model.dtype if self.args.freeze_shared_blocks else None
         return source.load_model(self.args.device, dtype)
 
     def _freeze_shared_blocks(self, teacher: PreTrainedModel) -> int:
         """Freeze the blocks that are the teacher's own; return how many need not run in the student."""
         count = freeze_shared_blocks(self.model, teacher)
         are_read = not all(is_above(point, count) for point in self.hidden_loss.pairs.student)
-        balances_all = getattr(self._student.config.get_text_config(), "output_router_logits", False)
+        balances_all = getattr(self._base_model.config.get_text_config(), "output_router_logits", False)
         return 0 if are_read or balances_all else count
 
     def _set_up_cached_teacher(self, source: TeacherSource | None) -> None:
         """Open the teacher cache; a teacher that is also given is compared with the cache and not kept."""
-        self.teacher = open_cached_teacher(self.args, self._student, self._tokenizer)
+        self.teacher = open_cached_teacher(self.args, self._base_model, self._tokenizer)
         cache, eval_dataset = self.teacher.cache, self.eval_dataset
         eval_datasets = eval_dataset if isinstance(eval_dataset, dict) else {"eval_dataset": eval_dataset}
         check_datasets(cache, {"train_dataset": self.train_dataset} | eval_datasets, self.padding_free)
@@ -157,11 +156,6 @@ class KDTrainer(CheckedSFTTrainer):
             freeze_shared_blocks(self.model, self._load_teacher(dense))
         self.data_collator = KeyedCollator(self.data_collator, self.padding_free)
         self.hidden_loss = HiddenLoss()
-
-    @property
-    def _student(self) -> PreTrainedModel:
-        """The student outside any PEFT wrapper."""
-        return self.model.get_base_model() if is_peft_model(self.model) else self.model
 
     def compute_loss(
         self,
@@ -286,10 +280,10 @@ class KDTrainer(CheckedSFTTrainer):
         """Save as SFTTrainer does; a checkpoint to resume from also gets the state that only training needs."""
         super().save_model(output_dir, _internal_call)
         if self.hidden_loss.is_used and _internal_call and output_dir is not None:
-            write_state(self._student, self.hidden_weight, Path(output_dir), self.args.should_save)
+            write_state(self._base_model, self.hidden_weight, Path(output_dir), self.args.should_save)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         # The state is read here because this also runs under DeepSpeed, which loads the weights itself.
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and self.hidden_loss.is_used:
-            read_state(self._student, self.hidden_weight, Path(checkpoint))
+            read_state(self._base_model, self.hidden_weight, Path(checkpoint))

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from accelerate.utils import is_peft_model
 from datasets import Dataset, IterableDataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
@@ -103,12 +102,11 @@ class SelfDistillSFTTrainer(CheckedSFTTrainer):
         count = count_rows(train_dataset, args)
         super().__init__(model, args, data_collator, train_dataset, **named)
         report_dropped(count, self.train_dataset, args)
-        student = self.model.get_base_model() if is_peft_model(self.model) else self.model
-        skip_masked_positions(student)
+        skip_masked_positions(self._base_model)
         if args.freeze_shared_blocks:
             check_unsharded(self)
             source = find_teacher(teacher_model, self.student_origin, args.teacher_model_init_kwargs)
-            freeze_shared_blocks(self.model, source.load_model(args.device, student.dtype))
+            freeze_shared_blocks(self.model, source.load_model(args.device, self._base_model.dtype))
 
     def _rewrite(self, dataset: Dataset, teacher: LazyTeacher, args: SelfDistillSFTConfig) -> Dataset:
         state = args.distributed_state

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trl_prune.checkpoints import Provenance, load_config, model_class, tensor_files
+from trl_prune.data.shared_blocks import plain_name
 from trl_prune.pruning.families import LAYERS
 from trl_prune.pruning.surgery.cut import Cut
 
@@ -52,7 +53,7 @@ def shared_teacher(
 def _frozen_tensors(student: PeftModel) -> dict[str, Tensor]:
     """Return the student's frozen tensors by their names in its checkpoint."""
     parameters = student.get_base_model().named_parameters(remove_duplicate=False)
-    return {name.replace(".base_layer.", "."): weight for name, weight in parameters if not weight.requires_grad}
+    return {plain_name(name): weight for name, weight in parameters if not weight.requires_grad}
 
 
 def _dense_tensors(folder: Path, provenance: Provenance) -> Iterator[tuple[str, str | None, Tensor]]:
