@@ -61,7 +61,7 @@ def test_files_of_several_types_give_the_same_rows(tmp_path):
         ("rows.csv", b"prompt,completion\nHi,Hello\n"),
         ("rows [1].csv", b"prompt,completion\nHi,Hello\n"),
         ("rows.tsv", b"prompt\tcompletion\nHi\tHello\n"),
-        ("rows.csv.gz", gzip.compress(b"prompt,completion\nHi,Hello\n")),
+        ("rows.csv.gz", gzip.compress(b"prompt,completion\nHi,Hello\n", mtime=0)),
     ],
 )
 def test_rows_under_any_name(tmp_path, name, content):
