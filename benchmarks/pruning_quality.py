@@ -19,7 +19,8 @@ from pruning_quality_setup import Setup
 from tqdm.auto import tqdm
 
 from trl_prune.checkpoints import load_model, write_json
-from trl_prune.pruning.choosing.blocks import REMOVAL_STRATEGIES, SELECTIONS
+from trl_prune.pruning.choosing.blocks import SELECTIONS
+from trl_prune.pruning.choosing.removal import REMOVAL_STRATEGIES, SearchOptions
 from trl_prune.pruning.choosing.units import Ranking, choose_keep
 from trl_prune.pruning.families import HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS
 from trl_prune.pruning.repairs import build_repairs
@@ -38,7 +39,7 @@ def depth_cut(setup, metric, count):
     removed = None
     if metric in MEASURED_METRICS:
         effect, strategy = metric.split(", ")
-        removed = REMOVAL_STRATEGIES[strategy](setup.effect(effect), setup.sizes[LAYERS], count)
+        removed = REMOVAL_STRATEGIES[strategy](setup.effect(effect), setup.sizes[LAYERS], count, SearchOptions())
     by = Ranking(layers_by=metric) if removed is None else Ranking(removed=removed)
     sizes = {LAYERS: setup.sizes[LAYERS] - count}
     return choose_keep(setup.scores, sizes, setup.config, setup.family, by)
@@ -127,7 +128,17 @@ def head_rows():
 
 
 # Depth metrics that try cuts: the measured effect, and how blocks are removed.
-MEASURED_METRICS = ("perplexity, single", "perplexity, contiguous", "kl, contiguous", "perplexity, greedy")
+MEASURED_METRICS = (
+    "perplexity, single",
+    "perplexity, contiguous",
+    "kl, contiguous",
+    "perplexity, greedy",
+    "kl, greedy",
+    "kl, swap",
+    "kl, beam",
+    "kl, evolutionary",
+    "agreement, greedy",
+)
 HIDDEN_REPAIRS = {
     "none": {},
     "rescale": RESCALED,

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
 from trl_prune.checkpoints import load_config, load_model, load_tokenizer, locate
-from trl_prune.pruning.choosing.blocks import cached_loss
-from trl_prune.pruning.choosing.effects import kl, perplexity
+from trl_prune.pruning.choosing.effects import EFFECTS
+from trl_prune.pruning.choosing.losses import MeasuredLosses
 from trl_prune.pruning.families import HEADS, HIDDEN, KV_HEADS, LAYERS, family_of
 from trl_prune.pruning.importance.scores import Scores, score
 from trl_prune.pruning.keep import axis_sizes
@@ -23,7 +23,7 @@ from trl_prune.smollm2 import smollm2
 
 LENGTH, ROWS_PER_BATCH = 512, 4
 # Metrics that try cuts run on fewer texts.
-EFFECTS, TRIAL_BATCHES = {"perplexity": perplexity, "kl": kl}, 1
+TRIAL_BATCHES = 1
 
 
 class CachedCalibration(Calibration):
@@ -88,8 +88,9 @@ class Setup:
         return sum(weight.numel() for weight in meta_model(self.config, keep).parameters())
 
     def effect(self, name):
-        """Return the loss without given blocks on a few texts; every value is stored."""
-        return cached_loss(EFFECTS[name](self.dense, self.texts[:TRIAL_BATCHES]), Ledger(self.output / f"{name}.json"))
+        """Return the losses without given blocks on a few texts; every value is stored."""
+        effect = EFFECTS[name](self.dense, self.texts[:TRIAL_BATCHES])
+        return MeasuredLosses(effect, Ledger(self.output / f"{name}-sums.json"))
 
 
 def windows(tokenizer, path, tokens):

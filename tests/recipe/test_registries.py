@@ -3,8 +3,9 @@
 from typing import get_args
 
 from trl_prune.data.teacher_cache.codecs import CODECS, MAX_DRAWS, Sampled, TopK
-from trl_prune.pruning.choosing.blocks import REMOVAL_STRATEGIES, SELECTIONS
+from trl_prune.pruning.choosing.blocks import SELECTIONS
 from trl_prune.pruning.choosing.effects import EFFECTS
+from trl_prune.pruning.choosing.removal import REMOVAL_STRATEGIES
 from trl_prune.pruning.families import AXES
 from trl_prune.pruning.repairs import REPAIRS
 from trl_prune.pruning.sizes.grid import MAX_DEPTH, MAX_WIDTH

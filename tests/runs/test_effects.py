@@ -6,8 +6,9 @@ import pytest
 
 from tests.recipes import prune_run
 from trl_prune.checkpoints.loading import load_model
+from trl_prune.pruning.choosing.losses import MeasuredLosses
 from trl_prune.runs import effects
-from trl_prune.runs.effects import measured_loss, removed_by_effect
+from trl_prune.runs.effects import describe_search, found_by_effect, measured_effect, removed_by_effect
 
 
 class Interrupted(Exception):
@@ -19,38 +20,63 @@ def new_folder(path):
     return path
 
 
-@pytest.mark.parametrize("by", ["perplexity", "kl", "task:tiny_choice"])
+def losses_of(run):
+    return MeasuredLosses(measured_effect(run, load_model(run.dense_dir, dtype=run.dtype)))
+
+
+@pytest.mark.parametrize("by", ["perplexity", "kl", "agreement", "task:tiny_choice"])
 def test_the_removed_block_is_the_one_with_the_least_effect(tmp_path, by):
     run = prune_run(tmp_path, by=by, target={"layers": 3})
-    loss = measured_loss(run, load_model(run.dense_dir, dtype=run.dtype))
-    assert removed_by_effect(run, 3, tmp_path) == [min(range(4), key=lambda layer: loss([layer]))]
+    losses = losses_of(run)([(layer,) for layer in range(4)])
+    assert removed_by_effect(run, 3, tmp_path) == [losses.index(min(losses))]
+    found = found_by_effect(tmp_path)
+    assert found["loss"] == min(losses)
+    assert found["cost"]["choices"] == 4
+    assert found["cost"]["dense_passes"] == (0 if by.startswith("task") else (6 + 3) / 4)
 
 
 def test_a_contiguous_search_measures_every_run_of_blocks(tmp_path):
     run = prune_run(tmp_path, by="kl", strategy="contiguous", target={"layers": 2})
-    loss = measured_loss(run, load_model(run.dense_dir, dtype=run.dtype))
     runs = [pair for pair in combinations(range(4), 2) if pair[1] == pair[0] + 1]
-    assert tuple(removed_by_effect(run, 2, tmp_path)) == min(runs, key=lambda pair: loss(list(pair)))
+    assert tuple(removed_by_effect(run, 2, tmp_path)) == min(runs, key=lambda pair: losses_of(run)([pair]))
 
 
-def test_an_interrupted_search_repeats_no_measurement(tmp_path, monkeypatch):
-    run = prune_run(tmp_path, by="perplexity", strategy="greedy", target={"layers": 2})
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({}, "greedy search: about 7 choices of blocks measured, 3.5 passes of the dense model over the texts"),
+        ({"strategy": "single"}, "single search: about 4 choices of blocks measured, 2.2 passes"),
+        ({"strategy": "beam", "beam_width": 2}, "beam search: about 9 choices of blocks measured"),
+        ({"by": "task:tiny_choice"}, "greedy search: about 7 choices of blocks measured"),
+    ],
+)
+def test_the_plan_says_what_the_search_costs(tmp_path, section, words):
+    run = prune_run(tmp_path, **{"by": "kl", "target": {"layers": 2}} | section)
+    assert describe_search(run, 2).startswith(words)
+
+
+@pytest.mark.parametrize("strategy", ["greedy", pytest.param("swap", marks=pytest.mark.slow)])
+def test_an_interrupted_search_repeats_no_measurement(tmp_path, monkeypatch, strategy):
+    run = prune_run(tmp_path, by="perplexity", strategy=strategy, target={"layers": 2})
     whole = removed_by_effect(run, 2, new_folder(tmp_path / "whole"))
-    loss, measured = measured_loss(run, load_model(run.dense_dir, dtype=run.dtype)), []
+    effect, measured = measured_effect(run, load_model(run.dense_dir, dtype=run.dtype)), []
+    sums = effect.sums
 
     def interrupted_at(limit):
-        def counted(removed):
-            if len(measured) == limit:
+        def counted(part, choices):
+            if len(measured) >= limit:
                 raise Interrupted
-            measured.append(tuple(removed))
-            return loss(removed)
+            measured.extend((part, choice) for choice in choices)
+            return sums(part, choices)
 
-        return lambda run, model: counted
+        effect.sums = counted
+        return lambda run, model: effect
 
-    monkeypatch.setattr(effects, "measured_loss", interrupted_at(5))
+    monkeypatch.setattr(effects, "measured_effect", interrupted_at(18))
     resumed = new_folder(tmp_path / "resumed")
     with pytest.raises(Interrupted):
         removed_by_effect(run, 2, resumed)
-    monkeypatch.setattr(effects, "measured_loss", interrupted_at(None))
+    monkeypatch.setattr(effects, "measured_effect", interrupted_at(10**6))
     assert removed_by_effect(run, 2, resumed) == whole
-    assert len(measured) == len(set(measured)) == 4 + 3
+    assert len(measured) == len(set(measured))
+    assert found_by_effect(resumed) == found_by_effect(tmp_path / "whole")

@@ -5,6 +5,8 @@ from torch import Tensor
 
 # The label of a token without a loss, as in transformers and TRL.
 MASKED = -100
+# The key of a batch's mask of the positions that count, `(rows, tokens)` bool; without it every token counts.
+COUNTED = "counted"
 
 
 def learned_positions(labels: Tensor) -> Tensor:

@@ -9,7 +9,11 @@ from trl_prune.errors import KEY_SIMILARITY, closest
 from trl_prune.recipe.merge import ONE_MERGE
 from trl_prune.recipe.recipe import Recipe
 from trl_prune.recipe.recover import MIX, ONE_SOURCE, ArmSection
+from trl_prune.recipe.score import OWN_ANSWERS, READ_ROWS
 from trl_prune.recipe.section import Section
+
+
+FORMS = (ONE_SOURCE, MIX, OWN_ANSWERS, READ_ROWS)
 
 
 def error_sentence(error: ErrorDetails) -> str:
@@ -30,7 +34,7 @@ def error_sentence(error: ErrorDetails) -> str:
 def _without_forms(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
     """Return the key of an error without the form of a value that may have several."""
     one_merge = loc[:2] == ("merge", ONE_MERGE)  # the section may be one merge, which gets that name
-    return tuple(part for part in (loc[1:] if one_merge else loc) if part not in (ONE_SOURCE, MIX))
+    return tuple(part for part in (loc[1:] if one_merge else loc) if part not in FORMS)
 
 
 def _hint(path: list[str]) -> str:

@@ -8,7 +8,9 @@ from pydantic import field_validator, model_validator
 from trl_prune.recipe.section import Count, Section, Share
 
 
-MEASURED = ("perplexity", "kl")
+MEASURED = ("perplexity", "kl", "agreement")
+# Strategies with options of their own.
+BEAM, EVOLUTIONARY = "beam", "evolutionary"
 BLOCKS_BY = ("angular_distance", "block_influence", "deepest", "random", *MEASURED, "search")
 Axis = Literal[
     "num_hidden_layers",
@@ -126,12 +128,20 @@ class PruneSection(Section):
         "num_hidden_layers": "target.layers", "parameters": "target.parameters", "share": "target.share",
     }  # fmt: skip
 
+    optional: ClassVar[tuple[str, ...]] = ("beam_width", "generations")
+
     by: str = "angular_distance"
     """How blocks are chosen: from the scores by `angular_distance` (a contiguous run, 2410.09982), `block_influence`
     (2407.14679), `deepest` (the last block is kept) or `random`; by the effect of removing them on `perplexity`, on
-    `kl` to the dense model or on an lm-eval task, `task:NAME`; or `search`, the result of the search."""
-    strategy: Literal["greedy", "single", "contiguous"] = "greedy"
-    """For a measured effect: remove one block after the other, rank all at once, or try every contiguous run."""
+    `kl` to the dense model, on the share of greedy tokens that stay the dense model's, `agreement`, or on an lm-eval
+    task, `task:NAME`; or `search`, the result of the search."""
+    strategy: Literal["greedy", "single", "contiguous", "beam", "swap", "evolutionary"] = "greedy"
+    """For a measured effect: remove one block after the other, rank all at once, or try every contiguous run; keep
+    several choices while they grow, swap blocks of the greedy choice while that helps, or mutate a choice."""
+    beam_width: Count | None = None
+    """For `strategy: beam`: how many choices are kept, 4 if left out."""
+    generations: Count | None = None
+    """For `strategy: evolutionary`: how many, if left out as many as measure about what `greedy` does."""
     target: Target | None = None
     """Size of the pruned model."""
     keep: KeepSection | None = None
@@ -164,6 +174,19 @@ class PruneSection(Section):
             raise ValueError("by search accepts neither `target` nor `keep`: the search's budget sets the size")
         if self.by != "search" and (self.target is None) == (self.keep is None):
             raise ValueError("requires exactly one of `target` and `keep`")
+        return self
+
+    @model_validator(mode="after")
+    def _check_strategy(self) -> "PruneSection":
+        if self.strategy != "greedy" and not self.measured:
+            measured = ", ".join(MEASURED)
+            raise ValueError(
+                f"has `strategy: {self.strategy}`, which is for blocks chosen by a measured effect ({measured} or "
+                f"task:NAME), and `by: {self.by}`"
+            )
+        for option, strategy in (("beam_width", BEAM), ("generations", EVOLUTIONARY)):
+            if getattr(self, option) is not None and self.strategy != strategy:
+                raise ValueError(f"has `{option}`, which is for `strategy: {strategy}`, and `{self.strategy}`")
         return self
 
     @model_validator(mode="after")

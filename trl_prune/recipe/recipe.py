@@ -198,7 +198,7 @@ class Recipe(Section):
         dev = [merge.dev for merge in self.merges.values()]
         fidelity = self.evaluate.fidelity.dataset if self.evaluate.fidelity else None
         evaluated = [self.evaluate.held_out, fidelity]
-        found = [*self.training_datasets, self.score.dataset, search, target, *evaluated, prompts, *dev]
+        found = [*self.training_datasets, self.score.read_dataset, search, target, *evaluated, prompts, *dev]
         return [section for section in dict.fromkeys(found) if section is not None]
 
     @property

@@ -1,22 +1,29 @@
 """Which blocks to remove by the measured effect on the recipe's calibration texts or on an lm-eval task."""
 
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from trl_prune.checkpoints import write_json
 from trl_prune.evaluation.harness import EvaluationTasks
-from trl_prune.pruning.choosing.blocks import REMOVAL_STRATEGIES, RemovalLoss, cached_loss, num_measurements
 from trl_prune.pruning.choosing.effects import EFFECTS
+from trl_prune.pruning.choosing.losses import Cost, Effect, MeasuredLosses, expected_cost
+from trl_prune.pruning.choosing.removal import REMOVAL_STRATEGIES, Choice, SearchOptions
 from trl_prune.pruning.families import LAYERS
 from trl_prune.pruning.importance.skipped_layers import layers_skipped
 from trl_prune.runs.context import Run
 from trl_prune.runs.evaluation import mean_score
 from trl_prune.runs.ledger import Ledger
-from trl_prune.runs.scoring import calibration
+from trl_prune.runs.scoring import calibration, expected_texts
 
 
-MEASUREMENTS = "effects.json"
+# What was measured, and what the finished search found and cost.
+MEASUREMENTS, FOUND = "effects.json", "blocks_by_effect.json"
 
 
 def removed_by_effect(run: Run, num_kept: int, folder: Path) -> list[int]:
@@ -25,34 +32,88 @@ def removed_by_effect(run: Run, num_kept: int, folder: Path) -> list[int]:
     Args:
         run: the run.
         num_kept: blocks to keep.
-        folder: the stage's folder.
+        folder: the stage's folder, where the search's cost is written as well (`search_cost`).
     """
     section, num_layers = run.recipe.prune, run.costs.sizes[LAYERS]
     count = num_layers - num_kept
-    loss_without = measured_loss(run, run.load_for_scoring(run.dense_dir))
-    stored_loss = cached_loss(loss_without, Ledger(folder / MEASUREMENTS))
-    total = num_measurements(section.strategy, num_layers, count)
-    with tqdm(total=total, desc=f"prune by {section.by}", unit="trial") as bar:
+    effect = measured_effect(run, run.load_for_scoring(run.dense_dir))
+    options = search_options(run)
+    total = expected_cost(section.strategy, num_layers, count, len(effect.tokens), options).choices
+    with tqdm(total=total, desc=f"prune by {section.by}", unit="choice") as bar:
+        losses = MeasuredLosses(effect, Ledger(folder / MEASUREMENTS), bar.update)
+        removed = REMOVAL_STRATEGIES[section.strategy](losses, num_layers, count, options)
+        (loss,) = losses([removed])
+    write_json(folder / FOUND, _as_json(run, removed, loss, losses.cost))
+    return list(removed)
 
-        def loss(removed: list[int]) -> float:
-            bar.update()
-            return stored_loss(removed)
 
-        return REMOVAL_STRATEGIES[section.strategy](loss, num_layers, count)
+def _as_json(run: Run, removed: Choice, loss: float, cost: Cost) -> dict:
+    section = run.recipe.prune
+    passes = round(cost.dense_passes(run.costs.sizes[LAYERS]), 2)
+    found = {"by": section.by, "strategy": section.strategy, "removed": list(removed), "loss": loss}
+    return found | {"cost": asdict(cost) | {"dense_passes": passes}}
 
 
-def measured_loss(run: Run, model: PreTrainedModel) -> RemovalLoss:
-    """Return the loss by which the recipe chooses blocks, as a function of the removed blocks; lower is better."""
+def found_by_effect(folder: Path) -> dict | None:
+    """Return what a finished search found: `removed`, their `loss`, and its `cost`; None where there was no search.
+
+    The cost has the number of `choices` measured, `block_tokens` (forward passes of one block times the tokens that
+    went through it), the `tokens` of all texts and `dense_passes`, the cost in passes of the dense model over these.
+    """
+    path = folder / FOUND
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def search_options(run: Run) -> SearchOptions:
+    """Return how the recipe's strategy searches."""
+    section = run.recipe.prune
+    given = {"beam_width": section.beam_width, "generations": section.generations}
+    return SearchOptions(seed=run.recipe.seed, **{name: value for name, value in given.items() if value is not None})
+
+
+def describe_search(run: Run, num_kept: int) -> str:
+    """Return what the search for blocks is expected to cost, in words.
+
+    Args:
+        run: the run.
+        num_kept: blocks to keep.
+    """
+    section, num_layers = run.recipe.prune, run.costs.sizes[LAYERS]
+    on_texts = section.by in EFFECTS
+    num_parts = max(-(-expected_texts(run) // run.recipe.score.batch_size), 1) if on_texts else 1
+    cost = _expected_cost(section.strategy, num_layers, num_layers - num_kept, num_parts, search_options(run))
+    passes = f", {cost.dense_passes(num_layers):,.1f} passes of the dense model over the texts" * on_texts
+    return f"{section.strategy} search: about {cost.choices:,} choices of blocks measured{passes}"
+
+
+_expected_cost = lru_cache(maxsize=8)(expected_cost)
+
+
+def measured_effect(run: Run, model: PreTrainedModel) -> Effect:
+    """Return the effect by which the recipe chooses blocks; its losses are lower where a choice is better."""
     by = run.recipe.prune.by
-    if by in EFFECTS:
-        return EFFECTS[by](model, calibration(run))
-    tasks = effect_tasks(run)
+    return EFFECTS[by](model, calibration(run)) if by in EFFECTS else TaskEffect(run, model)
 
-    def loss(removed: list[int]) -> float:
-        with layers_skipped(model, removed):
-            return -mean_score(run, model, tasks)
 
-    return loss
+class TaskEffect:
+    """The negated score of an lm-eval task, as `losses.Effect`: one part, whose tokens are not counted."""
+
+    tokens, at_once = (0,), 1
+
+    def __init__(self, run: Run, model: PreTrainedModel) -> None:
+        self._run, self._model, self._tasks = run, model, effect_tasks(run)
+
+    def sums(self, part: int, choices: Sequence[Choice]) -> list[tuple[float, int]]:  # noqa: ARG002
+        """Return the negated score without each choice's blocks."""
+        return [(self._loss(choice), 1) for choice in choices]
+
+    def block_runs(self, choices: Sequence[Choice]) -> int:  # noqa: ARG002
+        """Return 0: what a task runs is not counted."""
+        return 0
+
+    def _loss(self, removed: Choice) -> float:
+        with layers_skipped(self._model, removed):
+            return -mean_score(self._run, self._model, self._tasks)
 
 
 def effect_tasks(run: Run) -> EvaluationTasks:

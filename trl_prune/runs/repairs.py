@@ -1,6 +1,5 @@
 """Which repairs a cut gets, and fitting them on the recipe's calibration texts."""
 
-from functools import cache
 from pathlib import Path
 
 from torch import Tensor
@@ -12,7 +11,7 @@ from trl_prune.pruning.repairs.calibration import Calibration
 from trl_prune.pruning.surgery.checkpoint import Repair
 from trl_prune.pruning.surgery.cut import Cut
 from trl_prune.runs.context import Run
-from trl_prune.runs.scoring import calibration
+from trl_prune.runs.scoring import calibration, calibration_tokens
 
 
 # The repairs that won on held-out text (benchmarks/README.md): `auto` makes those of them that apply to the cut.
@@ -53,12 +52,6 @@ def omitted_repairs(run: Run, cut: Cut) -> str:
     )
 
 
-@cache
-def calibration_tokens(run: Run) -> int:
-    """Return how many tokens the recipe's calibration texts have."""
-    return sum(int(batch["attention_mask"].sum()) for batch in calibration(run))
-
-
 def fitted_repairs(run: Run, cut: Cut, scratch: Path, lenient: bool = False) -> list[Repair]:
     """Return the repairs of a cut, fitted on the recipe's calibration texts where they need any.
 
@@ -76,7 +69,8 @@ def fitted_repairs(run: Run, cut: Cut, scratch: Path, lenient: bool = False) -> 
         return []
     texts = Calibration(
         load=lambda: run.load_for_scoring(run.dense_dir),
-        batches=calibration(run),
+        # Every token counts: a repair needs many, and answers read what the model makes of prompts.
+        batches=[{name: batch[name] for name in ("input_ids", "attention_mask")} for batch in calibration(run)],
         cache_dir=scratch,
         head_scores=_head_scores(run) if "head_merge" in repairs else None,
         progress=lambda batches: tqdm(batches, desc="repair", unit="batch"),

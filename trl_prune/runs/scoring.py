@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from datasets import Dataset
 from tqdm.auto import tqdm
 
 from trl_prune.data.batches import calibration_batches, sample
@@ -19,6 +20,7 @@ from trl_prune.pruning.importance.one_block import OneBlockModel, why_not_one_by
 from trl_prune.pruning.importance.scores import Scores, empty_scores, score
 from trl_prune.pruning.surgery.cut import meta_model
 from trl_prune.runs.context import Run, dataset_fingerprint
+from trl_prune.runs.own_answers import asked_prompts, own_answer_batches, own_answer_tokens
 
 
 SCORES, PARTIAL, STATES = "scores.safetensors", "partial.safetensors", "states"
@@ -26,19 +28,79 @@ SECONDS_BETWEEN_SAVES = 20.0
 
 
 def calibration(run: Run) -> list[dict[str, torch.Tensor]]:
-    """Return the recipe's calibration batches, dicts of `(batch, tokens)` tensors."""
+    """Return the recipe's calibration batches, dicts of `(batch, tokens)` tensors.
+
+    Where the texts are the dense model's own answers, the batches have COUNTED, and missing answers are generated.
+    """
     section = run.recipe.score
-    rows = run.rows(section.dataset) if section.dataset else run.dataset
-    drawn = sample(rows, section.samples, run.recipe.seed)
+    if section.is_generated:
+        return own_answer_batches(run)
+    drawn = sample(_rows(run), section.samples, run.recipe.seed)
     length = within_context(section.max_length, run.config)
     return calibration_batches(drawn, run.tokenizer, section.batch_size, length)
 
 
 def calibration_inputs(run: Run) -> dict[str, str]:
     """Return the fingerprints of the dense model and of the calibration rows."""
-    section = run.recipe.score.dataset
+    section = run.recipe.score.read_dataset
     rows = dataset_fingerprint(run.rows(section)) if section else run.dataset_fingerprint
     return {"dense": run.dense_fingerprint, "calibration": rows}
+
+
+def calibration_settings(run: Run) -> dict:
+    """Return the settings that determine the calibration texts and what the dense model makes of them."""
+    section = run.recipe.score
+    values = {"score": section.determining, "dtype": run.dtype}
+    return values | (run.recipe.template_settings if section.is_generated else {})
+
+
+def calibration_tokens(run: Run) -> int:
+    """Return how many tokens the calibration texts have; the most there can be before answers are generated."""
+    if run.recipe.score.is_generated:
+        return own_answer_tokens(run)
+    return _read_tokens(run, *calibration_inputs(run).values())
+
+
+@lru_cache(maxsize=1)
+def _read_tokens(run: Run, *_: str) -> int:
+    return sum(int(batch["attention_mask"].sum()) for batch in calibration(run))
+
+
+def expected_texts(run: Run) -> int:
+    """Return how many calibration texts there are at most."""
+    return min(run.recipe.score.samples, len(_rows(run)))
+
+
+def _rows(run: Run) -> Dataset:
+    section = run.recipe.score.read_dataset
+    return run.rows(section) if section else run.dataset
+
+
+def describe_texts(run: Run) -> str:
+    """Return what the calibration texts are, in words."""
+    section = run.recipe.score
+    if section.is_generated:
+        prompts = len(asked_prompts(run))
+        return f"the dense model's answers to {prompts} prompts, up to {section.answer_tokens} tokens each"
+    return f"{expected_texts(run)} texts"
+
+
+def check_texts(run: Run) -> None:
+    """Check that there are calibration texts.
+
+    Raises:
+        InputError: rows cannot be read, or the dense model cannot be asked for its answers.
+    """
+    section = run.recipe.score
+    if section.read_dataset is not None:
+        run.rows(section.read_dataset)
+    if section.is_generated:
+        if is_out_of_core(run):
+            raise InputError(
+                f"score.dataset is 'generated', for which all of the model must be in memory, "
+                f"{gigabytes(needs(run).in_memory)}; set score.device_map to auto, or name a dataset with answers"
+            )
+        asked_prompts(run)
 
 
 def score_checkpoint(run: Run, model_dir: Path, folder: Path) -> Scores:

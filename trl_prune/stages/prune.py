@@ -25,7 +25,7 @@ from trl_prune.reporting.plots.blocks import ANGULAR_DISTANCE
 from trl_prune.reporting.plots.scores import draw_scores
 from trl_prune.runs.artifacts import StageOutput
 from trl_prune.runs.context import Run
-from trl_prune.runs.effects import effect_tasks
+from trl_prune.runs.effects import describe_search, effect_tasks, found_by_effect
 from trl_prune.runs.evaluation import evaluation_values
 from trl_prune.runs.pruning_plan import (
     chosen_by,
@@ -36,7 +36,7 @@ from trl_prune.runs.pruning_plan import (
     sizes_per_round,
 )
 from trl_prune.runs.repairs import FITS, fitted_repairs, omitted_repairs, recipe_repairs
-from trl_prune.runs.scoring import calibration_inputs, gigabytes
+from trl_prune.runs.scoring import calibration_inputs, calibration_settings, check_texts, gigabytes
 from trl_prune.runs.scoring import needs as needs_of_scoring
 from trl_prune.runs.search_space import load_scores
 from trl_prune.runs.stage import Stage
@@ -68,6 +68,8 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
         "dense": vars(run.size()),
         "pruned": vars(run.size(keep)),
     }
+    if (found := found_by_effect(folder)) is not None:
+        metrics["by_effect"] = found
     if run.folder.result("score") is not None:
         draw_scores(load_scores(run), cut.keep, recipe_ranking(run), folder / "model" / PICTURE)
     write_card(run, "pruned", folder / "model", metrics)
@@ -111,6 +113,8 @@ def check(run: Run) -> None:
         effect_tasks(run)
     if run.recipe.prune.rounds > 1:
         sizes_per_round(run)
+    if run.recipe.score.is_generated:
+        check_texts(run)
     _check_repairs(run, cut)
 
 
@@ -138,7 +142,7 @@ def settings(run: Run, part: str) -> dict:  # noqa: ARG001
     """Return the settings that determine the cut."""
     values = {"prune": run.recipe.prune.model_dump(mode="json"), "seed": run.recipe.seed}
     if _reads_texts(run):
-        values |= {"score": run.recipe.score.determining, "dtype": run.dtype}
+        values |= calibration_settings(run)
     if run.recipe.prune.by.startswith("task:"):
         values["evaluate"] = evaluation_values(run)
     return values
@@ -158,6 +162,7 @@ def describe(run: Run, part: str) -> str:  # noqa: ARG001
     axes = ", ".join(f"{axis} {dense} -> {kept}" for axis, (dense, kept) in _cut_axes(cut).items())
     clauses = [
         f"{axes or 'nothing removed'}, {chosen_by(run.recipe.prune, _cut_axes(cut))}",
+        _search(run, cut),
         _rounding(run),
         f"repairs: {', '.join(recipe_repairs(run, cut)) or 'none'}",
         NO_ATTENTION if loses_attention(run.config, keep) else "",
@@ -166,6 +171,13 @@ def describe(run: Run, part: str) -> str:  # noqa: ARG001
         f"up to {gigabytes(_memory(run))} of memory",
     ]
     return "; ".join(clause for clause in clauses if clause)
+
+
+def _search(run: Run, cut: Cut) -> str:
+    """Return what the search for blocks by their effect costs, as text; empty where there is none."""
+    section = run.recipe.prune
+    searched = section.measured and section.target is not None and LAYERS in _cut_axes(cut)
+    return describe_search(run, len(cut.keep[LAYERS])) if searched else ""
 
 
 def _rounding(run: Run) -> str:

@@ -6,12 +6,16 @@ from pathlib import Path
 from trl_prune.checkpoints import write_json
 from trl_prune.pruning.families import family_of
 from trl_prune.recipe import Recipe
+from trl_prune.runs import own_answers
 from trl_prune.runs.artifacts import StageOutput
 from trl_prune.runs.context import Run
 from trl_prune.runs.scoring import (
     SCORES,
     calibration_inputs,
+    calibration_settings,
+    check_texts,
     check_way,
+    describe_texts,
     describe_way,
     remove_partial,
     score_checkpoint,
@@ -31,6 +35,7 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
     influence = scores.layers.block_influence().tolist()
     write_json(folder / BLOCK_INFLUENCE, influence)
     metrics = {"positions": scores.layers.num_positions, "sizes": scores.sizes, "block_influence": influence}
+    metrics |= {"answers": own_answers.summary(run)} if run.recipe.score.is_generated else {}
     outputs = {"scores": SCORES, "block_influence": BLOCK_INFLUENCE}
     return StageOutput(outputs, metrics, {"seconds": time.perf_counter() - start})
 
@@ -42,15 +47,13 @@ def inputs(run: Run, part: str) -> dict[str, str]:  # noqa: ARG001
 
 def settings(run: Run, part: str) -> dict:  # noqa: ARG001
     """Return the settings that determine the scores."""
-    return {"score": run.recipe.score.determining, "seed": run.recipe.seed, "dtype": run.dtype}
+    return calibration_settings(run) | {"seed": run.recipe.seed}
 
 
 def describe(run: Run, part: str) -> str:  # noqa: ARG001
     """Return what will be scored, on how many texts."""
-    section = run.recipe.score
-    rows = min(section.samples, len(run.dataset)) if section.dataset is None else section.samples
     axes = ", ".join(f"{size} {axis}" for axis, size in run.costs.sizes.items())
-    return f"{axes}; on {rows} texts, {section.tokens} tokens for blocks; {describe_way(run)}"
+    return f"{axes}; on {describe_texts(run)}, {run.recipe.score.tokens} tokens for blocks; {describe_way(run)}"
 
 
 def is_configured(recipe: Recipe) -> bool:
@@ -62,8 +65,7 @@ def check(run: Run) -> None:
     """Check that the model type is supported, that it can be scored as asked, and the calibration rows."""
     family_of(run.config.model_type)
     check_way(run)
-    if run.recipe.score.dataset is not None:
-        run.rows(run.recipe.score.dataset)
+    check_texts(run)
 
 
 STAGE = Stage(
@@ -74,4 +76,5 @@ STAGE = Stage(
     describe,
     is_configured=is_configured,
     check=check,
+    keeps=(own_answers.ANSWERS,),
 )

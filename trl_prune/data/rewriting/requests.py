@@ -76,15 +76,19 @@ def rewriting_request(row: Row, turn: Turn, asking: Asking) -> RewritingRequest:
         chosen_by,
         asking.answer_types[name],
         str(stated) if stated not in (None, "") else turn.answer,
-        _tools(row),
+        row_tools(row),
         template_variables(row, asking.chat_template_kwargs),
         _tests(row),
         row.get("entry_point") or None,
     )
 
 
-def _tools(row: Row) -> list | None:
-    """Return a row's tools; TRL takes a list or its JSON."""
+def row_tools(row: Row) -> list | None:
+    """Return a row's tools; TRL takes a list or its JSON.
+
+    Raises:
+        InputError: they are a text that is no JSON.
+    """
     tools = row.get("tools")
     try:
         return (json.loads(tools) if isinstance(tools, str) else tools) or None

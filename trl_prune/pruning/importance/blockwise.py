@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trl_prune.checkpoints import atomic_folder
-from trl_prune.pruning.importance.forward import Batch, attached, max_rows, row_slices
+from trl_prune.pruning.importance.forward import Batch, attached, counted_positions, max_rows, model_inputs, row_slices
 from trl_prune.pruning.importance.layers import LayerObserver, scored_positions
 from trl_prune.pruning.importance.one_block import OneBlockModel
 from trl_prune.pruning.importance.scores import Scores, unit_observers
@@ -60,7 +60,7 @@ def score_by_blocks(  # noqa: PLR0913
         store.finish(layer, states, _scored(states, slices, tokens), scores, source)
         after_block()
     _add_distances(LayerObserver(scores.layers, tokens), slices, store, device)
-    scores.num_texts = sum(int(batch["attention_mask"].any(dim=1).sum()) for batch in batches)
+    scores.num_texts = sum(int(counted_positions(batch).any(dim=1).sum()) for batch in batches)
     scores.layers.num_batches = len(batches)
     return scores
 
@@ -73,9 +73,9 @@ def _run_block(
     observers, inputs = unit_observers(source.model, scores), []
     with attached(source.model, observers):
         for index, rows in enumerate(slices):
-            batch = {name: tensor.to(source.device) for name, tensor in rows.items()}
+            batch = model_inputs(rows, source.device)
             for observer in observers:
-                observer.before_forward(batch["attention_mask"])
+                observer.before_forward(counted_positions(rows).to(source.device))
             given = None if states[index] is None else states[index].to(source.device)
             given, output = source.run(layer, batch, given)
             inputs.append(given.cpu() if layer == 0 else None)  # those of later blocks are outputs
@@ -86,7 +86,7 @@ def _run_block(
 def _scored(states: Sequence[Tensor], slices: Sequence[Batch], tokens: str) -> list[Tensor]:
     """Return the states at the scored positions of each slice, `(positions, hidden_size)`, row after row."""
     pairs = zip(states, slices, strict=True)
-    return [state[scored_positions(rows["attention_mask"], tokens)] for state, rows in pairs]
+    return [state[scored_positions(counted_positions(rows), tokens)] for state, rows in pairs]
 
 
 @torch.inference_mode()
@@ -94,7 +94,7 @@ def _add_distances(observer: LayerObserver, slices: Sequence[Batch], store: "_St
     """Add the distances between the stored states of every two blocks."""
     for index, rows in enumerate(slices):
         states = [state.to(device) for state in store.scored(index)]
-        observer.before_forward(rows["attention_mask"].to(device))
+        observer.before_forward(counted_positions(rows).to(device))
         observer.add(states)
 
 

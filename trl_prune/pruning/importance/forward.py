@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from trl_prune.losses.positions import COUNTED
 from trl_prune.pruning.families import LAYERS
 
 
@@ -24,7 +25,7 @@ class Observer(Protocol):
         ...
 
     def before_forward(self, attention_mask: Tensor) -> None:
-        """Receive the attention mask of the next forward pass, `(rows, tokens)`."""
+        """Receive the mask of the next forward pass's tokens that count, `(rows, tokens)`."""
         ...
 
     def after_forward(self) -> None:
@@ -46,7 +47,7 @@ def observe(
 
     Args:
         model: a causal LM in eval mode, on one device, on several, or offloaded by accelerate.
-        batches: dicts with `input_ids` and `attention_mask`, each `(rows, tokens)`.
+        batches: dicts with `input_ids` and `attention_mask`, each `(rows, tokens)`, and COUNTED where not all count.
         observers: what reads the activations.
         after_batch: called after each batch.
     """
@@ -54,9 +55,9 @@ def observe(
     with attached(model, observers):
         for batch in batches:
             for rows in row_slices(batch, max_rows(model, batch, device)):
-                inputs = {name: tensor.to(device) for name, tensor in rows.items()}
+                inputs = model_inputs(rows, device)
                 for observer in observers:
-                    observer.before_forward(inputs["attention_mask"])
+                    observer.before_forward(counted_positions(rows).to(device))
                 decoder(**inputs, use_cache=False)
                 for observer in observers:
                     observer.after_forward()
@@ -79,6 +80,17 @@ def input_device(model: PreTrainedModel) -> torch.device:
         return embeddings.weight.device
     # Offloaded: the weights have a device only while the module runs, so look at its output.
     return embeddings(torch.zeros(1, 1, dtype=torch.long)).device
+
+
+def model_inputs(batch: Batch, device: torch.device | str) -> Batch:
+    """Return what of a batch the model reads, on its device."""
+    return {name: tensor.to(device) for name, tensor in batch.items() if name != COUNTED}
+
+
+def counted_positions(batch: Batch) -> Tensor:
+    """Return the mask of the positions that count, `(rows, tokens)`, 1 at these: all tokens, or those of COUNTED."""
+    mask = batch["attention_mask"]
+    return mask & batch[COUNTED].to(mask) if COUNTED in batch else mask
 
 
 def max_rows(model: PreTrainedModel, batch: Batch, device: torch.device) -> int:

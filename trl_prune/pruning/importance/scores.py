@@ -16,7 +16,7 @@ from trl_prune.errors import InputError
 from trl_prune.pruning.families import EXPERTS, HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS
 from trl_prune.pruning.importance.channels import ChannelObserver, ChannelSums, aggregate
 from trl_prune.pruning.importance.experts import SQUARES, ExpertObserver, expert_importance
-from trl_prune.pruning.importance.forward import Batch, Observer, observe
+from trl_prune.pruning.importance.forward import Batch, Observer, counted_positions, observe
 from trl_prune.pruning.importance.hooks import STREAM, stream_sites, unit_sites
 from trl_prune.pruning.importance.layers import LayerObserver, LayerScores
 from trl_prune.pruning.keep import axis_sizes, row_for
@@ -170,7 +170,7 @@ def score(
     def counted_batches() -> Iterable[Batch]:
         for batch in batches:
             yield batch
-            scores.num_texts += int(batch["attention_mask"].any(dim=1).sum())
+            scores.num_texts += int(counted_positions(batch).any(dim=1).sum())
             scores.layers.num_batches += 1
             after_batch(scores)
 

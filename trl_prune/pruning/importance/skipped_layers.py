@@ -38,7 +38,16 @@ class IdentityBlock(StandIn):
 
     def __init__(self, block: nn.Module, index: int) -> None:
         super().__init__(block)
-        self._others, self._index = None, index
+        self._others, self._index, self._given = None, index, None
+
+    @contextmanager
+    def returning(self, states: Tensor) -> Iterator[None]:
+        """Return given states in place of the input."""
+        self._given = states
+        try:
+            yield
+        finally:
+            self._given = None
 
     def forward(self, *args: object, **kwargs: object) -> Tensor | tuple:
         """Return the input; as the first of a tuple, if the block returns one."""
@@ -51,6 +60,8 @@ class IdentityBlock(StandIn):
             output = self._block[0](*args, **kwargs | uncached)
             self._others = () if isinstance(output, Tensor) else (None,) * (len(output) - 1)
             self._is_tuple = not isinstance(output, Tensor)
+        if self._given is not None:
+            states = self._given.clone()  # the next block may write into it
         return (states, *self._handed_on(args, kwargs)) if self._is_tuple else states
 
     def _handed_on(self, args: tuple, kwargs: dict) -> tuple:
