@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trl_prune.runs.context import Run
 
 STAGE_VERBS = {
+    "synthesize": "let the dense model write training rows out of nothing, for `dataset: {synthesize: ROWS}`",
     "score": "score the importance of every block, head, neuron, channel and expert",
     "search": "find the sizes that fit a budget and the one that recovers best",
     "prune": "prune the dense checkpoint",

@@ -24,13 +24,26 @@ from trl_prune.stages import (
     search,
     select,
     speculate,
+    synthesize,
 )
 from trl_prune.trainers.launching import resolve_launch
 
 
 REPORTED = tuple(
     module.STAGE
-    for module in (score, search, prune, select, rewrite, cache_teacher, recover, merge, evaluate, speculate)
+    for module in (
+        synthesize,
+        score,
+        search,
+        prune,
+        select,
+        rewrite,
+        cache_teacher,
+        recover,
+        merge,
+        evaluate,
+        speculate,
+    )
 )
 STAGES: dict[str, Stage] = {stage.name: stage for stage in (*REPORTED, report.report_stage(REPORTED))}
 # Adam's two moments and the float32 master weights of a training checkpoint, in bytes per parameter.
@@ -105,7 +118,7 @@ def stages_to_run(recipe: Recipe, stages: Sequence[str] | None, only: bool = Fal
 
 
 def _with_needed(recipe: Recipe, stages: Sequence[str]) -> set[str]:
-    required = set(stages)
+    required = set(stages) | ({"synthesize"} if synthesize.is_configured(recipe) else set())
     for name in reversed(STAGES):  # a stage needs earlier ones only
         if name in required:
             required |= set(STAGES[name].needs(recipe))

@@ -19,6 +19,7 @@ from trl_prune.recipe.search import SearchSection
 from trl_prune.recipe.section import Section
 from trl_prune.recipe.select import SelectionSection, SelectSection
 from trl_prune.recipe.speculate import SpeculateSection, draft_names, is_model_name
+from trl_prune.recipe.synthesize import SynthesizeSection
 
 
 # What arms and merges may not be called, and what they may.
@@ -47,12 +48,13 @@ class Recipe(Section):
     dataset: DatasetSection
     """Training rows in TRL's formats."""
     rows: RowsSection = RowsSection()
+    synthesize: SynthesizeSection = SynthesizeSection()
     output: str
     """The run folder."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of every random draw."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Dtype of all stages; `auto` is bfloat16 on GPUs that support it, and on CPUs whichever runs a step faster."""
+    """Dtype of all stages; `auto` is bfloat16 where the processor computes in it, else float32."""
     chat_template_kwargs: dict[str, object] = {}
     """Variables of the chat template, such as `{enable_thinking: false}`, for rewriting, training and evaluation."""
     score: ScoreSection = ScoreSection()
@@ -206,6 +208,11 @@ class Recipe(Section):
         """The datasets that arms train on, the recipe's own first."""
         found = [source.dataset for arm in self.recover.values() for source in arm.sources]
         return [section for section in dict.fromkeys([self.dataset, *found]) if section is not None]
+
+    @property
+    def synthesized_rows(self) -> int:
+        """The number of rows that the dense model writes: of several datasets that name some, the largest."""
+        return max((section.rows for section in self.datasets if section.is_synthesized), default=0)
 
     @property
     def models(self) -> list[str]:

@@ -48,6 +48,8 @@ from trl_prune.trainers.launching import Launch
 
 
 QUICKSTART = "quickstart"
+# The output of the stage that writes rows.
+SYNTHESIZED_ROWS = "rows"
 ROWS_PER_HASH_BLOCK = 1000
 
 
@@ -184,7 +186,8 @@ class Run:
             InputError: it cannot be read, or the model does not know the tokens that it adds.
         """
         tokenizer = load_tokenizer(self.dense_dir)
-        check_tokenizer(tokenizer, self.dense_dir, self.config.get_text_config().vocab_size)
+        vocabulary = self.config.get_text_config().vocab_size
+        check_tokenizer(tokenizer, self.dense_dir, vocabulary, self.recipe.chat_template_kwargs)
         return tokenizer
 
     @property
@@ -229,12 +232,29 @@ class Run:
     def _read_rows(self, section: DatasetSection) -> Dataset:
         if section.path == QUICKSTART:
             dataset = Dataset.from_list(starter_rows())
+        elif section.is_synthesized:
+            dataset = self._synthesized_rows(section)
         else:
             revision = section.revision or self.folder.notes().get("dataset_commits", {}).get(section.path)
             dataset = self._normal_rows(section, revision)
         if section.rows is not None:
             dataset = sample(dataset, section.rows, self.recipe.seed)
         return dataset
+
+    def _synthesized_rows(self, section: DatasetSection) -> Dataset:
+        """Return the rows that the dense model wrote; rows of their form before it does, for plans and checks."""
+        if self.folder.result("synthesize") is None:
+            row = {
+                "prompt": [{"role": "user", "content": "a prompt"}],
+                "completion": [{"role": "assistant", "content": "an answer"}],
+            }
+            return Dataset.from_list([row] * section.rows)
+        return read_dataset(str(self.folder.output("synthesize", SYNTHESIZED_ROWS)))
+
+    def forget_rows(self) -> None:
+        """Read rows again when they are next asked for: a stage has written some."""
+        self._rows.clear()
+        self._fingerprints.clear()
 
     def _normal_rows(self, section: DatasetSection, revision: str | None) -> Dataset:
         """Return a dataset's rows in TRL's formats, each as the dense model's chat template accepts it."""

@@ -134,8 +134,8 @@ def dataset_origin(section: DatasetSection) -> tuple[str | None, ...]:
     The seed draws the rows of a section, so sections with one origin and as many rows have the same rows.
     """
     local = Path(section.path).expanduser()
-    if section.path == QUICKSTART:
-        return (QUICKSTART,)
+    if section.path == QUICKSTART or section.is_synthesized:
+        return (section.path,)
     if local.is_file():
         return (str(local.resolve()),)
     path = str(local.resolve()) if local.exists() else section.path

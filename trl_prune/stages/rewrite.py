@@ -3,14 +3,13 @@
 import json
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from trl_prune.checkpoints import atomic_file
-from trl_prune.data.generation.engines import build_engine, check_engine
+from trl_prune.data.generation.engines import check_engine
 from trl_prune.data.generation.generator import AnswerGenerator
 from trl_prune.data.rewriting.provenance import RECORDS, acceptance_summary, write_records
 from trl_prune.data.rewriting.rewrite import RewriteSettings, all_requests, generate_share, rewrite_rows
@@ -22,12 +21,13 @@ from trl_prune.reporting.tables import REWRITTEN_ANSWERS
 from trl_prune.runs import rewriting
 from trl_prune.runs.artifacts import StageOutput, config_hash
 from trl_prune.runs.context import Run
+from trl_prune.runs.generation import ANSWERS, answer_generator
 from trl_prune.runs.selected_rows import count_to_rewrite, indices_to_rewrite, rows_to_rewrite
 from trl_prune.runs.sharing import share_main, single_process_share, write_in_processes
 from trl_prune.runs.stage import Stage
 
 
-ROWS, ANSWERS = "rows.jsonl", "answers"
+ROWS = "rows.jsonl"
 # Arguments of a server engine that do not determine its answers.
 CONNECTION = ("url", "concurrency", "timeout_s", "retries", "api_key_env")
 
@@ -39,24 +39,21 @@ def rewrite_settings(run: Run) -> RewriteSettings:
     return rewriting.rewrite_settings(recipe.rewrite, recipe.seed, length, recipe.dataset.path, variables)
 
 
-def answer_generator(run: Run, folder: Path, share: ProcessShare) -> AnswerGenerator:
-    """Return what generates one process's share of the answers, into the stage's folder."""
+def _generator(run: Run, folder: Path, share: ProcessShare) -> AnswerGenerator:
     section = run.recipe.rewrite
-    teacher = replace(run.teacher, fingerprint=f"{run.teacher_fingerprint} {run.dtype}")
-    engine = build_engine(section.engine, teacher, section.engine_kwargs)
-    return AnswerGenerator(engine, run.teacher.tokenizer, folder / ANSWERS, share)
+    return answer_generator(run, section.engine, section.engine_kwargs, folder, share)
 
 
 def write_share(run: Run, folder: Path, share: ProcessShare) -> None:
     """Generate one process's share of the answers."""
-    generate_share(rows_to_rewrite(run), answer_generator(run, folder, share), rewrite_settings(run))
+    generate_share(rows_to_rewrite(run), _generator(run, folder, share), rewrite_settings(run))
 
 
 def execute(run: Run, part: str, folder: Path) -> StageOutput:  # noqa: ARG001
     """Rewrite the training rows, reusing every answer that an earlier or interrupted attempt stored."""
     start = time.perf_counter()
     write_in_processes(run, __name__, folder)
-    generator = answer_generator(run, folder, single_process_share("rewrite", "batch"))
+    generator = _generator(run, folder, single_process_share("rewrite", "batch"))
     rows = rows_to_rewrite(run)
     result = rewrite_rows(rows, generator, rewrite_settings(run))
     _write_rows(result.rows, folder / ROWS)

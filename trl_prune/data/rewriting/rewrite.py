@@ -16,13 +16,11 @@ from trl_prune.data.rewriting.acceptance import Accepting, judge
 from trl_prune.data.rewriting.extractors.registry import EXTRACTORS
 from trl_prune.data.rewriting.provenance import KEPT, NO_ANSWER, REFERENCE, REWRITTEN, TOO_LONG, AnswerRecord
 from trl_prune.data.rewriting.requests import Asking, RewritingRequest, rewriting_request
-from trl_prune.data.rewriting.thoughts import opened_thought
+from trl_prune.data.rewriting.thoughts import thought_opened_by
 from trl_prune.data.rewriting.turns import Turn, turns, with_answer, with_prompt
 from trl_prune.errors import InputError
 
 
-# Tokens at the end of a prompt that hold the opening tag of a thought, if there is one.
-TAG_TOKENS = 16
 # An answer type whose extractor finds no answer in more than this share of the references is a mistake.
 UNFOUND_SHARE = 0.5
 
@@ -245,8 +243,7 @@ class _Rewriter:
 
     def judged(self, row: int, request: RewritingRequest, prompt: Prompt, answer: Answer) -> AnswerRecord:
         """Return the record of a generated answer."""
-        end_of_prompt = self.generator.tokenizer.decode(prompt.ids[-TAG_TOKENS:])
-        text = opened_thought(end_of_prompt) + prompt.prefill + answer.text
+        text = thought_opened_by(self.generator.tokenizer, prompt.ids) + prompt.prefill + answer.text
         verdict = judge(request, text, answer.finished, self.settings.accepting)
         return replace(
             _record(row, request, verdict.reason),
