@@ -115,6 +115,13 @@ CASES = {
         lambda v, t: (t / "rows.jsonl").write_text(json.dumps({"prompt": "a", "completion": "b", "answer_type": "x"})),
         "answer_type in the dataset is 'x', an unknown answer type",
     ),
+    "broken chat template": (
+        lambda v, t: (
+            (t / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}'),
+            (t / "dense" / "chat_template.jinja").write_text("{% for"),
+        ),
+        "chat template rejects a conversation of the roles user: ",
+    ),
     "hub model without network": (lambda v, t: v.update(model="someone/model"), "the hub cannot be reached"),
     "hub dataset without network": (
         lambda v, t: v["dataset"].update(path="someone/rows"),

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 # Similarity, of 1, below which a key or argument is no likely misspelling of another.
 KEY_SIMILARITY = 0.75
+# Characters of a value in a message, before the rest is left out.
+SHOWN = 200
 
 
 class InputError(ValueError):
@@ -18,6 +20,15 @@ def closest(name: str, allowed: Iterable[str], similarity: float = 0.6) -> str |
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an exception's message, or its type's name where there is none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """Return the first line of an exception's message, or its type's name where there is none.
+
+    A line that announces the next one, as in "Validation error for field 'x':", comes with it.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
+def shown(value: object) -> str:
+    """Return a value as a message quotes it: its `repr`, or the start of a long one."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

@@ -33,6 +33,21 @@ def test_other_models_are_named(config, kind):
         check_causal_lm(config)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"quantization_config": {"quant_method": "mine"}}, "quant_method 'mine', which transformers does not know"),
+        ({"return_dict": False}, "return_dict is false"),
+        ({"rope_parameters": [1]}, "'rope_parameters': ."),
+    ],
+)
+def test_a_config_that_transformers_or_lm_eval_trips_over_is_refused_first(tmp_path, changes, message):
+    config = tiny_config("llama").to_dict() | changes
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=f"config.json cannot be used: .*{message}"):
+        load_config(tmp_path)
+
+
 def test_every_type_that_can_be_cut_passes():
     for model_type in FAMILIES | derived_rows():
         check_causal_lm(AutoConfig.for_model(model_type))

@@ -45,13 +45,39 @@ def test_index_with_a_tensor_that_is_nowhere(sharded):
         check_weights(sharded)
 
 
-@pytest.mark.parametrize("shard", ["../model.safetensors", "/etc/passwd", "a/b.safetensors"])
+@pytest.mark.parametrize(
+    "shard", ["../model.safetensors", "/etc/passwd", "a/b.safetensors", "..", "./../model.safetensors"]
+)
 def test_index_with_shards_outside_the_folder(sharded, shard):
     index = json.loads((sharded / INDEX).read_text())
     index["weight_map"][next(iter(index["weight_map"]))] = shard
     (sharded / INDEX).write_text(json.dumps(index))
     with pytest.raises(InputError, match="own folder"):
         check_weights(sharded)
+
+
+def test_an_index_may_name_files_of_the_folder_by_its_dot(sharded):
+    index = json.loads((sharded / INDEX).read_text())
+    index["weight_map"] = {name: f"./{shard}" for name, shard in index["weight_map"].items()}
+    files = tensor_files(sharded)
+    (sharded / INDEX).write_text(json.dumps(index))
+    assert tensor_files(locate(str(sharded))) == files
+
+
+def test_an_index_that_transformers_does_not_read_is_refused(sharded):
+    index = json.loads((sharded / INDEX).read_text())
+    del index["metadata"]
+    (sharded / INDEX).write_text(json.dumps(index))
+    with pytest.raises(InputError, match=f"{INDEX} has no 'metadata'"):
+        locate(str(sharded))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", INDEX])
+def test_a_link_to_weights_that_are_gone_is_named(copy, tmp_path, name):
+    (copy / "model.safetensors").unlink()
+    (copy / name).symlink_to(tmp_path / "gone")
+    with pytest.raises(InputError, match=f"{name} is a link to .*gone, which is missing"):
+        locate(str(copy))
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}"])

@@ -1,5 +1,6 @@
 import gzip
 import json
+import lzma
 
 import pytest
 from datasets import Dataset, DatasetDict, Value, disable_progress_bars
@@ -151,6 +152,18 @@ def test_formats_may_be_mixed_and_each_row_has_its_own_columns_only(tmp_path):
 def test_invalid_files_give_a_one_line_error(tmp_path, name, content, message):
     with pytest.raises(InputError, match=message.replace(".", "\\.")) as error:
         read_dataset(write(tmp_path, name, content.encode()))
+    assert "\n" not in str(error.value)
+
+
+CUT = {"plain": LINE, "empty": b"", "gz": gzip.compress(LINE * 9)[:30], "xz": lzma.compress(LINE * 9)[:40]}
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.jsonl.bz2", "rows.jsonl.xz", "rows.jsonl.zip"])
+@pytest.mark.parametrize("content", CUT)
+def test_a_file_that_is_not_compressed_as_its_name_says_is_one_sentence(tmp_path, name, content):
+    with pytest.raises(InputError) as error:
+        read_dataset(write(tmp_path, name, CUT[content]))
+    assert name in str(error.value)
     assert "\n" not in str(error.value)
 
 

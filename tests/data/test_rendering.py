@@ -1,4 +1,5 @@
 import copy
+import signal
 
 import pytest
 
@@ -55,12 +56,33 @@ def test_a_server_gets_the_messages_that_the_template_accepts(tokenizer, strict)
 
 
 @pytest.mark.parametrize(
-    "template", ["{{ messages[0].content + none }}", "{{ messages[9].role.x }}", "{{ raise_exception('no') }}"]
+    "template",
+    [
+        "{{ messages[0].content + none }}",
+        "{{ messages[9].role.x }}",
+        "{{ raise_exception('no') }}",
+        "{{ 1 / 0 }}",
+        "{% for",
+        # What the sandbox of transformers refuses: Python's own objects, changes to the messages, endless ranges.
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ messages.append(1) }}",
+        "{{ range(10 ** 9) | length }}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+        "{{ 'x' * 10 ** 18 }}",
+    ],
 )
 def test_whatever_a_template_raises_is_one_sentence(tokenizer, template):
     with pytest.raises(InputError, match="chat template rejects a conversation of the roles user: ") as error:
         rendered(with_template(tokenizer, template, ""), [USER])
     assert "\n" not in str(error.value)
+
+
+def test_a_template_that_does_not_end_is_stopped(tokenizer, monkeypatch):
+    monkeypatch.setattr("trl_prune.data.rendering.TEMPLATE_SECONDS", 0.05)
+    loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    with pytest.raises(InputError, match="roles user: it takes more than 0.05 seconds"):
+        rendered(with_template(tokenizer, loops, ""), [USER])
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,13 @@ def test_tokens_that_are_added_to_every_text_must_be_known(larger, tokenizer, tm
         check_tokenizer(larger, tmp_path, VOCABULARY)
 
 
+def test_tokens_that_the_chat_template_writes_must_be_known(larger, tmp_path):
+    larger.chat_template += "{% if enable_thinking %}<new>{% endif %}"
+    check_tokenizer(larger, tmp_path, VOCABULARY)
+    with pytest.raises(InputError, match=f"a chat template that writes '<new>', a token of the id {VOCABULARY}"):
+        check_tokenizer(larger, tmp_path, VOCABULARY, {"enable_thinking": True})
+
+
 def test_without_padding_and_end_nothing_can_be_batched(tokenizer):
     check_padding(tokenizer, "recover")
     bare = copy.deepcopy(tokenizer)

@@ -64,7 +64,8 @@ def load_tokenizer(folder: Path | str) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        # Said, because where nothing is said transformers asks on the terminal whether it may run a checkpoint's code.
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # a damaged tokenizer.json has an error of its library's own
         reason = shorten(str(error), TOKENIZER_REASON) or type(error).__name__  # whose first line may end in a colon
         raise InputError(f"{folder} has no tokenizer that can be read: {reason}") from error
@@ -84,7 +85,7 @@ def load_config(folder: Path) -> "PreTrainedConfig":
 
     _check_no_remote_code(folder / "config.json")
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         _check_kinds(config)
     except Exception as error:  # each config class raises errors of its own
         raise InputError(f"{folder / 'config.json'} cannot be used: {first_line(error)}") from error
@@ -92,8 +93,9 @@ def load_config(folder: Path) -> "PreTrainedConfig":
 
 
 def _check_kinds(config: "PreTrainedConfig") -> None:
-    """Check what transformers itself takes as it stands: the names of classes and the text tower's config."""
+    """Check what transformers itself takes as it stands: names of classes, the text tower and how it is quantised."""
     from transformers import PreTrainedConfig
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
     names = config.architectures or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -101,6 +103,13 @@ def _check_kinds(config: "PreTrainedConfig") -> None:
     text = config.get_text_config()
     if not isinstance(text, PreTrainedConfig):
         raise TypeError(f"text_config is {text!r}; wanted: an object")
+    quantised = getattr(text, "quantization_config", None) or getattr(config, "quantization_config", None)
+    method = quantised.get("quant_method") if isinstance(quantised, dict) else None
+    # Bitsandbytes' configs may lack the method, and transformers knows two of its.
+    if method is not None and not any(known.startswith(str(method)) for known in AUTO_QUANTIZATION_CONFIG_MAPPING):
+        raise ValueError(f"quantization_config has the quant_method {method!r}, which transformers does not know")
+    if not config.return_dict:
+        raise ValueError("return_dict is false, with which transformers' own models do not run")
 
 
 def _check_no_remote_code(path: Path) -> None:

@@ -149,14 +149,19 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _read_index(index: Path) -> dict[str, str]:
     try:
-        weight_map = json.loads(index.read_bytes())["weight_map"]
-        return {str(name): str(shard) for name, shard in weight_map.items()}
+        values = json.loads(index.read_bytes())
+        weight_map = {str(name): str(shard) for name, shard in values["weight_map"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{index} is corrupt: {type(error).__name__} {first_line(error)}") from error
+    if "metadata" not in values:
+        raise InputError(
+            f"{index} has no 'metadata', without which transformers does not read it; add an empty object"
+        )
+    return weight_map
 
 
 def _inside(folder: Path, shard: str, named_by: Path) -> Path:
-    if Path(shard).name != shard:
+    if Path(shard).name != str(Path(shard)) or shard == "..":  # `./` before a name is no other folder
         raise InputError(f"{named_by} names {shard!r}: shards must lie in the checkpoint's own folder")
     return folder / shard
 
@@ -164,6 +169,9 @@ def _inside(folder: Path, shard: str, named_by: Path) -> Path:
 def _no_weights(folder: Path) -> str:
     """Return why a folder without the files that transformers looks for is refused, by what it holds instead."""
     names = sorted(path.name for path in folder.iterdir())
+    broken = next((folder / name for name in (SINGLE, INDEX) if (folder / name).is_symlink()), None)
+    if broken:
+        return f"{broken} is a link to {os.readlink(broken)}, which is missing"
     shards = [name for name in names if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name)]
     if shards:
         return f"{folder} has shards ({shards[0]}) and no {INDEX}, without which transformers does not read them"

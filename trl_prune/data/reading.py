@@ -269,24 +269,28 @@ def _is_json(file: str) -> bool:
     try:
         first = next((line for line in _lines(file) if line.strip()), b"")
         return isinstance(json.loads(first), dict | list)
-    except (OSError, ValueError, RecursionError, ImportError):
+    except (ValueError, RecursionError):
         return False
 
 
 def _lines(file: str) -> Iterator[bytes]:
-    """Yield the lines of a file, which may be compressed, without a byte order mark."""
-    with fsspec.open(file, "rb", compression="infer") as stream:
-        for number, line in enumerate(stream):
-            yield line.removeprefix(BYTE_ORDER_MARK) if number == 0 else line
+    """Yield the lines of a file, which may be compressed, without a byte order mark.
+
+    Raises:
+        InputError: it cannot be read, or is not compressed as its name says.
+    """
+    try:
+        with fsspec.open(file, "rb", compression="infer") as stream:
+            for number, line in enumerate(stream):
+                yield line.removeprefix(BYTE_ORDER_MARK) if number == 0 else line
+    except Exception as error:  # each compression raises errors of its own
+        raise InputError(f"dataset {file!r} cannot be read: {first_line(error)}") from error
 
 
 def _json_rows(files: list[str], source: str) -> Iterator[Placed]:
     for file in files:
         name = source if len(files) == 1 else f"{source}, file {Path(file).name!r},"
-        try:
-            yield from _json_file(file, name)
-        except (OSError, EOFError, ImportError) as error:
-            raise InputError(f"{name.rstrip(',')} cannot be read: {first_line(error)}") from error
+        yield from _json_file(file, name)
 
 
 def _whole_json(file: str) -> Dataset | None:

@@ -1,9 +1,11 @@
 """Conversations as the text that a chat template makes of them."""
 
 import json
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
-from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from trl_prune.data.formats import TEMPLATE_COLUMN, Message, Row, template_variables
@@ -13,8 +15,8 @@ from trl_prune.errors import InputError, first_line
 
 # The columns that a row is rendered with, besides its conversation.
 RENDERED_WITH = ("tools", TEMPLATE_COLUMN)
-# What templates raise for a conversation that they do not expect: their own exception, and what Python's types do.
-TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
+# Seconds of the processor's time after which the rendering of one conversation has hung.
+TEMPLATE_SECONDS = 10
 
 
 def rendered(
@@ -33,8 +35,9 @@ def rendered(
     """
     options = {"tools": tools, "tokenize": False, "add_generation_prompt": add_generation_prompt}
     try:
-        return messages, tokenizer.apply_chat_template(messages, **options | dict(variables or {}))
-    except TEMPLATE_ERRORS as error:
+        with _limited_time():
+            return messages, tokenizer.apply_chat_template(messages, **options | dict(variables or {}))
+    except Exception as error:  # a template's own, the sandbox's, and what Python's types do with unexpected values
         folded = fold_system_into_user(messages)
         if folded != messages:
             return rendered(tokenizer, folded, tools, variables, add_generation_prompt)
@@ -42,6 +45,28 @@ def rendered(
         raise InputError(
             f"the tokenizer's chat template rejects a conversation of the roles {roles}: {first_line(error)}"
         ) from error
+
+
+@contextmanager
+def _limited_time() -> Iterator[None]:
+    """Stop a chat template that does not end: transformers' sandbox limits what it may touch, not how long it takes.
+
+    Only the main thread can be stopped, and not on Windows.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"it takes more than {TEMPLATE_SECONDS} seconds")
+
+    previous = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, TEMPLATE_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, previous)
 
 
 def accepted_messages(

@@ -1,26 +1,31 @@
 """Whether a tokenizer and a model fit together, before rows go through both."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from trl_prune.data.normal_rows import RowFault
-from trl_prune.data.rendering import row_conversation
+from trl_prune.data.rendering import rendered, row_conversation
 from trl_prune.errors import InputError
 
 
+# A conversation that every chat template takes.
+QUESTION = [{"role": "user", "content": "a"}]
 # The special tokens that a tokenizer or a trainer adds to every text, and pads with.
 ADDED = ("bos_token", "eos_token", "pad_token")
 
 
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, embeddings: int) -> None:
+def check_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, folder: Path, embeddings: int, variables: Mapping[str, object] | None = None
+) -> None:
     """Check that a tokenizer has a vocabulary, and that the model knows the tokens which it adds to any text.
 
     Args:
         tokenizer: the tokenizer.
         folder: its checkpoint, for the error.
         embeddings: the number of rows of the model's embedding.
+        variables: those of the chat template.
 
     Raises:
         InputError: it has not, or the model does not.
@@ -36,6 +41,28 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, embeddings
                 f"{folder} has a tokenizer whose {name} {token!r} has the id {index}, and the model's embedding has "
                 f"{embeddings:,} rows; resize it with `resize_token_embeddings`, or name another {name}"
             )
+    written = _template_text(tokenizer, variables)
+    for token, index in unknown_tokens(tokenizer, embeddings).items():
+        if token in written:
+            raise InputError(
+                f"{folder} has a chat template that writes {token!r}, a token of the id {index}, and the model's "
+                f"embedding has {embeddings:,} rows; resize it with `resize_token_embeddings`, or use another template"
+            )
+
+
+def unknown_tokens(tokenizer: PreTrainedTokenizerBase, embeddings: int) -> dict[str, int]:
+    """Return the tokens of a tokenizer that have no row in a model's embedding, with their ids."""
+    return {token: index for token, index in tokenizer.get_vocab().items() if index >= embeddings}
+
+
+def _template_text(tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, object] | None) -> str:
+    """Return what the chat template makes of a question; nothing where there is none, or where it refuses."""
+    if tokenizer.chat_template is None:
+        return ""
+    try:
+        return rendered(tokenizer, QUESTION, variables=variables, add_generation_prompt=True)[1]
+    except InputError:  # rows that it refuses are named as they are read
+        return ""
 
 
 def check_padding(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
@@ -76,8 +103,7 @@ class KnownTokens:
             RowFault: it has such a token.
         """
         if self._unknown is None:
-            vocabulary = self._tokenizer().get_vocab()
-            self._unknown = {token: index for token, index in vocabulary.items() if index >= self._embeddings}
+            self._unknown = unknown_tokens(self._tokenizer(), self._embeddings)
         for token, index in self._unknown.items():
             column = next((column for column, text in _texts(row) if token in text), None)
             if column is not None:

@@ -9,7 +9,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trl_prune.checkpoints import fingerprint, write_json
 from trl_prune.data.batches import calibration_batches
+from trl_prune.data.rendering import rendered
 from trl_prune.data.teacher import within_context
+from trl_prune.data.tokenizer_checks import QUESTION
 from trl_prune.errors import InputError
 from trl_prune.evaluation.forgetting import Forgetting, measure_forgetting
 from trl_prune.evaluation.harness import (
@@ -154,6 +156,16 @@ def compare_with_dense(run: Run, name: str, model: PreTrainedModel) -> Forgettin
     rows = run.rows(section.held_out)
     batches = calibration_batches(rows, run.tokenizer, section.batch_size, held_out_length(run))
     return measure_forgetting(model, model if name == "dense" else run.load("dense"), batches)
+
+
+def check_template(run: Run) -> None:
+    """Check that the chat template that prompts go through takes a question.
+
+    Raises:
+        InputError: it does not.
+    """
+    if run.apply_chat_template:
+        rendered(run.tokenizer, QUESTION, variables=run.recipe.chat_template_kwargs, add_generation_prompt=True)
 
 
 def check_thinking(run: Run) -> None:

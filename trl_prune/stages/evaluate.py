@@ -39,6 +39,7 @@ from trl_prune.runs.evaluation import (
     HELD_OUT_TEXT,
     check_code,
     check_held_out,
+    check_template,
     check_thinking,
     compare_with_dense,
     evaluated_model,
@@ -176,6 +177,7 @@ def check(run: Run) -> None:
     """Check the settings, that every task exists, its data can be loaded and its code may run, and held-out texts."""
     evaluation_settings(run)  # which says what is wrong
     check_padding(run.tokenizer, "evaluate")
+    check_template(run)
     check_code(run)
     check_thinking(run)
     check_held_out(run)

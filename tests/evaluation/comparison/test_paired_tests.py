@@ -36,6 +36,15 @@ def test_mcnemar_by_hand():
     assert mcnemar(0, 7) == 1.0
 
 
+def test_a_loss_that_a_test_of_two_independent_samples_misses_is_found():
+    """Of 200 items both models have 92 right and 78 wrong; 22 are lost and 8 gained."""
+    from statsmodels.stats.proportion import proportions_ztest
+
+    _, unpaired = proportions_ztest([92 + 22, 92 + 8], [200, 200], alternative="larger")
+    assert unpaired > 0.05
+    assert mcnemar(22, 8) < 0.01
+
+
 def test_holm_by_hand():
     # The smallest is multiplied by 4, the next by 3, and none is below the one before.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])

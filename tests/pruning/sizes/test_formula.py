@@ -1,10 +1,11 @@
 """Formulas against models that transformers builds on the meta device, and checkpoints that surgery writes."""
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import save_tiny, tiny_config
+from tests.conftest import rewrite_tensors, save_tiny, tiny_config
 from tests.families import family_params
 from trl_prune.pruning.families import EXPERTS, FAMILIES, HEADS, HIDDEN, KV_HEADS, LAYERS, NEURONS
 from trl_prune.pruning.sizes.budget import Costs, stored_amounts
@@ -49,6 +50,13 @@ def test_bytes_are_those_that_surgery_writes(family, tmp_path):
     sizes = sizes | {LAYERS: len(layers)}
     prune_checkpoint(dense, tmp_path / "pruned", first_units(sizes, costs) | {LAYERS: layers}, ROOT)
     assert costs.disk_bytes(sizes, layers) == sum(amount for _, amount in stored_amounts(tmp_path / "pruned").values())
+
+
+def test_a_stored_block_that_the_config_does_not_count_has_no_bytes(tmp_path):
+    dense = save_tiny(tmp_path / "dense")
+    expected = Costs.of(tiny_config("llama"), dense).disk_formula
+    rewrite_tensors(dense, lambda tensors: tensors.update({"model.layers.4.mlp.up_proj.weight": torch.ones(48, 32)}))
+    assert Costs.of(tiny_config("llama"), dense).disk_formula == expected
 
 
 @pytest.mark.parametrize("family", ["qwen2_moe", "qwen3_moe"])

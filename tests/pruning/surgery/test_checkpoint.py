@@ -150,6 +150,19 @@ def test_a_weight_that_is_no_number_in_a_removed_block_does_no_harm(tmp_path):
     assert load_strictly(tmp_path / "pruned")(TOKENS).logits.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("named", "written"),
+    [(None, "LlamaForCausalLM"), ([], "LlamaForCausalLM"), (["LlamaModel"], "LlamaForCausalLM"), (["Mine"], "Mine")],
+)
+def test_the_config_names_a_class_with_a_head(tmp_path, named, written):
+    """Trainers load the class that it names; one that transformers does not know is somebody else's."""
+    dense_dir = save_tiny(tmp_path / "dense")
+    config = json.loads((dense_dir / "config.json").read_text()) | {"architectures": named}
+    (dense_dir / "config.json").write_text(json.dumps(config))
+    prune_checkpoint(dense_dir, tmp_path / "pruned", {LAYERS: [0, 3]}, ROOT)
+    assert json.loads((tmp_path / "pruned" / "config.json").read_text())["architectures"] == [written]
+
+
 def test_a_config_with_infinity_keeps_it(tmp_path):
     """As those of state-space models, whose time steps have no limit."""
     dense_dir = save_tiny(tmp_path / "dense")

@@ -12,6 +12,17 @@ class DividedByProcesses(KDTrainer):
         return super().compute_loss(*args, **kwargs) / self.accelerator.num_processes
 
 
+class Bypassing(KDTrainer):
+    """Its forward goes past the wrapper of DDP, whose hooks average the gradients."""
+
+    def compute_loss(self, model, *args, **kwargs):
+        return super().compute_loss(self.accelerator.unwrap_model(model), *args, **kwargs)
+
+
+def build_bypassing(case: Case) -> KDTrainer:
+    return build(case, Bypassing)
+
+
 def build_divided(case: Case) -> KDTrainer:
     return build(case, DividedByProcesses)
 
@@ -25,6 +36,12 @@ def test_two_processes_conform(tmp_path):
 def test_a_loss_divided_by_the_number_of_processes_is_found(tmp_path):
     with pytest.raises(ConformanceError, match="of two processes differs from that of one: 0.5000 times as long"):
         check_processes("tests.trainers.conformance.test_processes:build_divided", tmp_path)
+
+
+@pytest.mark.slow
+def test_a_forward_past_the_wrapper_of_ddp_is_found(tmp_path):
+    with pytest.raises(ConformanceError, match="different weights: their gradients were not averaged"):
+        check_processes("tests.trainers.conformance.test_processes:build_bypassing", tmp_path)
 
 
 @pytest.mark.slow

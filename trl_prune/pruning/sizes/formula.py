@@ -49,6 +49,8 @@ class Formula:
         blocks: list[Counter[Factors]] = [Counter() for _ in range(sizes[LAYERS])]
         for name, (shape, amount) in amounts.items():
             block = match_block(name, family)
+            if block is not None and int(block["index"]) >= len(blocks):
+                continue  # of a block that the config does not count, which is not written
             polynomial = outside if block is None else blocks[int(block["index"])]
             polynomial[_factors(name, shape, sizes, family)] += amount
         return cls(_coefficients(outside, sizes), tuple(_coefficients(block, sizes) for block in blocks))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Protocol
 
+import transformers
 from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedConfig
@@ -26,7 +27,7 @@ from trl_prune.checkpoints import (
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import LAYERS, Family
 from trl_prune.pruning.keep import compose_keep
-from trl_prune.pruning.surgery.cut import Cut, changed_config, in_text_config, match_block
+from trl_prune.pruning.surgery.cut import Cut, changed_config, in_text_config, match_block, meta_model
 from trl_prune.pruning.surgery.depth import check_depth
 from trl_prune.pruning.surgery.shards import write_shards
 from trl_prune.pruning.surgery.text_tower import LM_HEAD, TextNames, remove_processors, text_config
@@ -122,9 +123,21 @@ def _write_config(folder: Path, dense: dict, config: PreTrainedConfig, cut: Cut)
     expected = changed_config(config, changes)
     # Not by write_json: configs of state-space models hold Infinity, which transformers reads.
     values = in_text_config(config, dense, changes)
+    if not _names_its_class(config):
+        values["architectures"] = expected.architectures = [type(meta_model(config)).__name__]
     write_text(folder / "config.json", json.dumps(values, indent=2, sort_keys=True) + "\n")
     if _meaning(load_config(folder).to_dict()) != _meaning(expected.to_dict()):
         expected.save_pretrained(folder)
+
+
+def _names_its_class(config: PreTrainedConfig) -> bool:
+    """Return whether a config names a class with a head: trainers load the class that it names, not transformers' own.
+
+    A class that transformers does not know is left to those who do.
+    """
+    name = next(iter(config.architectures or ()), None)
+    can_generate = getattr(getattr(transformers, name or "", None), "can_generate", None)
+    return bool(name) and (can_generate is None or can_generate())
 
 
 def _write_text_config(folder: Path, config: PreTrainedConfig, cut: Cut, names: Collection[str]) -> None:
