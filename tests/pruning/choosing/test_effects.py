@@ -11,7 +11,7 @@ from tests.pruning.batches import LENGTHS, batch
 from tests.pruning.surgery.loading import ROOT, load_strictly
 from trl_prune.losses.positions import COUNTED
 from trl_prune.pruning.choosing import effects
-from trl_prune.pruning.choosing.effects import EFFECTS, logits_of
+from trl_prune.pruning.choosing.effects import EFFECTS
 from trl_prune.pruning.choosing.losses import MeasuredLosses
 from trl_prune.pruning.choosing.shared_runs import SharedRuns
 from trl_prune.pruning.families import LAYERS
@@ -39,8 +39,9 @@ def answers(batch, prompt=3):
 def test_logits_of_states_are_the_models_own(family):
     model = tiny_model(family)
     expected = model(**batch()).logits
-    ((_, states),) = SharedRuns(model).final_states(batch(), [()])
-    torch.testing.assert_close(logits_of(model, states[0]), expected[0], rtol=1e-5, atol=1e-5)
+    runs = SharedRuns(model)
+    ((_, states),) = runs.final_states(batch(), [()])
+    torch.testing.assert_close(runs.logits(states[0]), expected[0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(model(**batch()).logits, expected)
 
 

@@ -6,14 +6,11 @@ Where a batch says which positions count (`losses.positions.COUNTED`), predictio
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions, MoeModelOutputWithPast
 
 from trl_prune.losses.positions import MASKED
 from trl_prune.pruning.choosing.removal import Choice
@@ -95,7 +92,7 @@ class PredictionEffect(ABC):
     def _total(self, states: Tensor, positions: Tensor, targets: Sequence[Tensor]) -> float:
         chunks = states[positions.to(states.device)].split(self.chunk_size)
         return sum(
-            self.total(logits_of(self.model, chunk).float(), target.to(chunk.device)).item()
+            self.total(self._runs.logits(chunk).float(), target.to(chunk.device)).item()
             for chunk, target in zip(chunks, targets, strict=True)
         )
 
@@ -141,7 +138,7 @@ class DenseEffect(PredictionEffect):
             self._dense[key] = states[positions.to(states.device)].cpu()
         device = input_device(self.model)
         for chunk in self._dense[key].split(self.chunk_size):
-            yield self.target(logits_of(self.model, chunk.to(device)).float())
+            yield self.target(self._runs.logits(chunk.to(device)).float())
 
     @abstractmethod
     def target(self, logits: Tensor) -> Tensor:
@@ -177,42 +174,3 @@ EFFECTS: dict[str, Callable[[PreTrainedModel, Sequence[Batch]], PredictionEffect
     "kl": Kl,
     "agreement": Disagreement,
 }
-
-
-@dataclass
-class DecoderOutput(MoeModelOutputWithPast, BaseModelOutputWithPastAndCrossAttentions):
-    """A decoder's output with the fields that any family's LM head reads."""
-
-
-class FixedStates(nn.Module):
-    """A decoder that returns given last hidden states."""
-
-    def __init__(self, states: Tensor) -> None:
-        super().__init__()
-        self.states = states
-
-    def forward(self, *_: object, **__: object) -> DecoderOutput:
-        """Return the given states."""
-        return DecoderOutput(last_hidden_state=self.states)
-
-
-def logits_of(model: PreTrainedModel, states: Tensor) -> Tensor:
-    """Return the model's logits, `(tokens, vocab)`, for last hidden states, `(tokens, hidden_size)`.
-
-    They go through the model's own forward pass, which scales and caps logits where the family does.
-    """
-    with _decoder_replaced(model, FixedStates(states[None])):
-        return model(torch.zeros(1, 1, dtype=torch.long, device=states.device), use_cache=False).logits[0]
-
-
-@contextmanager
-def _decoder_replaced(model: PreTrainedModel, replacement: nn.Module) -> Iterator[None]:
-    decoder = model.get_decoder()
-    parent, name = next(
-        (module, name) for module in model.modules() for name, child in module.named_children() if child is decoder
-    )
-    setattr(parent, name, replacement)
-    try:
-        yield
-    finally:
-        setattr(parent, name, decoder)

@@ -5,8 +5,9 @@ longest are neighbours, and each starts from the state that it shares with the o
 that a later choice starts from, at most one for each block.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from itertools import pairwise
 
 import torch
@@ -16,7 +17,7 @@ from transformers import PreTrainedModel
 from trl_prune.pruning.choosing.removal import Choice
 from trl_prune.pruning.importance.forward import Batch, input_device, model_inputs
 from trl_prune.pruning.importance.hooks import decoder_blocks
-from trl_prune.pruning.importance.one_block import SHARING_KEYS
+from trl_prune.pruning.importance.one_block import shared_between_blocks
 from trl_prune.pruning.importance.skipped_layers import IdentityBlock
 
 
@@ -26,14 +27,14 @@ TOLERANCE = 1e-3
 
 
 class SharedRuns:
-    """Runs a model's decoder without some of its blocks.
+    """Runs a model without some of its blocks, up to the LM head.
 
     Attributes:
         model: the model, in eval mode. Whether its blocks can start from a state is tried on the first batch.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.model, self._blocks = model, decoder_blocks(model)
+        self.model, self._blocks, self._head = model, decoder_blocks(model), model.get_output_embeddings()
         self._stand_ins = [IdentityBlock(block, index) for index, block in enumerate(self._blocks)]
         self._shares: bool | None = None
 
@@ -55,16 +56,28 @@ class SharedRuns:
             for index, choice in enumerate(choices):
                 yield index, self._run(batch, choice)
 
+    @torch.inference_mode()
+    def logits(self, states: Tensor) -> Tensor:
+        """Return the logits, `(positions, vocabulary)`, for inputs of the LM head, `(positions, hidden_size)`.
+
+        They go through the model's own forward pass, which scales and caps logits where the family does.
+        """
+        token = torch.zeros(1, 1, dtype=torch.long, device=input_device(self.model))
+        with ExitStack() as stack:
+            self._replace(range(len(self)), stack)
+            hook = self._head.register_forward_pre_hook(lambda *_: ((states[None],), {}), with_kwargs=True)
+            stack.callback(hook.remove)
+            return self.model(input_ids=token, use_cache=False).logits.flatten(0, -2)
+
     def shares(self, batch: Batch) -> bool:
         """Return whether a pass that starts from the state before a block is the whole pass; tried once, on a row.
 
         It is not where blocks hand on more than their states, such as keys and values (Gemma 3n) or a router's state.
         """
         if self._shares is None:
-            config = self.model.config.get_text_config()
-            handed_on = any(getattr(config, key, 0) for key in SHARING_KEYS)
             row = {name: tensor[:1] for name, tensor in batch.items()}
-            self._shares = not handed_on and all(self._starts_from(row, layer) for layer in _probed(len(self)))
+            hands_on = shared_between_blocks(self.model.config) or any(map(_takes_more, self._blocks))
+            self._shares = not hands_on and all(self._starts_from(row, layer) for layer in _probed(len(self)))
         return self._shares
 
     @torch.inference_mode()
@@ -103,17 +116,33 @@ class SharedRuns:
             read: the blocks whose inputs are put into `entries`.
             entries: the inputs, by block.
         """
+        reached: list[Tensor] = []
+
+        def stop(_: nn.Module, args: tuple, kwargs: dict) -> None:
+            reached.append(args[0] if args else kwargs["input"])
+            raise _HeadReached
+
         with ExitStack() as stack:
-            for layer in {*(range(start) if state is not None else ()), *removed}:
-                stack.callback(self._blocks.__setitem__, layer, self._blocks[layer])
-                self._blocks[layer] = self._stand_ins[layer]
+            self._replace({*(range(start) if state is not None else ()), *removed}, stack)
             if state is not None and start:
                 stack.enter_context(self._stand_ins[start - 1].returning(state))
             for layer in read:
                 hook = self._blocks[layer].register_forward_pre_hook(_reader(layer, entries), with_kwargs=True)
                 stack.callback(hook.remove)
-            inputs = model_inputs(batch, input_device(self.model))
-            return self.model.get_decoder()(**inputs, use_cache=False).last_hidden_state
+            stack.callback(self._head.register_forward_pre_hook(stop, with_kwargs=True).remove)
+            stack.enter_context(suppress(_HeadReached))
+            self.model(**model_inputs(batch, input_device(self.model)), use_cache=False)
+        return reached[0].view(*batch["input_ids"].shape, -1)
+
+    def _replace(self, layers: Iterable[int], stack: ExitStack) -> None:
+        """Put stand-ins in place of blocks until the stack is left."""
+        for layer in layers:
+            stack.callback(self._blocks.__setitem__, layer, self._blocks[layer])
+            self._blocks[layer] = self._stand_ins[layer]
+
+
+class _HeadReached(Exception):
+    """Ends a forward pass before the LM head."""
 
 
 def num_block_runs(choices: Sequence[Choice], num_layers: int, shares: bool = True) -> int:
@@ -147,6 +176,11 @@ def _descending(splits: Sequence[int]) -> list[int]:
         if not found or layer < found[-1]:
             found.append(layer)
     return found
+
+
+def _takes_more(block: nn.Module) -> bool:
+    """Return whether a block takes what the one before computed besides its states (Zaya's router)."""
+    return any(name.startswith("prev_") for name in inspect.signature(block.forward).parameters)
 
 
 def _probed(num_layers: int) -> set[int]:

@@ -173,9 +173,15 @@ def why_not_one_by_one(config: PreTrainedConfig) -> str:
     text = config.get_text_config()
     if getattr(text, "quantization_config", None) or getattr(config, "quantization_config", None):
         return "its weights are quantised"
-    sharing = [key for key in SHARING_KEYS if getattr(text, key, 0)]
-    sharing += ["indexer_types"] if "shared" in (getattr(text, "indexer_types", None) or ()) else []
+    sharing = shared_between_blocks(config)
     return f"blocks use what earlier ones computed ({sharing[0]})" if sharing else ""
+
+
+def shared_between_blocks(config: PreTrainedConfig) -> list[str]:
+    """Return the config keys by which blocks use what earlier ones computed, besides their output."""
+    text = config.get_text_config()
+    sharing = [key for key in SHARING_KEYS if getattr(text, key, 0)]
+    return sharing + ["indexer_types"] * ("shared" in (getattr(text, "indexer_types", None) or ()))
 
 
 class _Tensors(dict):
