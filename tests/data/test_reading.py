@@ -147,11 +147,13 @@ def test_formats_may_be_mixed_and_each_row_has_its_own_columns_only(tmp_path):
         ("rows.jsonl", '{"question": "a"}', "has the columns question; wanted"),
         ("rows.jsonl", '{"text": "a", "n": 1e400}\n{"text": "a", "n": ' + "9" * 30 + "}", "row 1, column 'n', holds"),
         ("rows.jsonl", "[" * 100_000, "is no JSON"),
+        ("rows.jsonl", '{"text": "caf\xe9"}', "line 1: the row is no UTF-8"),
+        ("rows.json", '{"text":\n"caf\xe9"}', "line 1: the row is no JSON"),
     ],
 )
 def test_invalid_files_give_a_one_line_error(tmp_path, name, content, message):
     with pytest.raises(InputError, match=message.replace(".", "\\.")) as error:
-        read_dataset(write(tmp_path, name, content.encode()))
+        read_dataset(write(tmp_path, name, content.encode("latin-1")))
     assert "\n" not in str(error.value)
 
 
@@ -165,6 +167,22 @@ def test_a_file_that_is_not_compressed_as_its_name_says_is_one_sentence(tmp_path
         read_dataset(write(tmp_path, name, CUT[content]))
     assert name in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_zstandard_is_read_by_a_package_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("fsspec.available_compressions", lambda: ["gzip"])
+    with pytest.raises(InputError, match="rows.jsonl.zst' is compressed by Zstandard.*pip install zstandard"):
+        read_dataset(write(tmp_path, "rows.jsonl.zst", b"\x28\xb5\x2f\xfd"))
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+def test_columns_that_a_trainer_would_take_for_tokens_or_images_are_left_out_and_said(tmp_path, caplog, name):
+    rows = [{"text": "a", "labels": 1, "input_ids": "x", "images": None, "n": 2}] * 2
+    path = write(tmp_path, name, *rows)
+    if name.endswith("parquet"):
+        Dataset.from_list(rows).to_parquet(path)
+    assert list(read_dataset(path)) == [{"text": "a", "n": 2}] * 2
+    assert "input_ids, labels, images left out" in caplog.text
 
 
 def test_rows_that_cannot_be_used_stop_with_their_line_or_are_skipped_and_counted(tmp_path, caplog):

@@ -30,7 +30,11 @@ def test_addresses_hub_ids_and_relative_paths_stay(text):
 def test_credentials_go_and_other_tokens_stay(tmp_path):
     secret = "hf_" + "a1B2" * 8
     arm = {"data": "references", "args": {"hub_token": secret, "eos_token": "<|im_end|>", "run_name": f"x {secret}"}}
-    server = {"url": "http://10.0.0.7:8000/v1", "model": "m"}
+    server = {
+        "url": "http://10.0.0.7:8000/v1",
+        "model": "m",
+        "headers": {"Authorization": "Bearer abc", "x-api-key": "d"},
+    }
     rewrite = {"engine": "server", "engine_kwargs": server, "max_new_tokens": 7}
     text = published_recipe(recipe(tmp_path, recover={"sft": arm}, rewrite=rewrite))
     assert secret not in text
@@ -40,6 +44,17 @@ def test_credentials_go_and_other_tokens_stay(tmp_path):
     assert values["recover"]["sft"]["args"] == {"eos_token": "<|im_end|>", "run_name": "x ..."}
     assert values["rewrite"]["max_new_tokens"] == 7
     assert values["model"] == "dense"
+
+
+@pytest.mark.parametrize(
+    "text", ["Bearer abc.def", "https://me:secret@host/x", "AKIAABCDEFGHIJKLMNOP", "github_pat_" + "1a" * 20]
+)
+def test_credentials_of_several_services_go(text):
+    published = published_text(f"see {text} there")
+    assert published.startswith("see ")
+    assert published.endswith(" there")
+    for part in ("abc", "secret", "AKIA", "1a1a"):
+        assert part not in published
 
 
 def test_a_folder_that_exists_is_no_hub_id(tmp_path, monkeypatch):

@@ -42,10 +42,13 @@ def test_html_in_the_data_is_escaped(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     rows[0]["prompt"][0]["content"] = "<script>alert(1)</script>"
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    values |= {"recover": {}, "report": {"examples": 50}}
+    values |= {"recover": {}, "report": {"examples": 50, "title": "<script>a title</script>"}}
+    values["evaluate"]["questions"] = ["<script>a question</script>"]
     run = run_recipe(parse_recipe(values, "test"))
     page = (run.folder.path / "report" / "report.html").read_text()
-    assert "<script>" not in page
-    assert "<script>" not in (run.folder.path / "report" / "report.md").read_text()
+    for text in (page, (run.folder.path / "report" / "report.md").read_text()):
+        assert "<script>" not in text
+        assert "&lt;script>a title" in text.replace("&gt;", ">")
+        assert str(tmp_path) not in text
     assert Page(page).is_self_contained
     assert "&lt;script&gt;" in page

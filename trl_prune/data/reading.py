@@ -35,6 +35,11 @@ SAVED, SAVED_SPLITS = "state.json", "dataset_dict.json"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Every cell of a CSV file as the text that stands there: an answer may be "007" or "None". Empty ones are null.
 CSV_AS_TEXT = {"keep_default_na": False, "na_values": [""]}
+# What a trainer would take for tokens or images, where a recipe's rows are texts.
+TRAINERS_COLUMNS = (
+    "input_ids", "labels", "attention_mask", "position_ids", "seq_lengths", "completion_mask", "assistant_masks",
+    "image", "images",
+)  # fmt: skip
 # Rows per batch of a table.
 BATCH = 1000
 STOP = "stop"
@@ -82,13 +87,21 @@ def read_dataset(  # noqa: PLR0913
     else:
         found = _from_files(files, source)
     if isinstance(found, Dataset):
-        return _normal_dataset(found, source, on_error, accept)
+        return _texts_alone(_normal_dataset(found, source, on_error, accept), source)
     rows, faults = _sorted_out(found, accept)
     _check_faults(len(rows), faults, source, on_error)
     try:
-        return dataset_from_rows(rows)
+        return _texts_alone(dataset_from_rows(rows), source)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
+
+
+def _texts_alone(rows: Dataset, source: str) -> Dataset:
+    """Leave out columns beside a row's text that a trainer would take for its tokens or images."""
+    names = [name for name in TRAINERS_COLUMNS if name in rows.column_names]
+    if names:
+        logger.warning("%s: %s left out; only the texts of rows are used", source, ", ".join(names))
+    return rows.remove_columns(names)
 
 
 def normal_dataset(dataset: Dataset, source: str = "the dataset") -> Dataset:
@@ -279,6 +292,8 @@ def _lines(file: str) -> Iterator[bytes]:
     Raises:
         InputError: it cannot be read, or is not compressed as its name says.
     """
+    if file.endswith(".zst") and "zstd" not in fsspec.available_compressions():
+        raise InputError(f"dataset {file!r} is compressed by Zstandard, which needs a package: pip install zstandard")
     try:
         with fsspec.open(file, "rb", compression="infer") as stream:
             for number, line in enumerate(stream):
@@ -300,7 +315,9 @@ def _whole_json(file: str) -> Dataset | None:
         return None
     try:
         with _quiet():
-            return load_dataset("json", data_files=glob.escape(file), split="train")
+            found = load_dataset("json", data_files=glob.escape(file), split="train")
+            list(_rows_of(found))  # raises where a text is no UTF-8
+            return found
     except Exception:  # which the lines explain better
         return None
 

@@ -9,9 +9,22 @@ from trl_prune.recipe import Recipe
 
 
 # Keys of credentials, and of the server that generated answers, which is nobody else's business.
-UNPUBLISHED = ("api_key", "hub_token", "password", "push_to_hub_token", "secret", "token", "url")
-# The tokens of well-known services, wherever they stand.
-CREDENTIAL = re.compile(r"\b(?:hf|sk|ghp|gho|glpat)[_-][A-Za-z0-9_-]{16,}")
+UNPUBLISHED = ("push_to_hub_token", "token", "url")
+UNPUBLISHED_ENDS = (
+    "api_key",
+    "access_token",
+    "auth_token",
+    "authorization",
+    "hf_token",
+    "hub_token",
+    "password",
+    "secret",
+)
+# The tokens of well-known services, wherever they stand; what follows `Bearer`; a name and password in an address.
+CREDENTIAL = re.compile(
+    r"\b(?:hf|sk|ghp|gho|ghs|github_pat|glpat|xox[abp])[_-][A-Za-z0-9_-]{16,}|\bAKIA[0-9A-Z]{16}\b"
+    r"|(?<=Bearer )\S+|(?<=://)[^\s/@]+:[^\s/@]+@"
+)
 # A path from the root or the home folder, with the last part as its only group; no address of the web.
 ABSOLUTE_PATH = re.compile(r"(?<![\w./:~-])~?/(?:[\w.+@-]+/)*([\w.+@-]+)/?")
 LINE_WIDTH = 110
@@ -42,4 +55,5 @@ def _published(value: object) -> object:
 
 
 def _is_credential(key: str, value: object) -> bool:
-    return isinstance(value, str) and key.lower() in UNPUBLISHED
+    name = key.lower().replace("-", "_")
+    return isinstance(value, str) and (name in UNPUBLISHED or name.endswith(UNPUBLISHED_ENDS))

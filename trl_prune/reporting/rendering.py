@@ -4,6 +4,7 @@ import math
 import re
 
 from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 
 from trl_prune.evaluation.recovery import Estimate
 from trl_prune.evaluation.timing import Interval
@@ -16,6 +17,7 @@ from trl_prune.reporting.comparison_tables import (
     says_something,
     task_cells,
 )
+from trl_prune.reporting.published_recipe import published_text
 
 
 # What would be a tag, an entity, a link, an image, code, emphasis or the end of a table's cell in Markdown.
@@ -24,14 +26,20 @@ ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def render(template: str, values: dict) -> str:
-    """Return a template of `templates/` (its name without `.j2`) filled in; names that end in html escape values."""
+    """Return a template of `templates/` (its name without `.j2`) filled in; names that end in html escape values.
+
+    In Markdown a value starts no tag, except inside blocks of code, whose values are marked as safe.
+    """
+    is_html = template.endswith("html")
     environment = Environment(
         loader=PackageLoader("trl_prune", "reporting/templates"),
-        autoescape=template.endswith("html"),
+        autoescape=is_html,
+        finalize=None if is_html else _without_tags,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "plain": plain, "rate": rate, "cell": cell}
+    environment.filters |= {"published": published_text}
     environment.filters |= {"task_cells": task_cells, "group_cells": group_cells, "comparison_notes": notes}
     environment.globals |= {
         "task_columns": TASK_COLUMNS,
@@ -39,6 +47,10 @@ def render(template: str, values: dict) -> str:
         "comparison_legend": LEGEND,
     }
     return environment.get_template(f"{template}.j2").render(values)
+
+
+def _without_tags(value: object) -> object:
+    return value.replace("<", ENTITIES["<"]) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def percent(estimate: Estimate | None) -> str:

@@ -51,7 +51,7 @@ EVERY_TOKEN_ARGS = {"completion_only_loss": False, "assistant_only_loss": False}
 # Columns of rows that a trainer prepares in its own way: of images, and of ids that are there already.
 NOT_TEXT = {"image", "images", "input_ids"}
 # The position of a row while rows of several kinds are prepared apart.
-POSITION = "position"
+POSITION = "__position__"
 # The columns of a prepared row that the trainer's collator reads.
 PREPARED_COLUMNS = ("input_ids", "labels", "seq_lengths")
 
