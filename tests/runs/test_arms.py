@@ -35,6 +35,15 @@ def test_models_that_compute_positions_may_read_further(tmp_path):
     assert "max_length" not in training_args(*arm_of(tmp_path, "llama"), "float32")
 
 
+@pytest.mark.parametrize("name", ["eos_token", "pad_token"])
+def test_tokens_of_an_arm_are_the_tokenizers(tmp_path, name):
+    check_training(*arm_of(tmp_path, "llama", **{name: "<|im_end|>"}), "recover.arm")
+    with pytest.raises(
+        InputError, match=rf"recover.arm.args.{name} is '<\|end\|>', which is no token of the tokenizer"
+    ):
+        check_training(*arm_of(tmp_path, "llama", **{name: "<|end|>"}), "recover.arm")
+
+
 @pytest.mark.parametrize(
     ("arm", "expected"),
     [

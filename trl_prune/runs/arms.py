@@ -52,6 +52,7 @@ def check_training(run: Run, arm: ArmSection, key: str) -> None:
         args = training_args(run, arm, run.recipe.dtype)
         check_arm(args, arm.peft, arm.method, run.config.get_text_config().num_hidden_layers)
         _check_positions(run, args)
+        _check_tokens(run, args)
     except InputError as error:
         raise InputError(f"{key}.{error}") from error
 
@@ -67,6 +68,14 @@ def _check_positions(run: Run, args: dict) -> None:
             f"args.max_length is {'null' if length is None else length}; wanted: at most {context}, the positions "
             "that the model has learned"
         )
+
+
+def _check_tokens(run: Run, args: dict) -> None:
+    """Check that the tokens that an arm names are the tokenizer's."""
+    for name in ("eos_token", "pad_token"):
+        token = args.get(name)
+        if token is not None and token not in run.tokenizer.get_vocab():
+            raise InputError(f"args.{name} is {token!r}, which is no token of the tokenizer in {run.dense_dir}")
 
 
 def arm_settings(run: Run, arm: ArmSection, student: Path, folder: Path) -> ArmSettings:

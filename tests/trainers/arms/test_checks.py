@@ -41,6 +41,15 @@ def test_invalid_arguments_are_named(args, peft, message):
         ({"train_sampling_strategy": "group_by_length"}, "does not resume to the same batches"),
         ({"eval_strategy": "steps"}, "args.eval_strategy is not an accepted argument"),
         ({"fp16": True, "bf16": True}, "args:"),
+        (
+            {"padding_free": True},
+            "args.padding_free needs args.max_length null or args.packing, and max_length is 1024",
+        ),
+        ({"loss_type": "mse"}, "args.loss_type is 'mse'; wanted: nll or dft"),
+        (
+            {"gradient_checkpointing": False, "gradient_checkpointing_kwargs": {"selective": True}},
+            "args.gradient_checkpointing_kwargs.selective needs args.gradient_checkpointing",
+        ),
     ],
 )
 def test_arguments_that_would_break_a_resume_or_fail_late_are_refused(args, message):
@@ -51,6 +60,7 @@ def test_arguments_that_would_break_a_resume_or_fail_late_are_refused(args, mess
 
 def test_valid_arguments_pass():
     check_arm(ON_CPU | {"learning_rate": 1e-4, "packing": False}, {"r": 4, "lora_alpha": 8})
+    check_arm(ON_CPU | {"padding_free": True, "max_length": None, "loss_type": "dft"}, None)
 
 
 def test_a_layer_map_beyond_the_dense_model_is_refused_before_pruning():

@@ -40,6 +40,7 @@ OTHER_NAMES = {
     "scheduler": "lr_scheduler_type",
     "warmup": "warmup_steps",
 }
+LOSS_TYPES = ("nll", "dft")
 # transformers 5.23 gives these samplers no seeded generator: a resumed run would draw other batches.
 UNSEEDED_SAMPLING_STRATEGIES = ("group_by_length", "batch_rebalance")
 
@@ -65,10 +66,12 @@ def check_arm(args: dict, peft: dict | None, method: str = "sft", dense_blocks: 
         if "lm_head" in (lora.get(name) or ()):
             raise InputError(f"peft.{name} has 'lm_head', whose products are fused with the loss; leave it out")
     try:
-        _check_config(config_class("unused", **values), dense_blocks)
+        config = config_class("unused", **values)
+        _check_config(config, dense_blocks)
         lora_config(lora)
     except (ValueError, TypeError, ImportError) as error:
         raise InputError(f"args: {first_line(error)}") from error
+    _check_trainer(config)
 
 
 def argument_key(name: str) -> str | None:
@@ -118,3 +121,18 @@ def _check_config(config: SFTConfig, dense_blocks: int | None) -> None:
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=config.learning_rate)
     scheduler_kwargs = dict(config.lr_scheduler_kwargs or {})
     get_scheduler(config.lr_scheduler_type, optimizer, 1, 10, scheduler_specific_kwargs=scheduler_kwargs)
+
+
+def _check_trainer(config: SFTConfig) -> None:
+    """Check what TRL's trainer would refuse of the arguments alone, once the student is loaded (TRL 1.16)."""
+    if config.padding_free and not config.packing and config.max_length is not None:
+        raise InputError(
+            f"args.padding_free needs args.max_length null or args.packing, and max_length is {config.max_length}"
+        )
+    if config.loss_type not in LOSS_TYPES:
+        raise InputError(f"args.loss_type is {config.loss_type!r}; wanted: {' or '.join(LOSS_TYPES)}")
+    checkpointing = config.gradient_checkpointing_kwargs or {}
+    if checkpointing.get("selective") and (not config.gradient_checkpointing or checkpointing.get("use_reentrant")):
+        raise InputError(
+            "args.gradient_checkpointing_kwargs.selective needs args.gradient_checkpointing, without use_reentrant"
+        )
