@@ -113,3 +113,18 @@ def test_an_unknown_task_is_refused_before_anything_starts(tmp_path):
 def test_heads_are_cut_to_a_budget_by_numbers_that_divide_the_channels(tmp_path):
     run = prune_run(tmp_path, target={"share": 0.8, "axes": ["num_attention_heads", "intermediate_size"]})
     assert recipe_sizes(run).cut["num_attention_heads"] == 2
+
+
+@pytest.mark.parametrize(
+    ("target", "nearest"),
+    [
+        ({"hidden_size": 24}, "num_attention_heads 2, num_key_value_heads 2, hidden_size 16"),
+        ({"num_key_value_heads": 1}, "num_attention_heads 2, num_key_value_heads 1, hidden_size 16"),
+        ({"hidden_size": 16, "num_key_value_heads": 1}, None),
+        ({"layers": 2}, None),
+    ],
+)
+def test_the_plan_says_who_will_not_run_the_result(tmp_path, target, nearest):
+    described = prune.STAGE.describe(prune_run(tmp_path, target=target), "")
+    assert ("CTranslate2 will not run it" in described) == (nearest is not None)
+    assert nearest is None or nearest in described

@@ -1,7 +1,7 @@
 """Which units the prune stage keeps: given by the recipe, found by the search, or chosen for a target."""
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import lru_cache, reduce
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from trl_prune.pruning.families import LAYERS
 from trl_prune.pruning.importance.scores import Scores
 from trl_prune.pruning.keep import Keep, compose_keep
 from trl_prune.pruning.sizes.budget import Budget
+from trl_prune.pruning.sizes.head_sizes import nearest_dividing_sizes, refusing_loaders
 from trl_prune.pruning.sizes.targets import SizeTarget, TargetSizes, target_sizes
 from trl_prune.pruning.surgery.checkpoint import prune_checkpoint
 from trl_prune.recipe import PruneSection
@@ -55,6 +56,21 @@ def chosen_by(section: PruneSection, axes: Collection[str]) -> str:
         return "by the search"
     methods = [f"blocks by {section.by}"] * (LAYERS in axes)
     return " and ".join(methods + ["units by their scores"] * any(axis != LAYERS for axis in axes)) or "nothing"
+
+
+def loaders_clause(run: Run, kept: Mapping[str, int]) -> str:
+    """Return which loaders will not run the pruned model, and the nearest sizes that they run; empty for none.
+
+    Args:
+        run: the run.
+        kept: units that are kept, by axis.
+    """
+    if not (loaders := refusing_loaders(kept, run.costs)):
+        return ""
+    refused = f"{' and '.join(loaders)} will not run it: head_dim is no longer hidden_size / num_attention_heads"
+    if (nearest := nearest_dividing_sizes(kept, run.costs)) is None:
+        return refused
+    return f"{refused} (the nearest sizes that it runs: {', '.join(f'{axis} {n}' for axis, n in nearest.items())})"
 
 
 def given_keep(run: Run) -> Keep | None:

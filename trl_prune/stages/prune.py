@@ -30,6 +30,7 @@ from trl_prune.runs.evaluation import evaluation_values
 from trl_prune.runs.pruning_plan import (
     chosen_by,
     chosen_keep,
+    loaders_clause,
     planned_keep,
     recipe_ranking,
     recipe_sizes,
@@ -167,6 +168,7 @@ def describe(run: Run, part: str) -> str:  # noqa: ARG001
         f"repairs: {', '.join(recipe_repairs(run, cut)) or 'none'}",
         NO_ATTENTION if loses_attention(run.config, keep) else "",
         omitted_repairs(run, cut),
+        loaders_clause(run, kept_sizes(cut.keep)),
         _sizes(run, keep),
         f"up to {gigabytes(_memory(run))} of memory",
     ]
