@@ -12,7 +12,7 @@ from trl_prune.pruning.repairs import REPAIRS, applicable_repairs, check_repairs
 
 def test_unknown_repair(repair_case):
     with pytest.raises(
-        InputError, match="'heal' is not a repair; allowed: head_merge, least_squares, linear_map, norm"
+        InputError, match="'heal' is not a repair; allowed: head_merge, least_squares, linear_map, magnitude, norm"
     ):
         repair_case().repairs({HIDDEN: [0, 1, 2, 3]}, {"heal": {}})
 
@@ -50,6 +50,7 @@ def test_options_are_the_keyword_arguments_of_build():
         "head_merge": ["scale"],
         "least_squares": ["axes", "ridge"],
         "linear_map": ["ridge"],
+        "magnitude": [],
         "norm_rescale": ["energy"],
     }
 
@@ -74,8 +75,9 @@ def test_fitted_repairs_read_texts(requested, expected):
         ({HIDDEN: [0, 1, 2, 3]}, ["least_squares", "norm_rescale"]),
         ({NEURONS: [[0, 1]] * 4}, ["least_squares"]),
         ({HEADS: [[0, 2]] * 4}, ["head_merge", "least_squares"]),
-        ({LAYERS: [0, 1, 3]}, ["linear_map"]),
-        ({LAYERS: [1, 3]}, []),
+        ({LAYERS: [0, 1, 3]}, ["linear_map", "magnitude"]),
+        ({LAYERS: [1, 3]}, ["magnitude"]),
+        ({LAYERS: [0, 1]}, ["linear_map"]),
     ],
 )
 def test_applicable_repairs(keep, names, repair_case):

@@ -1,5 +1,7 @@
 """If the removed blocks are a linear map of the MLP output before them, the repair is exact."""
 
+from contextlib import ExitStack
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from trl_prune.checkpoints import read_provenance
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import FAMILIES, HIDDEN, LAYERS, NEURONS
 from trl_prune.pruning.importance.hooks import decoder_blocks
+from trl_prune.pruning.importance.skipped_layers import layers_skipped
 from trl_prune.pruning.repairs import applicable_repairs
 from trl_prune.pruning.repairs.linear_map import mlp_output, removed_runs
 
@@ -114,6 +117,47 @@ def test_map_equals_lstsq_and_is_never_worse(repair_case):
     error = repair.record["maps"][0]["error"]
     remaining = (after - before + output - output @ expected.mT).square().sum() / (after - before).square().sum()
     assert error == {"cut": 1.0, "fitted": pytest.approx(float(remaining), rel=1e-5)}
+
+
+@torch.inference_mode()
+def test_linear_blocks_in_two_gaps_are_replaced_exactly(repair_case):
+    dense = repair_case(num_hidden_layers=6)
+    keep, blocks = {LAYERS: [0, 2, 3, 5]}, decoder_blocks(dense.model)
+    for layer in (1, 4):
+        module = dense.calibration.module(mlp_output(layer - 1, dense.dense_dir, dense.cut(keep)))
+        blocks[layer] = LinearBlock(module, 0.3 * torch.randn(32, 32), torch.zeros(32))
+    pruned = dense.pruned(keep, {"linear_map": {"ridge": 1e-10}})
+    logits = dense.model.float()(TOKENS, use_cache=False).logits
+    torch.testing.assert_close(pruned(TOKENS, use_cache=False).logits, logits, atol=1e-3, rtol=1e-3)
+    assert all(run["error"]["fitted"] < 1e-6 for run in read_provenance(dense.folder / "pruned").edits[0]["maps"])
+
+
+@torch.inference_mode()
+def test_a_map_is_fitted_to_what_the_model_with_the_maps_below_it_computes(repair_case):
+    dense = repair_case(num_hidden_layers=6)
+    keep = {LAYERS: [0, 2, 3, 5]}
+    repair = dense.repairs(keep, {"linear_map": {"ridge": 1e-10}})[0]
+    names = [f"model.layers.{layer}.mlp.down_proj.weight" for layer in (0, 3)]
+    first, second = (repair.fits.load(name, "map").double() for name in names)
+    blocks, read = decoder_blocks(dense.model), {"wanted": [], "output": [], "before": []}
+    sites = (("wanted", blocks[4]), ("output", blocks[3].mlp.down_proj), ("before", blocks[3]))
+    for batch in dense.calibration.batches:
+        is_token = batch["attention_mask"].bool()
+        with ExitStack() as stack:
+            hook = blocks[4].register_forward_hook(lambda *args, to=is_token: read["wanted"].append(args[2][to]))
+            stack.callback(hook.remove)
+            dense.model(**batch)
+        with ExitStack() as stack:
+            stack.enter_context(layers_skipped(dense.model, [1]))
+            mapped = blocks[0].mlp.down_proj.register_forward_hook(lambda _, __, output: output @ first.mT)
+            stack.callback(mapped.remove)
+            for key, module in sites[1:]:
+                add = lambda *args, key=key, to=is_token: read[key].append(args[2][to])  # noqa: E731
+                stack.callback(module.register_forward_hook(add).remove)
+            dense.model(**batch)
+    wanted, output, before = (torch.cat(read[key]) for key, _ in sites)
+    expected = torch.linalg.lstsq(output, wanted - (before - output)).solution.mT
+    torch.testing.assert_close(second, expected, atol=1e-4, rtol=1e-4)
 
 
 @torch.inference_mode()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trl_prune.errors import InputError
-from trl_prune.pruning.repairs import head_merge, least_squares, linear_map, norm_rescale
+from trl_prune.pruning.repairs import head_merge, least_squares, linear_map, magnitude, norm_rescale
 from trl_prune.pruning.repairs.calibration import Calibration
 from trl_prune.pruning.surgery.checkpoint import Repair
 from trl_prune.pruning.surgery.cut import Cut
@@ -60,6 +60,7 @@ REPAIRS: dict[str, RepairMethod] = {
     "head_merge": RepairMethod(head_merge.check, head_merge.build, _never),
     "least_squares": RepairMethod(least_squares.check, least_squares.build, _always, least_squares.num_inputs),
     "linear_map": RepairMethod(linear_map.check, linear_map.build, _always, linear_map.num_inputs),
+    "magnitude": RepairMethod(magnitude.check, magnitude.build, _always),
     "norm_rescale": RepairMethod(norm_rescale.check, norm_rescale.build, norm_rescale.reads_texts),
 }
 
@@ -77,6 +78,8 @@ def check_repairs(requested: Mapping[str, Options], source: Path, cut: Cut) -> N
         REPAIRS[name].check(source, cut, **default_options(name) | options)
     if {"head_merge", "least_squares"} <= requested.keys() and "num_attention_heads" in cut.keep:
         raise InputError("head_merge changes the heads that least_squares fits o_proj to; choose one of the two")
+    if {"linear_map", "magnitude"} <= requested.keys():
+        raise InputError("linear_map gives the stream the magnitude that magnitude corrects; choose one of the two")
 
 
 def _check_options(name: str, options: Options) -> None:

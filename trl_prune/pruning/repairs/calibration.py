@@ -81,9 +81,12 @@ class Calibration:
         bare = not hasattr(self.model, name.partition(".")[0])
         return self.model.get_submodule(f"{self.model.base_model_prefix}.{name}" if bare else name)
 
-    def read_activations(self, sites: Sequence[Site], callback: Callable[[Site, Tensor], None]) -> None:
-        """Run the texts once and call `callback(site, activations)` for each site."""
-        observe(self.model, self.progress(self.batches), [ActivationReader(sites, callback)])
+    def read_activations(
+        self, sites: Sequence[Site], callback: Callable[[Site, Tensor], None], batches: Iterable[Batch] | None = None
+    ) -> None:
+        """Run the texts once, or some batches of them, and call `callback(site, activations)` for each site."""
+        batches = self.progress(self.batches) if batches is None else batches
+        observe(self.model, batches, [ActivationReader(sites, callback)])
 
     def input_moments(self, sizes: Mapping[str, int]) -> Iterator[tuple[str, Moments]]:
         """Yield the moments of the inputs of linear maps, in groups within the memory limit.

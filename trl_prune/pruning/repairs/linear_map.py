@@ -9,21 +9,27 @@ map of `M` can:
 
 The regularisation is towards `K = 0`, the plain cut, so that on the calibration texts the map is never worse. `T` is
 folded into `down_proj`; the checkpoint keeps its format, so `c` is used only if the format has a bias.
+
+Of several runs the lowest is fitted first, and each further one to what the model with the maps below it computes: `M`
+and `x` are those of the repaired model and `y` is the dense model's, so that a map corrects what those below it left.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trl_prune.checkpoints import tensor_files
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import EXPERTS, HIDDEN, LAYERS, NEURONS
+from trl_prune.pruning.importance.forward import Batch
 from trl_prune.pruning.importance.hooks import Site, decoder_blocks
-from trl_prune.pruning.repairs.calibration import Calibration, groups_within
+from trl_prune.pruning.importance.skipped_layers import layers_skipped
+from trl_prune.pruning.repairs.calibration import Calibration
 from trl_prune.pruning.repairs.fit_cache import FitCache
 from trl_prune.pruning.repairs.least_squares import input_axis, input_dim
 from trl_prune.pruning.repairs.moments import Moments, ridge_regression
@@ -85,22 +91,27 @@ def check(source: Path, cut: Cut, *, ridge: float) -> None:
         _check_foldable(start - 1, names, cut)
 
 
+def has_norm_after_mlp(names: Iterable[str], cut: Cut) -> bool:
+    """Return whether there is a norm between an MLP's output and the residual stream, given the names of tensors."""
+    return any(map(AFTER_MLP.search, names)) or not getattr(cut.config, "do_layer_norm_before", True)
+
+
 def _check_foldable(layer: int, names: list[str], cut: Cut) -> None:
     model_type = cut.config.model_type
     in_block = [name for name in names if cut.layer_of(name) == layer]
-    if any(AFTER_MLP.search(name) for name in in_block) or not getattr(cut.config, "do_layer_norm_before", True):
+    if has_norm_after_mlp(in_block, cut):
         raise InputError(
             f"linear_map cannot repair {model_type}: it has a norm between the MLP output and the residual stream, "
             f"and a linear map cannot be folded through it"
         )
     outputs = [name for name in in_block if _is_mlp_output(cut, name)]
-    if len(outputs) != 1 or any(_is_of_mixture(cut, name) for name in in_block):
+    if len(outputs) != 1 or any(is_of_mixture(cut, name) for name in in_block):
         raise InputError(
             f"linear_map cannot repair {model_type}: block {layer} has experts instead of a single MLP output"
         )
 
 
-def _is_of_mixture(cut: Cut, name: str) -> bool:
+def is_of_mixture(cut: Cut, name: str) -> bool:
     """Return whether a tensor belongs to routed experts, beside which a shared expert is not all of the MLP."""
     return "expert" in name or any(EXPERTS in parts for parts in cut.family.dim_axes(name))
 
@@ -121,7 +132,7 @@ def num_inputs(cut: Cut) -> int:
 
 
 def build(source: Path, cut: Cut, calibration: Calibration, *, ridge: float = 0.1) -> LinearMap:
-    """Fit one map for each removed run on the calibration texts.
+    """Fit one map for each removed run on the calibration texts, from below.
 
     Args:
         source: the dense checkpoint's folder.
@@ -130,14 +141,16 @@ def build(source: Path, cut: Cut, calibration: Calibration, *, ridge: float = 0.
         ridge: regularisation towards the plain cut, as a share of the MLP output's mean square.
     """
     record: dict = {"repair": "linear_map", "ridge": ridge, "tokens": calibration.tokens}
-    fits = FitCache(calibration.cache_dir, [record, cut.keep[LAYERS], cut.keep.get(HIDDEN)])
+    fits = FitCache(calibration.cache_dir, ["from below", record, cut.keep[LAYERS], cut.keep.get(HIDDEN)])
     runs = {mlp_output(start - 1, source, cut): (start, end) for start, end in removed_runs(cut)}
-    pending = {name: run for name, run in runs.items() if name not in fits}
     biased = {name for name in runs if f"{name.removesuffix('weight')}bias" in tensor_files(source)}
-    features = 2 * len(cut.keep.get(HIDDEN) or range(cut.sizes[HIDDEN]))
-    for names in groups_within(dict.fromkeys(pending, features), calibration.memory_bytes):
-        for name, moments in _joint_moments({name: pending[name] for name in names}, cut, calibration):
+    fitted: dict[str, tuple[int, int]] = {}
+    for name, run in runs.items():
+        if name not in fits:
+            below = LinearMap(cut, fits, set(fitted), {})
+            moments = _joint_moments(name, run, fitted, below, calibration)
             fits.save(name, fit_map(moments, ridge, _gain(cut), name in biased))
+        fitted[name] = run
     errors = [fits.load(name, "errors").tolist() for name in runs]
     record["maps"] = [
         {"before": start, "after": end - 1, "error": dict(zip(("cut", "fitted"), pair, strict=True))}
@@ -151,37 +164,64 @@ def _gain(cut: Cut) -> float:
 
 
 def _joint_moments(
-    runs: Mapping[str, tuple[int, int]], cut: Cut, calibration: Calibration
-) -> list[tuple[str, Moments]]:
-    """Return the moments of MLP outputs concatenated with the displacement by the run, kept channels only.
+    name: str, run: tuple[int, int], fitted: Mapping[str, tuple[int, int]], below: LinearMap, calibration: Calibration
+) -> Moments:
+    """Return the moments of an MLP's outputs concatenated with the displacement by a run, kept channels only.
 
     Args:
-        runs: the removed runs, by the name of the MLP output weight before each.
-        cut: the plan applied to the dense model.
+        name: the MLP output weight before the run.
+        run: the removed run.
+        fitted: the runs below it, by the weights that their maps are folded into.
+        below: their maps.
         calibration: model and texts.
     """
+    (start, end), cut, blocks = run, below.cut, decoder_blocks(calibration.model)
     kept = torch.tensor(cut.keep.get(HIDDEN) or range(cut.sizes[HIDDEN]))
-    moments: dict[str, Moments] = {}
-    blocks = decoder_blocks(calibration.model)
-    sites = [calibration.output_site(name) for name in runs]
-    sites += [Site("before", start, blocks[start - 1], "output") for start, _ in runs.values()]
-    sites += [Site("after", end, blocks[end - 1], "output") for _, end in runs.values()]
-    names = {end: name for name, (_, end) in runs.items()}
-    latest: dict[str, Tensor] = {}  # activations of the run that the forward pass is in, by site key
+    sites = [calibration.output_site(name), Site("before", start, blocks[start - 1], "output")]
+    after = Site("after", end, blocks[end - 1], "output")
+    moments = Moments.empty(2 * len(kept), calibration.model.device)
+    for batch in calibration.progress(calibration.batches):
+        states = _states(calibration, [*sites, after], batch, kept)
+        if fitted:
+            with _repaired(calibration, fitted, below, kept):
+                states |= _states(calibration, sites, batch, kept)
+        for output, before, wanted in zip(states[name], states["before"], states["after"], strict=True):
+            displacement = wanted.to(output) - before.to(output)
+            moments.add(torch.cat([output, displacement], dim=1).to(moments.gram.device))
+    return moments
+
+
+def _states(calibration: Calibration, sites: list[Site], batch: Batch, kept: Tensor) -> dict[str, list[Tensor]]:
+    """Return the kept channels at some sites, by their keys, for each slice of a batch's rows."""
+    states: dict[str, list[Tensor]] = {site.key: [] for site in sites}
 
     def add(site: Site, activations: Tensor) -> None:
-        activations = activations[:, kept.to(activations.device)]
-        if site.key != "after":
-            latest[site.key] = activations
-            return
-        name = names[site.layer]
-        if name not in moments:
-            moments[name] = Moments.empty(2 * len(kept), activations.device)
-        displacement = activations - latest["before"].to(activations)
-        moments[name].add(torch.cat([latest[name].to(activations), displacement], dim=1))
+        states[site.key].append(activations[:, kept.to(activations.device)])
 
-    calibration.read_activations(sites, add)
-    return list(moments.items())
+    calibration.read_activations(sites, add, [batch])
+    return states
+
+
+@contextmanager
+def _repaired(
+    calibration: Calibration, fitted: Mapping[str, tuple[int, int]], below: LinearMap, kept: Tensor
+) -> Iterator[None]:
+    """Let the dense model run without some runs of blocks and with their maps."""
+    removed = [layer for start, end in fitted.values() for layer in range(start, end)]
+    with ExitStack() as stack:
+        stack.enter_context(layers_skipped(calibration.model, removed))
+        for name in fitted:
+            hook = _mapping(below.fits.load(name, "map"), below.fits.load(name, "shift"), kept)
+            stack.callback(calibration.module(name).register_forward_hook(hook).remove)
+        yield
+
+
+def _mapping(matrix: Tensor, shift: Tensor, kept: Tensor) -> Callable[..., Tensor]:
+    def hook(_: nn.Module, __: tuple, output: Tensor) -> Tensor:
+        channels = kept.to(output.device)
+        return output.index_copy(-1, channels, output[..., channels] @ matrix.to(output).mT + shift.to(output))
+
+    return hook
 
 
 def fit_map(moments: Moments, ridge: float, gain: float, biased: bool) -> dict[str, Tensor]:
