@@ -8,12 +8,22 @@ import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 import trl_prune
 from tests.conftest import rewrite_tensors
 from tests.recipes import recipe_values
-from trl_prune.checkpoints import tensor_files
+from trl_prune.checkpoints import (
+    check_causal_lm,
+    fingerprint,
+    load_config,
+    load_tokenizer,
+    locate,
+    prove_source,
+    tensor_files,
+)
 from trl_prune.cli import main
+from trl_prune.data.tokenizer_checks import check_tokenizer
 from trl_prune.errors import InputError
 
 
@@ -144,6 +154,8 @@ KEYS = [
 ]  # fmt: skip
 JSON_FILES = ["config.json", "generation_config.json", "tokenizer_config.json", "adapter_config.json"]
 FILES = [*JSON_FILES, "model.safetensors", "model.safetensors.index.json", "tokenizer.json", "LICENSE"]
+NAMES = st.sampled_from(["model.fp16.safetensors", "x", "config.json"])
+PLACES = st.sampled_from(["model.safetensors", "../x.safetensors", "/etc/passwd", "", "none.safetensors"])
 FAULTS = st.one_of(
     st.tuples(st.just("set"), st.sampled_from(JSON_FILES[:3]), st.sampled_from(KEYS), st.sampled_from(VALUES)),
     st.tuples(st.just("drop"), st.sampled_from(JSON_FILES[:3]), st.sampled_from(KEYS)),
@@ -151,7 +163,47 @@ FAULTS = st.one_of(
     st.tuples(st.just("write"), st.sampled_from(FILES), st.binary(max_size=60)),
     st.tuples(st.just("cut"), st.sampled_from(FILES), st.integers(0, 300)),
 )
+LAYOUTS = st.one_of(
+    st.tuples(
+        st.just("rename"), st.sampled_from(FILES), st.sampled_from(["model.fp16.safetensors", "x", "config.json"])
+    ),
+    st.tuples(st.just("split"), st.sampled_from([1, 2, 3])),
+    st.tuples(st.just("link"), st.sampled_from(FILES), st.sampled_from(["/nowhere", "..", "config.json"])),
+    st.tuples(st.just("folder"), st.sampled_from(FILES)),
+    st.tuples(
+        st.just("index"), st.dictionaries(st.sampled_from([UP, "x", ""]), PLACES, max_size=2) | st.sampled_from(VALUES)
+    ),
+)
 PLANS = [{"num_hidden_layers": [0, 3]}, {"intermediate_size": [[0, 1, 2, 3]] * 4}, {"hidden_size": list(range(16))}]
+
+
+def lay_out(folder, kind, *values):
+    """Change which files a checkpoint has, if it is still possible after others."""
+    path = folder / str(values[0])
+    if kind == "index":
+        write_json(folder / "model.safetensors.index.json", {"weight_map": values[0]})
+    elif kind == "split":
+        split(folder, values[0])
+    elif kind == "rename" and path.is_file():
+        path.rename(folder / values[1])
+    elif kind in ("link", "folder"):
+        path.unlink(missing_ok=True)
+        path.symlink_to(values[1]) if kind == "link" else path.mkdir()
+
+
+def split(folder, shards):
+    """Write the weights as shards with an index, as transformers does with a large model."""
+    single = folder / "model.safetensors"
+    if not single.is_file() or single.stat().st_size < 1000:
+        return
+    tensors = load_file(single)
+    single.unlink()
+    places = {
+        name: f"model-{number % shards + 1:05d}-of-{shards:05d}.safetensors" for number, name in enumerate(tensors)
+    }
+    for place in set(places.values()):
+        save_file({name: tensors[name] for name in tensors if places[name] == place}, folder / place, {"format": "pt"})
+    write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": places})
 
 
 def harm(folder, kind, name, *values):
@@ -173,7 +225,44 @@ def harm(folder, kind, name, *values):
 
 
 @pytest.mark.slow
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=600, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(LAYOUTS, max_size=2), st.lists(FAULTS, max_size=2))
+def test_any_folder_is_a_checkpoint_or_one_sentence(dense, tmp_path, layouts, faults):
+    folder = tmp_path / "model"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(dense, folder, copy_function=shutil.copyfile)
+    try:
+        for layout in layouts:
+            lay_out(folder, *layout)
+        for fault in faults:
+            harm(folder, *fault)
+    except OSError:  # what is now a folder or a broken link cannot be written
+        return
+    sentence, names = "", {UP: ""}
+    try:
+        names = looked_at(folder)
+    except InputError as error:
+        sentence = str(error)
+    assert UP in names
+    assert "\n" not in sentence
+
+
+def looked_at(folder):
+    """Look at a checkpoint as every verb does before any work, and return the names of its tensors."""
+    config = load_config(locate(str(folder)))
+    check_causal_lm(config)
+    prove_source(folder)
+    check_tokenizer(load_tokenizer(folder), folder, config.get_text_config().vocab_size)
+    assert fingerprint(folder)
+    return tensor_files(folder)
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=120, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(FAULTS, min_size=1, max_size=2), st.sampled_from(PLANS))
 def test_any_fault_ends_in_success_or_one_sentence(dense, tmp_path, faults, plan):
     folder, pruned = tmp_path / "model", tmp_path / "pruned"

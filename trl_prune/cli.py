@@ -4,7 +4,6 @@ Heavy imports are inside the functions, so that `--help` answers at once.
 """
 
 import argparse
-import errno
 import logging
 import os
 import sys
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from trl_prune.errors import InputError
+from trl_prune.errors import InputError, refusal
 
 
 if TYPE_CHECKING:
@@ -135,10 +134,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"trl-prune: {error}", file=sys.stderr)
         return 2
     except (OSError, SafetensorError) as error:
-        # safetensors raises an error of its own, with the system's error number in the message.
-        if getattr(error, "errno", None) != errno.ENOSPC and f"os error {errno.ENOSPC}" not in str(error):
+        refused = refusal(error)
+        if refused is None:
             raise
-        print("trl-prune: the disk is full; free some, and the same command resumes", file=sys.stderr)
+        print(f"trl-prune: {refused}; the same command resumes", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("trl-prune: stopped; the same command resumes", file=sys.stderr)

@@ -4,7 +4,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Sequence
 
-from trl_prune.errors import InputError
+from trl_prune.errors import InputError, refusal
 from trl_prune.recipe import Recipe
 from trl_prune.runs.artifacts import verb
 from trl_prune.runs.context import Run
@@ -189,16 +189,29 @@ def disk_needed(run: Run) -> int:
 
 
 def execute_part(run: Run, stage: Stage, part: str) -> None:
-    """Do a part of a stage, or skip it if its result matches inputs and settings."""
+    """Do a part of a stage, or skip it if its result matches inputs and settings.
+
+    Raises:
+        InputError: also if the disk is full or refuses a file; the next run resumes.
+    """
     inputs, settings = stage.inputs(run, part), stage.settings(run, part)
     title = f"{stage.name} {part}".strip()
     if run.folder.is_done(stage.name, part, inputs, settings):
         logger.info("%s: done before", title)
         return
-    folder = run.folder.begin(stage.name, part, inputs, settings, stage.keeps)
-    logger.info("%s: %s", title, stage.describe(run, part))
-    run.seed_everything()
-    run.folder.finish(stage.name, part, stage.execute(run, part, folder))
+    try:
+        folder = run.folder.begin(stage.name, part, inputs, settings, stage.keeps)
+        logger.info("%s: %s", title, stage.describe(run, part))
+        run.seed_everything()
+        run.folder.finish(stage.name, part, stage.execute(run, part, folder))
+    except InputError:
+        raise
+    except Exception as error:  # libraries raise errors of their own for a full disk
+        refused = refusal(error)
+        if refused is None:
+            raise
+        place = run.folder.stage_dir(stage.name, part)
+        raise InputError(f"{title}: writing {place} failed: {refused}; the same command resumes") from error
 
 
 def plan(

@@ -154,6 +154,17 @@ ROW = st.fixed_dictionaries(
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(ROW | JSON)
 def test_any_row_is_normal_or_at_fault_and_a_normal_one_stays(row):
+    _check_normal_or_fault(row)
+
+
+@pytest.mark.slow
+@settings(max_examples=2700, deadline=None, derandomize=True)
+@given(ROW | JSON)
+def test_any_of_thousands_of_rows_is_normal_or_at_fault(row):
+    _check_normal_or_fault(row)
+
+
+def _check_normal_or_fault(row):
     try:
         normal = normal_row(row)
     except RowFault:

@@ -51,6 +51,39 @@ def test_result_hash_follows_what_was_made(folder, tmp_path):
     assert folder.result_hash("score") == same.result_hash("score") != other.result_hash("score")
 
 
+def test_an_output_that_changed_after_it_was_written_is_named_where_it_is_used(folder):
+    finish(folder)
+    path = folder.output("score", "scores")
+    path.write_text("0ut")
+    assert folder.output("score", "scores") == path  # compared once in a process
+    with pytest.raises(InputError, match=f"{path} has changed since it was written; delete {path.parent}"):
+        RunFolder(folder.path).output("score", "scores")
+
+
+def test_what_is_done_again_names_what_is_not_as_it_was(folder, caplog):
+    caplog.set_level("INFO", "trl_prune")
+    for inputs, settings, said in (
+        ({"dense": "other"}, SETTINGS, "inputs (dense)"),
+        (INPUTS, {"samples": 4}, "settings"),
+        ({}, SETTINGS, "inputs (dense)"),
+    ):
+        finish(folder)
+        folder.begin("score", "", inputs, settings)
+        assert caplog.messages[-1] == f"{folder.stage_dir('score')} has other {said} and is redone"
+
+
+def test_what_a_killed_process_was_writing_is_removed(folder):
+    finish(folder)
+    file, inner = folder.path / ".run.json.77.part", folder.path / "score" / ".model.part"
+    inner.mkdir()
+    for path in (file, inner / "weights"):
+        path.write_text("half")
+    with folder.lock("a"):
+        assert not file.exists()
+        assert not inner.exists()
+        assert folder.output("score", "scores").read_text() == "out"
+
+
 def test_volatile_outputs_do_not_count(folder, tmp_path):
     for run, text in ((folder, "1 s"), (RunFolder(tmp_path / "other"), "2 s")):
         (run.begin("report", "", INPUTS, SETTINGS) / "page").write_text(text)

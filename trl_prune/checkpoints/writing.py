@@ -26,21 +26,36 @@ def _as_json(value: object) -> object:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically and flushed to disk."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(part, path)
+    """Write a text file atomically and flushed to disk.
+
+    Raises:
+        OSError: the system refuses it; the error names the path.
+    """
+    with _renamed(path.with_name(f".{path.name}.{os.getpid()}.part"), path) as part:
+        try:
+            with part.open("w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside the target; it is renamed to the target when the block ends without an error."""
-    part = target.with_name(f".{target.name}.part")
-    yield part
-    part.replace(target)
+    with _renamed(target.with_name(f".{target.name}.part"), target) as part:
+        yield part
+
+
+@contextmanager
+def _renamed(part: Path, target: Path) -> Iterator[Path]:
+    try:
+        yield part
+        part.replace(target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

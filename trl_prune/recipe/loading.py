@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from trl_prune.errors import InputError, first_line
+from trl_prune.errors import InputError, first_line, shown
 from trl_prune.recipe.evaluate import EvaluateSection
 from trl_prune.recipe.messages import error_sentence, line_of
 from trl_prune.recipe.recipe import Recipe
@@ -29,10 +29,27 @@ SectionType = TypeVar("SectionType", bound=Section)
 class Loader(yaml.SafeLoader):
     """A YAML loader that reads `1e-4` as a number, as YAML 1.2 does; YAML 1.1 requires `1.0e-4`."""
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
+        """Return a node's value.
+
+        Raises:
+            ConstructorError: its text is no value of its type, as that of the date 2024-13-45; PyYAML raises whatever
+                Python's own types raise.
+        """
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            kind = node.tag.rpartition(":")[2]
+            problem = f"{shown(node.value)} is no {kind}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+
 
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
+# A recipe is kept as JSON and YAML, so it has no bytes and no sets.
+for tag in ("binary", "set"):
+    Loader.add_constructor(f"tag:yaml.org,2002:{tag}", Loader.construct_undefined)
 
 
 def load_recipe(path: Path | None, overrides: list[str]) -> Recipe:
@@ -102,18 +119,18 @@ def _without_aliases(value: object) -> object:
 def _apply_override(values: dict, override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
-        raise InputError(f"{override!r} is no override; wanted: section.key=value")
+        raise InputError(f"{shown(override)} is no override; wanted: section.key=value")
     *sections, last = key.split(".")
     for section in sections:
         if values.get(section) is None:
             values[section] = {}
         values = values[section]
         if not isinstance(values, dict):
-            raise InputError(f"{override!r}: {section} is a value, not a section")
+            raise InputError(f"{shown(override)}: {section} is a value, not a section")
     try:
         values[last] = _limited(yaml.load(value, Loader), value, repr(key))
     except (yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{override!r}: {value!r} is not YAML") from error
+        raise InputError(f"{shown(override)}: {shown(value)} is not YAML") from error
 
 
 def parse_words(words: Sequence[str]) -> tuple[list[str], dict[str, object]]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import yaml
 from pydantic_core import ErrorDetails
 
-from trl_prune.errors import KEY_SIMILARITY, closest
+from trl_prune.errors import KEY_SIMILARITY, closest, shown
 from trl_prune.recipe.merge import ONE_MERGE
 from trl_prune.recipe.recipe import Recipe
 from trl_prune.recipe.recover import MIX, ONE_SOURCE, ArmSection
@@ -28,7 +28,7 @@ def error_sentence(error: ErrorDetails) -> str:
     message = message[0].lower() + message[1:]
     if error["type"] == "value_error":
         return f"{key} {message}".strip()
-    return f"{key} is {error['input']!r}; {message.replace('input should be', 'wanted:')}"
+    return f"{key} is {shown(error['input'])}; {message.replace('input should be', 'wanted:')}"
 
 
 def _without_forms(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:

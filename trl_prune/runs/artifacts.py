@@ -71,6 +71,7 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
+        self._unchanged: set[tuple[Path, str]] = set()
 
     @contextmanager
     def lock(self, model: str) -> Iterator["RunFolder"]:
@@ -89,6 +90,7 @@ class RunFolder:
         except Timeout as error:
             raise InputError(f"the output folder {self.path} is in use by another trl-prune process") from error
         try:
+            self._remove_parts()
             self.note(model=model)
             yield self
         finally:
@@ -99,6 +101,11 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"the output folder {self.path} cannot be made: {error.strerror}") from error
+
+    def _remove_parts(self) -> None:
+        """Remove what a killed process was writing; nobody else writes here while the lock is held."""
+        for path in list(self.path.rglob(".*.part")):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     def check(self, model: str) -> None:
         """Check that the folder is empty or holds a run on a model.
@@ -169,8 +176,20 @@ class RunFolder:
         return file_hash(self.stage_dir(stage, part) / RESULT)[:16]
 
     def output(self, stage: str, name: str, part: str = "") -> Path:
-        """Return the path of a stage's output."""
-        return self.stage_dir(stage, part) / self.require(stage, part).outputs[name]["path"]
+        """Return the path of a stage's output.
+
+        Raises:
+            InputError: there is none yet, or it is not what the stage wrote (a disk's fault, an edit): of weight files
+                samples are compared, of all others every byte.
+        """
+        output = self.require(stage, part).outputs[name]
+        path, written = self.stage_dir(stage, part) / output["path"], output["fingerprint"]
+        if written is not None and path.exists() and (path, written) not in self._unchanged:
+            if _fingerprint(path) != written:
+                folder = self.stage_dir(stage, part)
+                raise InputError(f"{path} has changed since it was written; delete {folder}, and it is made again")
+            self._unchanged.add((path, written))
+        return path
 
     def is_done(self, stage: str, part: str, inputs: dict[str, str], settings: object) -> bool:
         """Return whether there is a result for these inputs and settings, and all its outputs exist."""
@@ -195,13 +214,22 @@ class RunFolder:
         pending = {"inputs": inputs, "config_hash": config_hash(settings)}
         path = folder / PENDING
         if not (path.is_file() and json.loads(path.read_text()) == pending):
+            if folder.exists():
+                logger.info("%s has other %s and is redone", folder, self._changes(stage, part, inputs))
             self._clear(folder, keeps)
             write_json(path, pending)
         return folder
 
+    def _changes(self, stage: str, part: str, inputs: dict[str, str]) -> str:
+        """Return what of a stage is not as when it was done, in words."""
+        result = self.result(stage, part)
+        if result is None:
+            return "inputs or settings"
+        names = [name for name in result.inputs | inputs if result.inputs.get(name) != inputs.get(name)]
+        return f"inputs ({', '.join(names)})" if names else "settings"
+
     def _clear(self, folder: Path, keeps: Collection[str]) -> None:
         if folder.exists():
-            logger.info("%s has other inputs or settings and is redone", folder)
             (folder / RESULT).unlink(missing_ok=True)  # first, so that a kill in the middle leaves no result behind
             for path in folder.iterdir():
                 if path.name not in keeps:
