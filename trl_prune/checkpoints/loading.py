@@ -126,6 +126,18 @@ def _check_no_remote_code(path: Path) -> None:
             f"{path} asks for code of its own ({next(iter(code.values()))}) for model type {model_type!r}, which is "
             f"not run; wanted: a model type of transformers"
         )
+    kernel = _hub_kernel(values)
+    if kernel is not None:
+        raise InputError(f"{path} asks for code of the hub's ({kernel}), which is not run; leave that key out")
+
+
+def _hub_kernel(values: object) -> str | None:
+    """Return the hub id of a kernel that a config names as an implementation: transformers downloads and runs it."""
+    if not isinstance(values, dict):
+        return None
+    named = [value for key, value in values.items() if key.endswith("_implementation") and "/" in str(value)]
+    inner = map(_hub_kernel, values.values())
+    return str(named[0]) if named else next((kernel for kernel in inner if kernel), None)
 
 
 def cache_argument(model: "PreTrainedModel") -> str:
