@@ -64,6 +64,13 @@ def test_an_index_may_name_files_of_the_folder_by_its_dot(sharded):
     assert tensor_files(locate(str(sharded))) == files
 
 
+def test_tensors_of_a_shard_count_although_the_index_does_not_name_them(sharded):
+    index, files = json.loads((sharded / INDEX).read_text()), tensor_files(sharded)
+    del index["weight_map"]["model.norm.weight"]
+    (sharded / INDEX).write_text(json.dumps(index))
+    assert tensor_files(locate(str(sharded))) == files
+
+
 def test_an_index_that_transformers_does_not_read_is_refused(sharded):
     index = json.loads((sharded / INDEX).read_text())
     del index["metadata"]

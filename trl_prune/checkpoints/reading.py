@@ -128,7 +128,7 @@ def tensor_files(folder: Path) -> dict[str, Path]:
     as `transformers_weights`, else `model.safetensors`, else the index, which may be a leftover beside a single file.
 
     Raises:
-        InputError: no safetensors weights, or an index that names files outside the folder.
+        InputError: no safetensors weights, a shard is missing or corrupt, or an index names files outside the folder.
     """
     weights = next((file for file in _weight_files(folder) if file.is_file()), None)
     if weights is None:
@@ -136,7 +136,9 @@ def tensor_files(folder: Path) -> dict[str, Path]:
     if weights.suffix == ".json":
         weight_map = _read_index(weights)
         paths = {shard: _inside(folder, shard, weights) for shard in set(weight_map.values())}
-        return {name: paths[shard] for name, shard in weight_map.items()}
+        files = {name: paths[shard] for name, shard in weight_map.items()}
+        # transformers reads whatever is in the shards, also what the index does not name.
+        return {name: path for path in sorted(paths.values()) for name in read_header(path)} | files
     return dict.fromkeys(read_header(weights), weights)
 
 
