@@ -73,7 +73,8 @@ def test_what_is_done_again_names_what_is_not_as_it_was(folder, caplog):
 
 
 def test_what_a_killed_process_was_writing_is_removed(folder):
-    finish(folder)
+    with folder.lock("a"):
+        finish(folder)
     file, inner = folder.path / ".run.json.77.part", folder.path / "score" / ".model.part"
     inner.mkdir()
     for path in (file, inner / "weights"):
