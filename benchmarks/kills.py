@@ -157,11 +157,19 @@ def _content(path: Path) -> bytes:
     if path.suffix in PICTURES:  # that they are there is compared
         return b""
     content = path.read_bytes()
-    return (
-        json.dumps(_without_moments(json.loads(content)), sort_keys=True).encode()
-        if path.suffix == ".json"
-        else content
-    )
+    if path.suffix == ".jsonl":  # a kill leaves the start of a line, which is read over
+        return b"\n".join(line for line in content.splitlines() if _is_json(line))
+    if path.suffix == ".json":
+        return json.dumps(_without_moments(json.loads(content)), sort_keys=True).encode()
+    return content
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 def _without_moments(value: object) -> object:
