@@ -47,7 +47,7 @@ def test_the_tests_that_it_runs_exist():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_rehearsal_measures_every_part_that_this_machine_can_do(tmp_path):
     command = [sys.executable, str(SCRIPT), "--output", str(tmp_path), "--device", "cpu", "--tiny", "--parts", *PARTS]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -58,6 +58,7 @@ def test_the_rehearsal_measures_every_part_that_this_machine_can_do(tmp_path):
         assert parts[name]["status"] == "measured"
         assert parts[name]["tokens_per_second"] > 0
         assert parts[name]["peak_bytes"] > 0
+    assert parts["surgery"]["same_tokens_as_float32"] == 1
     assert parts["generation, pruned"]["status"] == "measured"
     assert parts["FSDP2"]["status"] == "skipped"
     assert "| KD | measured |" in done.stdout
