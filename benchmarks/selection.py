@@ -55,7 +55,7 @@ GENERATED = ("recovery_gsm8k", "probe_arithmetic", "probe_plurals", "probe_extra
 
 def recipe(output: Path, options: argparse.Namespace) -> dict:
     """Return the recipe."""
-    args = ARGS | {"num_train_epochs": 1, "max_length": 512}
+    args = ARGS | {"num_train_epochs": 1}
     arm = {"data": "references", "args": args, "peft": PAPER_LORA | {"lora_dropout": 0.05}}
     return {
         "model": "quickstart",
