@@ -71,7 +71,7 @@ def test_an_interrupted_search_goes_on_and_ends_with_the_same_blocks_and_cost(st
     options, path = SearchOptions(generations=3 if strategy == "evolutionary" else None), tmp_path / "sums.json"
     whole = MeasuredLosses(Texts(parts=4))
     removed = REMOVAL_STRATEGIES[strategy](whole, NUM_LAYERS, 3, options)
-    interrupted, resumed = Texts(4, interrupted_at=15), Texts(4)
+    interrupted, resumed = Texts(4, interrupted_at=9), Texts(4)
     with pytest.raises(Interrupted):
         REMOVAL_STRATEGIES[strategy](MeasuredLosses(interrupted, Ledger(path)), NUM_LAYERS, 3, options)
     again = MeasuredLosses(resumed, Ledger(path))
