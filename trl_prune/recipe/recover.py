@@ -49,9 +49,9 @@ class ArmSection(Section):
     other_names: ClassVar[dict[str, str]] = {
         "dataset": "data", "limit": "rows", "lora": "peft", "max_samples": "rows", "max_tokens": "tokens",
         "mix": "data", "num_samples": "rows", "peft_config": "peft", "samples": "rows", "sources": "data",
-        "training_args": "args",
+        "time": "minutes", "training_args": "args", "validation_rows": "validation",
     }  # fmt: skip
-    optional: ClassVar[tuple[str, ...]] = ("rows", "selection", "sweep")
+    optional: ClassVar[tuple[str, ...]] = ("minutes", "rows", "selection", "sweep", "validation")
 
     method: Literal["sft", "kd"] = "sft"
     """Supervised fine-tuning on the arm's data, or distillation of the dense model's distribution over it."""
@@ -74,6 +74,10 @@ class ArmSection(Section):
     """For `kd`: read the teacher from what `cache_teacher` wrote; if left out, where the recipe has that section."""
     tokens: Count | None = None
     """Training budget in tokens without padding, over as many epochs as needed; if left out, `args` decides."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """Training budget in minutes: the tokens that fit, by the time of the first steps on this machine."""
+    validation: Count | None = None
+    """Number of the rows that are not trained on but measured seven times, for what more tokens would bring."""
     args: dict[str, object] = Field(default_factory=dict)
     """Arguments of TRL's SFTConfig, passed through; for `kd`, of KDConfig."""
     peft: dict[str, object] | None = None
@@ -103,6 +107,18 @@ class ArmSection(Section):
             raise ValueError(
                 "has `args.completion_only_loss` and a mix, whose sources say which tokens the loss is on; leave it "
                 "out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> "ArmSection":
+        if self.minutes is not None:
+            for key, value in (("tokens", self.tokens), ("args.max_steps", self.args.get("max_steps"))):
+                if value is not None:
+                    raise ValueError(f"has `minutes` and `{key}`, which are two budgets; keep one")
+        if self.validation is not None and self.rows is not None and self.validation >= self.rows:
+            raise ValueError(
+                f"has {self.validation} rows for `validation` of its {self.rows} `rows`; keep some to train on"
             )
         return self
 

@@ -87,6 +87,8 @@ def arm_settings(run: Run, arm: ArmSection, student: Path, folder: Path) -> ArmS
         args=without_masks(args) if arm.is_mix else args,
         peft=arm.peft,
         tokens=arm.tokens,
+        minutes=arm.minutes,
+        validation=arm.validation,
         method=arm.method,
         teacher=run.teacher_dir if arm.method == "kd" else None,
     )

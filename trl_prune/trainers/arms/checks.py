@@ -9,6 +9,7 @@ from trl import SFTConfig
 
 from trl_prune.errors import KEY_SIMILARITY, InputError, closest, first_line
 from trl_prune.trainers.arms.settings import CONFIG_CLASSES, DEFAULT_ARGS
+from trl_prune.trainers.checked import scheduler_kwargs
 from trl_prune.trainers.kd.config import KDConfig
 from trl_prune.trainers.kd.layer_map import block_pairs
 from trl_prune.trainers.self_distill.config import SelfDistillSFTConfig
@@ -119,8 +120,7 @@ def _check_config(config: SFTConfig, dense_blocks: int | None) -> None:
         block_pairs(config.layer_map, dense_blocks, dense_blocks, None)
     # transformers reads the scheduler's arguments only when training begins, maybe hours after the recipe was read.
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=config.learning_rate)
-    scheduler_kwargs = dict(config.lr_scheduler_kwargs or {})
-    get_scheduler(config.lr_scheduler_type, optimizer, 1, 10, scheduler_specific_kwargs=scheduler_kwargs)
+    get_scheduler(config.lr_scheduler_type, optimizer, 1, 10, scheduler_specific_kwargs=scheduler_kwargs(config, 10))
 
 
 def _check_trainer(config: SFTConfig) -> None:

@@ -32,10 +32,12 @@ class ArmSettings:
         output_dir: the trainer's `output_dir`, where it saves its checkpoints.
         args: arguments of the method's config class.
         peft: arguments of LoraConfig; None trains all weights.
-        tokens: the training budget; None leaves the length of training to `args`.
+        tokens: the training budget; None leaves the length of training to `minutes` or `args`.
         method: `sft` or `kd`.
         teacher: the teacher's checkpoint; not loaded where there is a cache.
         teacher_cache: the folder with the teacher's stored outputs.
+        minutes: the training budget in time.
+        validation: how many of the rows are measured, not trained on.
     """
 
     student: Path
@@ -46,3 +48,5 @@ class ArmSettings:
     method: str = "sft"
     teacher: Path | None = None
     teacher_cache: Path | None = None
+    minutes: float | None = None
+    validation: int | None = None

@@ -3,7 +3,7 @@
 import json
 import shutil
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from datasets import Dataset
@@ -12,8 +12,11 @@ from transformers.trainer_utils import SaveStrategy
 from trl import SFTTrainer
 
 from trl_prune.checkpoints import load_tokenizer, write_json
+from trl_prune.errors import InputError
 from trl_prune.trainers.arms.saving import full_model, last_complete_checkpoint, save_recovered
 from trl_prune.trainers.arms.settings import CONFIG_CLASSES, DEFAULT_ARGS, ArmSettings
+from trl_prune.trainers.arms.time_budget import budget_tokens
+from trl_prune.trainers.arms.validation import Measurements, recovery_curve, split_validation
 from trl_prune.trainers.checked import CheckedSFTTrainer
 from trl_prune.trainers.kd.trainer import KDTrainer
 from trl_prune.trainers.preparation import trainable_rows
@@ -48,6 +51,7 @@ class TrainingResult:
         row_tokens: tokens of all rows, counted once.
         steps: optimizer steps.
         final_loss: the mean loss of the last logging interval.
+        curve: what was measured on validation rows (`arms.validation.recovery_curve`).
     """
 
     log: list[dict]
@@ -55,6 +59,7 @@ class TrainingResult:
     row_tokens: int
     steps: int
     final_loss: float | None
+    curve: dict | None = None
 
 
 class _AlreadyTrainedError(Exception):
@@ -84,17 +89,19 @@ def train_arm(settings: ArmSettings, rows: Dataset, target: Path) -> TrainingRes
     before anything is made of it, and the result is written beside the trainer's checkpoints.
 
     Raises:
-        InputError: the student's configs cannot be saved, which is tried before the first step, or a step's loss or
-            gradient is no number.
+        InputError: the student's configs cannot be saved, which is tried before the first step, a step's loss or
+            gradient is no number, or the budget is too small for a step.
     """
     record = settings.output_dir.with_name(f"{settings.output_dir.name}.json")
     if record.is_file() and target.is_dir():
         return TrainingResult(**json.loads(record.read_text()))
+    tokens = _budget(settings, rows)
     trainer = build_trainer(settings, rows)
     trainer.check_saving()
     row_tokens = sum(map(len, trainer.train_dataset["input_ids"]))
-    if settings.tokens is not None:
-        trainer.args.num_train_epochs = settings.tokens / row_tokens
+    if tokens is not None:
+        _check_budget(trainer, tokens, row_tokens)
+        trainer.args.num_train_epochs = tokens / row_tokens
     _train(trainer, last_complete_checkpoint(settings.output_dir))
     model, result = full_model(trainer, settings), _result(trainer, row_tokens)
     if trainer.is_world_process_zero():
@@ -103,6 +110,32 @@ def train_arm(settings: ArmSettings, rows: Dataset, target: Path) -> TrainingRes
         shutil.rmtree(settings.output_dir, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return result
+
+
+def _budget(settings: ArmSettings, rows: Dataset) -> int | None:
+    """Return the training budget in tokens, or None where `args` decide."""
+    if settings.minutes is None:
+        return settings.tokens
+
+    def build(args: dict, output_dir: Path) -> CheckedSFTTrainer:
+        return build_trainer(replace(settings, args=settings.args | args, output_dir=output_dir), rows)
+
+    return budget_tokens(
+        settings.minutes, settings.output_dir.with_name(f"{settings.output_dir.name}-time.json"), build
+    )
+
+
+def _check_budget(trainer: SFTTrainer, tokens: int, row_tokens: int) -> None:
+    """Check that a budget has the tokens of a step of mean length."""
+    args = trainer.args
+    step_rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    rows = len(trainer.train_dataset)
+    step_tokens = row_tokens * min(step_rows, rows) / rows
+    if tokens < step_tokens:
+        raise InputError(
+            f"the budget is {tokens:,} tokens, and a step of {min(step_rows, rows)} rows has {step_tokens:,.0f}; "
+            "raise it, or lower args.per_device_train_batch_size or args.gradient_accumulation_steps"
+        )
 
 
 def _train(trainer: CheckedSFTTrainer, checkpoint: Path | None) -> None:
@@ -119,7 +152,8 @@ def _result(trainer: SFTTrainer, row_tokens: int) -> TrainingResult:
         if "loss" in entry
     ]
     final_loss = log[-1]["loss"] if log else None
-    return TrainingResult(log, round(row_tokens * state.epoch), row_tokens, state.global_step, final_loss)
+    tokens, curve = round(row_tokens * state.epoch), recovery_curve(trainer, row_tokens)
+    return TrainingResult(log, tokens, row_tokens, state.global_step, final_loss, curve)
 
 
 def build_trainer(settings: ArmSettings, rows: Dataset) -> CheckedSFTTrainer:
@@ -129,16 +163,21 @@ def build_trainer(settings: ArmSettings, rows: Dataset) -> CheckedSFTTrainer:
         "kd": {"teacher_cache": None if settings.teacher_cache is None else str(settings.teacher_cache)},
     }[settings.method]
     config_class = CONFIG_CLASSES[settings.method]
-    args = config_class(str(settings.output_dir), **(DEFAULT_ARGS | settings.args | method_args))
+    measured = {"eval_on_start": True} if settings.validation else {}
+    args = config_class(str(settings.output_dir), **(DEFAULT_ARGS | measured | settings.args | method_args))
     use_one_device(args)
     tokenizer = load_tokenizer(settings.student)
+    # Before the split, so that both parts are prepared alike.
     rows, args = trainable_rows(rows, args, lambda: tokenizer, answers_only=True)
+    rows, validation = split_validation(rows, settings.validation, args.seed)
     has_online_teacher = settings.method == "kd" and settings.teacher_cache is None
     return TRAINER_CLASSES[settings.method](
         str(settings.student),
         args,
         train_dataset=rows,
+        eval_dataset=validation,
         processing_class=tokenizer,
         peft_config=None if settings.peft is None else lora_config(settings.peft),
+        callbacks=[Measurements()] if settings.validation else None,
         **({"teacher_model": str(settings.teacher)} if has_online_teacher else {}),
     )

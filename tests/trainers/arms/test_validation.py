@@ -1,0 +1,93 @@
+import pytest
+import torch
+from datasets import Dataset
+
+from tests.conftest import ROWS
+from tests.trainers.arms.test_training import ARGS, Killed, weights
+from trl_prune.errors import InputError
+from trl_prune.trainers.arms.settings import ArmSettings
+from trl_prune.trainers.arms.training import KDTrainer, train_arm
+from trl_prune.trainers.arms.validation import split_validation
+
+
+SCHEDULE = {"lr_scheduler_type": "warmup_stable_decay", "warmup_steps": 1, "max_steps": 16, "save_steps": 4}
+
+
+def kd_settings(dense, pruned, tmp_path, name="arm", **changes):
+    return ArmSettings(pruned, tmp_path / name, ARGS | SCHEDULE, method="kd", teacher=dense, validation=4, **changes)
+
+
+@pytest.fixture(scope="module")
+def measured(dense, pruned, tmp_path_factory):
+    """The result of an arm of distillation that was measured, and its model."""
+    folder = tmp_path_factory.mktemp("measured")
+    return train_arm(kd_settings(dense, pruned, folder), Dataset.from_list(ROWS), folder / "model"), folder / "model"
+
+
+def test_an_arm_is_measured_from_its_start_to_its_end(measured):
+    result, _ = measured
+    assert result.curve["metric"] == "kl"
+    tokens, values, rates = zip(*result.curve["points"], strict=True)
+    assert len(tokens) == 7
+    assert tokens[0] == 0
+    assert list(tokens) == sorted(tokens)
+    assert tokens[-1] == result.tokens
+    assert all(value > 0 for value in values)
+    # The start, five points at the peak rate, and the last one after the decay.
+    assert rates == (0.0, 1e-3, 1e-3, 1e-3, 1e-3, pytest.approx(1e-3), pytest.approx(0.0, abs=1e-9))
+
+
+def test_the_curve_starts_at_the_pruned_model_and_ends_at_the_recovered_one(dense, pruned, measured, tmp_path):
+    """A trainer's own evaluation of the same rows, as an independent measurement."""
+    result, model = measured
+    rows = Dataset.from_list(ROWS)
+    for student, point in ((pruned, result.curve["points"][0]), (model, result.curve["points"][-1])):
+        from trl_prune.trainers.arms.training import build_trainer
+
+        settings = kd_settings(dense, student, tmp_path, name=student.parent.name)
+        assert build_trainer(settings, rows).evaluate()["eval_kl"] == pytest.approx(point[1], rel=1e-3)
+
+
+def test_measuring_changes_no_weight(dense, pruned, measured, tmp_path):
+    rows, _ = split_validation(Dataset.from_list(ROWS), 4, 42)
+    settings = ArmSettings(pruned, tmp_path / "arm", ARGS | SCHEDULE, method="kd", teacher=dense)
+    result = train_arm(settings, rows, tmp_path / "model")
+    assert result.curve is None
+    expected = weights(tmp_path / "model")
+    assert all(torch.equal(weight, expected[name]) for name, weight in weights(measured[1]).items())
+
+
+def test_fine_tuning_is_measured_by_its_cross_entropy(pruned, tmp_path):
+    settings = ArmSettings(pruned, tmp_path / "arm", ARGS | SCHEDULE, validation=4)
+    result = train_arm(settings, Dataset.from_list(ROWS), tmp_path / "model")
+    assert result.curve["metric"] == "ce"
+    assert len(result.curve["points"]) == 7
+
+
+def test_a_resumed_arm_has_the_same_curve(dense, pruned, measured, tmp_path, monkeypatch):
+    steps = 0
+    training_step = KDTrainer.training_step
+
+    def killed_once(self, *args, **kwargs):
+        nonlocal steps
+        steps += 1
+        if steps == 11:
+            raise Killed
+        return training_step(self, *args, **kwargs)
+
+    monkeypatch.setattr(KDTrainer, "training_step", killed_once)
+    settings = kd_settings(dense, pruned, tmp_path)
+    with pytest.raises(Killed):
+        train_arm(settings, Dataset.from_list(ROWS), tmp_path / "model")
+    assert train_arm(settings, Dataset.from_list(ROWS), tmp_path / "model") == measured[0]
+    expected = weights(measured[1])
+    assert all(torch.equal(weight, expected[name]) for name, weight in weights(tmp_path / "model").items())
+
+
+def test_rows_to_train_on_are_left():
+    rows = Dataset.from_list(ROWS)
+    training, validation = split_validation(rows, len(rows) - 1, 0)
+    assert (len(training), len(validation)) == (1, len(rows) - 1)
+    assert split_validation(rows, None, 0) == (rows, None)
+    with pytest.raises(InputError, match=rf"validation is {len(rows)}, and there are {len(rows)} rows"):
+        split_validation(rows, len(rows), 0)
