@@ -8,20 +8,22 @@ The first command writes rows, tasks and a recipe; the second runs it, resumes i
 (`trl-prune recover`, `trl-prune evaluate`). The arms differ in their answers (references or rewritten), their weights
 (LoRA as in 2402.13669, or all) and their seed, and train on the same number of tokens. The table gives scores, chance
 corrected recovery and the paired difference of rewritten and reference answers, for tasks with and without training
-rows and for the shipped probes.
+rows, for the shipped probes and for HumanEval (`--tasks ... humaneval`), which no row resembles.
 
 DATA holds JSON Lines: {"question", "choices", "answer": index}; for gsm8k {"question", "answer"}; for
-roleplay_instructions {"instruction", "input", "output"}.
+roleplay_instructions {"instruction", "input", "output"}; for humaneval HumanEval's own; and wikitext2.txt.
 """
 
 import argparse
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 from recovery import HELD_OUT, TRAINED, read_rows, training_row, write_tasks
 
+from trl_prune.evaluation.harness.tasks import shipped_tasks_dir
 from trl_prune.evaluation.recovery import TaskScore, paired_difference, recovery
 from trl_prune.recipe import load_recipe
 from trl_prune.reporting.results import RunResults
@@ -31,6 +33,8 @@ from trl_prune.runs.context import Run
 ROWS = {"gsm8k": 300, "arc_easy": 150, "arc_challenge": 150, "openbookqa": 300, "roleplay_instructions": 300}
 TOKENS = 100_000
 PAPER_LORA = {"r": 8, "lora_alpha": 16}
+PROBES, CODE = "probes", "humaneval"
+PARAGRAPH, HELD_OUT_TEXTS = 400, 32  # characters of a text at least; texts
 ARGS = {
     "per_device_train_batch_size": 8,
     "learning_rate": 1e-4,
@@ -58,8 +62,33 @@ def write_inputs(options: argparse.Namespace, counts: dict[str, int], values: di
     scaled = {name: round(options.scale * count) for name, count in counts.items()}
     write_training_rows(options.data, output / "rows.jsonl", scaled)
     write_tasks(options.data, output / "tasks")
-    shorten(output / "tasks" / "gsm8k.jsonl", options.items // 2)  # its answers are generated
+    for name in TRAINED + HELD_OUT:
+        shorten(output / "tasks" / f"{name}.jsonl", options.items // (2 if name == "gsm8k" else 1))  # it is generated
+    write_code_task(options.data, output / "tasks", options.problems)
+    write_paragraphs(options.data, output / "held_out.jsonl")
     (output / "recipe.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+def write_code_task(data: Path, folder: Path, problems: int) -> None:
+    """Write the first problems of HumanEval, and the shipped task on them with answers of at most 256 tokens."""
+    path = folder / f"{CODE}.jsonl"
+    path.write_text("\n".join(map(json.dumps, read_rows(data / "eval" / f"{CODE}.jsonl")[:problems])))
+    shipped = shipped_tasks_dir() / "local_humaneval" / "local_humaneval.yaml"
+    generation = yaml.safe_load(shipped.read_text().replace("!function ", ""))["generation_kwargs"]
+    task = {
+        "include": str(shipped),
+        "task": f"recovery_{CODE}",
+        "generation_kwargs": generation | {"max_gen_toks": 256},
+        "metadata": {"capability": "code", "chance": 0.0, "metric": "pass@1", "humaneval_file": str(path)},
+    }
+    (folder / f"{CODE}.yaml").write_text(yaml.safe_dump(task))
+
+
+def write_paragraphs(data: Path, path: Path) -> None:
+    """Write the first paragraphs of WikiText, on which models are compared with the dense one."""
+    lines = (data / "eval" / "wikitext2.txt").read_text(encoding="utf-8").split("\n")
+    texts = [line.strip() for line in lines if len(line) > PARAGRAPH][:HELD_OUT_TEXTS]
+    path.write_text("\n".join(json.dumps({"text": text}) for text in texts))
 
 
 def roleplay_row(item: dict) -> dict:
@@ -83,7 +112,7 @@ def recipe(output: Path, options: argparse.Namespace) -> dict:
     """Return the recipe."""
     arms = {}
     for seed in options.seeds:
-        for weights, peft in (("lora", PAPER_LORA), ("full", None)):
+        for weights, peft in {"lora": PAPER_LORA, "full": None}.items():
             for name, source in (("sft", "references"), ("selfd", "rewritten")):
                 arm = {
                     "data": source,
@@ -100,14 +129,21 @@ def recipe(output: Path, options: argparse.Namespace) -> dict:
         "prune": {"target": {"layers": options.layers}, "repairs": {}},
         "rewrite": {"max_new_tokens": 192, "batch_size": 32},
         "recover": arms,
-        "evaluate": evaluate_section(output, options.items),
+        "evaluate": evaluate_section(
+            output, max(options.items, CODE in options.tasks and options.problems), options.tasks
+        )
+        | {
+            "held_out": {"path": str(output / "held_out.jsonl")},
+            "apply_chat_template": False if CODE in options.tasks else "auto",  # code goes on behind its prompt
+            "confirm_run_unsafe_code": CODE in options.tasks,
+        },
     }
 
 
-def evaluate_section(output: Path, items: int) -> dict:
-    """Return the `evaluate` section of a recipe over the written tasks and the probes."""
+def evaluate_section(output: Path, items: int, tasks: Sequence[str] = (*TRAINED, *HELD_OUT, PROBES)) -> dict:
+    """Return the `evaluate` section of a recipe over some of the written tasks and the probes."""
     return {
-        "tasks": [f"recovery_{name}" for name in TRAINED + HELD_OUT] + ["recovery_probes"],
+        "tasks": [f"recovery_{name}" for name in tasks],
         "include_path": [str(output / "tasks")],
         "questions": [],
         "batch_size": 64,
@@ -121,8 +157,13 @@ def print_table(output: Path) -> None:
     groups = {
         "with training rows": [f"recovery_{name}" for name in TRAINED],
         "without training rows": [f"recovery_{name}" for name in HELD_OUT],
-        "probes": [task for task in scores["dense"] if task.removeprefix("recovery_") not in TRAINED + HELD_OUT],
+        "probes": [
+            task for task in scores["dense"] if task.removeprefix("recovery_") not in (*TRAINED, *HELD_OUT, CODE)
+        ],
+        "HumanEval": [f"recovery_{CODE}"],
     }
+    groups = {name: [task for task in tasks if task in scores["dense"]] for name, tasks in groups.items()}
+    groups = {name: tasks for name, tasks in groups.items() if tasks}
     print("| model | " + " | ".join(groups) + " |\n|---|" + "---|" * len(groups))
     for name in scores:
         print(f"| {name} | " + " | ".join(score_cell(scores, name, tasks) for tasks in groups.values()) + " |")
@@ -157,6 +198,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the rows and of the 100,000 tokens an arm")
     parser.add_argument("--items", type=int, default=200, help="items of each task; half as many of gsm8k")
+    parser.add_argument("--problems", type=int, default=60, help="problems of HumanEval")
+    parser.add_argument("--tasks", nargs="+", default=[*TRAINED, *HELD_OUT, PROBES], help="and: humaneval")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()

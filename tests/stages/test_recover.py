@@ -162,3 +162,18 @@ def test_a_minimum_learning_rate_is_kept(tmp_path):
     assert rates[0] == pytest.approx(1e-3)
     assert rates == sorted(rates, reverse=True)
     assert 4e-4 <= rates[-1] < 4.3e-4
+
+
+def test_an_arm_in_minutes_is_planned_and_measured(tmp_path):
+    arm = {"teacher_cache": False, "validation": 2, "minutes": 0.1, "args": {"hidden_loss": "none"}}
+    recipe = kd_recipe(tmp_path, {"kd": arm}, tier="hidden")
+    assert "kd on references, 0.1 minutes, all weights, measured on 2 rows" in "\n".join(plan(recipe))
+    curve = metrics(run_recipe(recipe, STAGES), "kd")["curve"]
+    assert curve["metric"] == "kl"
+    assert len(curve["points"]) == 7
+
+
+def test_validation_leaves_rows_to_train_on(tmp_path):
+    recipe = kd_recipe(tmp_path, {"kd": {"validation": 500}})
+    with pytest.raises(InputError, match=r"recover.kd.validation is 500, and the arm has \d+ rows"):
+        run_recipe(recipe, STAGES)

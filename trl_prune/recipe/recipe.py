@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from trl_prune.errors import closest
+from trl_prune.recipe.auto import with_auto
 from trl_prune.recipe.cache_teacher import CacheTeacherSection
 from trl_prune.recipe.dataset import DatasetSection
 from trl_prune.recipe.evaluate import EvaluateSection
@@ -64,11 +65,17 @@ class Recipe(Section):
     rewrite: RewriteSection | None = None
     cache_teacher: CacheTeacherSection | None = None
     recover: dict[str, ArmSection] = {}
+    """The arms, by name; `auto` is one arm, `recovered`, with the method, data and arguments of docs/recovery.md."""
     merge: dict[str, MergeSection] = {}
     """One merge, or several by name; one alone has the name `merge`."""
     evaluate: EvaluateSection = EvaluateSection()
     speculate: SpeculateSection | None = None
     report: ReportSection = ReportSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_auto(cls, values: object) -> object:
+        return with_auto(values)
 
     @field_validator("recover")
     @classmethod

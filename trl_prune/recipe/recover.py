@@ -54,7 +54,8 @@ class ArmSection(Section):
     optional: ClassVar[tuple[str, ...]] = ("minutes", "rows", "selection", "sweep", "validation")
 
     method: Literal["sft", "kd"] = "sft"
-    """Supervised fine-tuning on the arm's data, or distillation of the dense model's distribution over it."""
+    """Supervised fine-tuning on the arm's data, or distillation of the dense model's distribution over it; `auto`
+    stands for what docs/recovery.md found best, where the arm does not say otherwise."""
     data: Annotated[
         Annotated[SourceName, Tag(ONE_SOURCE)] | Annotated[list[SourceSection], Tag(MIX)],
         Discriminator(lambda value: MIX if isinstance(value, list) else ONE_SOURCE),

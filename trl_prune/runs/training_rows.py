@@ -173,8 +173,13 @@ def check_rows(run: Run, name: str, arm: ArmSection) -> None:
     for source in arm.sources:
         _check_format(run, f"recover.{name}", arm, source)
     _check_selected(run, f"recover.{name}", arm)
+    counts = [_planned_count(run, arm, source) for source in arm.sources]
     if arm.is_mix or arm.rows is not None:
-        _draw(run, name, arm, [_planned_count(run, arm, source) for source in arm.sources])
+        _draw(run, name, arm, counts)
+    if arm.validation is not None and arm.validation >= sum(counts):
+        raise InputError(
+            f"recover.{name}.validation is {arm.validation}, and the arm has {sum(counts)} rows; keep some to train on"
+        )
 
 
 def check_prompts(run: Run, key: str, arm: ArmSection, args: dict) -> None:

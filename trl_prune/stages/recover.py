@@ -48,6 +48,8 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:
         "final_loss": result.final_loss,
         "flops": flops(run, part, result),
     }
+    if result.curve is not None:
+        metrics["curve"] = result.curve
     if data.sources is not None:
         metrics["sources"] = data.sources
     if data.capabilities is not None:
@@ -134,12 +136,14 @@ def describe(run: Run, part: str) -> str:
     steps = arm.args.get("max_steps", -1)
     length = f"{steps:,} steps" if steps > 0 else f"{arm.args.get('num_train_epochs', 3)} epochs"
     budget = f"{arm.tokens:,} tokens" if arm.tokens and steps <= 0 else length
+    budget = f"{arm.minutes:g} minutes" if arm.minutes else budget
     weights = f"LoRA r={arm.peft.get('r', 8)}" if arm.peft is not None else "all weights"
     teacher = ", teacher cached" if part in run.recipe.cached_arms else ""
     init = "" if arm.init == "pruned" else f", from {arm.init}"
     processes = "" if run.launch is None else f", on {run.launch.processes} processes"
     rows = f"{arm.rows:,} rows, " if arm.rows else ""
-    return f"{arm.method} on {arm.data_label}, {rows}{budget}, {weights}{teacher}{init}{processes}"
+    validation = f", measured on {arm.validation} rows" if arm.validation else ""
+    return f"{arm.method} on {arm.data_label}, {rows}{budget}, {weights}{teacher}{init}{processes}{validation}"
 
 
 def check(run: Run) -> None:

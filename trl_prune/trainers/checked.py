@@ -16,8 +16,7 @@ from trl_prune.errors import InputError, first_line
 from trl_prune.trainers.generation_settings import mend_generation_config
 
 
-# Share of the steps in which `warmup_stable_decay` decays, where no number of steps is given (2405.18392, figure 4: 10
-# to 20 % are as good as a cosine over all steps).
+# Share of the steps in which `warmup_stable_decay` decays, where no number of steps is given.
 DECAY_SHARE = 0.2
 
 

@@ -1,0 +1,152 @@
+"""Which way of recovery gives most in the same time: fine-tuning, distillation, its data, its rate, its own answers.
+
+    python benchmarks/recovery_arms.py --output OUT --text TEXT --train-text TEXT [--minutes 20] [--arms ...]
+    trl-prune run OUT/recipe.yaml
+    python benchmarks/recovery_arms.py --output OUT --table
+
+The first command writes a recipe of arms that train on the quickstart's rows for the same number of minutes; the
+second runs it, resumes it, and may be split into the verbs; the third prints the table. Multiple choice and generation
+are apart: a cut takes much more of the latter. The divergence is that from the dense model on paragraphs that no arm
+trains on (`--text`, WikiText's test half), of which the arm `kd_text` reads others (`--train-text`).
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import yaml
+
+from trl_prune.evaluation.recovery import TaskScore, recovery
+from trl_prune.recipe import load_recipe
+from trl_prune.reporting.results import RunResults
+from trl_prune.runs.context import Run
+
+
+# Probes whose answers are generated; the others are chosen among given ones.
+GENERATED = ("recovery_arithmetic", "recovery_extraction", "recovery_plurals", "recovery_sequences")
+ARGS = {
+    "learning_rate": 2e-4,
+    "per_device_train_batch_size": 8,
+    "max_length": 512,
+    "gradient_checkpointing": False,
+    "model_init_kwargs": {"attn_implementation": "eager"},
+    "lr_scheduler_type": "warmup_stable_decay",
+    "warmup_steps": 0.05,
+}
+KD = {"method": "kd", "data": "rewritten"}
+ON_POLICY = {"lmbda": 0.5, "max_completion_length": 48, "min_completion_length": 8}
+ARMS = {
+    "sft_references": {"data": "references"},
+    "kd_rewritten": KD,
+    "sft_rewritten": {"data": "rewritten"},
+    "kd_rewritten_rate_1e-3": KD | {"args": {"learning_rate": 1e-3}},
+    "kd_references": KD | {"data": "references"},
+    "kd_frozen": KD | {"args": {"freeze_shared_blocks": True}},
+    "kd_on_policy": KD | {"args": ON_POLICY},
+    "kd_and_ce": KD | {"args": {"ce_weight": 0.5}},
+    "kd_every_token": KD | {"data": "text"},
+    "kd_text": KD | {"data": [{"source": "text", "share": 1.0, "dataset": {"path": "TEXT"}}]},
+    "kd_mix": KD | {"data": [{"source": "rewritten", "share": 0.5}, {"source": "references", "share": 0.5}]},
+    "kd_lora": KD | {"peft": {"r": 64, "lora_alpha": 128}},
+}
+# Characters of a paragraph at least, and how many paragraphs are compared.
+PARAGRAPH, PARAGRAPHS = 400, 32
+
+
+def write_paragraphs(source: Path, target: Path, count: int | None = None) -> None:
+    """Write the long lines of a text as rows."""
+    lines = [line.strip() for line in source.read_text(encoding="utf-8").split("\n") if len(line) > PARAGRAPH]
+    target.write_text("\n".join(json.dumps({"text": line}) for line in lines[:count]))
+
+
+def recipe(output: Path, options: argparse.Namespace) -> dict:
+    """Return the recipe of the chosen arms."""
+    arms = {}
+    for name in options.arms:
+        arm = json.loads(json.dumps(ARMS[name]).replace("TEXT", str(output / "train_text.jsonl")))
+        arms[name.replace(".", "_")] = arm | {
+            "minutes": options.minutes,
+            "args": ARGS | {"seed": options.seed} | arm.get("args", {}),
+        }
+    return {
+        "model": options.model,
+        "dataset": {"path": "quickstart", "rows": options.rows},
+        "output": str(output / "run"),
+        "score": {"samples": 128},
+        "prune": {"target": {"layers": options.layers}},
+        "rewrite": {"max_new_tokens": 96, "batch_size": 64},
+        "recover": arms,
+        "evaluate": {
+            "tasks": ["recovery_probes"],
+            "limit": options.items,
+            "apply_chat_template": False,
+            "held_out": {"path": str(output / "text.jsonl")},
+            "questions": [],
+            "batch_size": 64,
+            "speed_seconds": 0,
+        },
+    }
+
+
+def print_table(output: Path) -> None:
+    """Print what every finished model recovers of multiple choice and generation, and its divergence on text."""
+    results = RunResults(Run(load_recipe(output / "recipe.yaml", [])))
+    scores = results.scores
+    groups = {
+        "multiple choice": [task for task in scores["dense"] if task not in GENERATED],
+        "generation": [task for task in scores["dense"] if task in GENERATED],
+    }
+    print("| model | tokens | " + " | ".join(groups) + " | KL on text |\n|---|---|" + "---|" * (len(groups) + 1))
+    run_dir = output / "run"
+    for name in scores:
+        cells = [score_cell(scores, name, tasks) for tasks in groups.values()]
+        print(f"| {name} | {tokens(run_dir, name)} | " + " | ".join(cells) + f" | {divergence(run_dir, name)} |")
+
+
+def score_cell(scores: dict[str, dict[str, TaskScore]], model: str, tasks: list[str]) -> str:
+    """Return a mean score with its standard error, and in brackets the chance-corrected recovery, in percent."""
+    found = [{task: scores[name][task] for task in tasks} for name in (model, "dense", "pruned")]
+    result = recovery(*found)
+    corrected = f" ({100 * result.corrected.value:.0f})" if result.corrected else ""
+    return f"{100 * result.score.value:.1f} ± {100 * result.score.stderr:.1f}{corrected}"
+
+
+def tokens(run_dir: Path, model: str) -> str:
+    """Return the tokens that an arm trained on."""
+    path = run_dir / "recover" / model / "result.json"
+    return f"{json.loads(path.read_text())['metrics']['tokens']:,}" if path.is_file() else ""
+
+
+def divergence(run_dir: Path, model: str) -> str:
+    """Return a model's divergence from the dense one on the held-out paragraphs, nats a token."""
+    metrics = json.loads((run_dir / "evaluate" / model / "result.json").read_text())["metrics"]
+    return f"{metrics['held_out']['kl']:.3f}" if "held_out" in metrics else ""
+
+
+def main() -> None:
+    """Write the recipe, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--text", type=Path, help="plain text to compare on")
+    parser.add_argument("--train-text", type=Path, help="plain text for the arm kd_text")
+    parser.add_argument("--model", default="quickstart")
+    parser.add_argument("--layers", type=int, default=24)
+    parser.add_argument("--rows", type=int, default=600)
+    parser.add_argument("--items", type=int, default=60, help="items of each probe")
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    output = options.output.resolve()
+    if options.table:
+        print_table(output)
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    write_paragraphs(options.text, output / "text.jsonl", PARAGRAPHS)
+    write_paragraphs(options.train_text, output / "train_text.jsonl")
+    (output / "recipe.yaml").write_text(yaml.safe_dump(recipe(output, options), sort_keys=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+import pytest
+
+from trl_prune.errors import InputError
+from trl_prune.recipe import Recipe
+from trl_prune.recipe.auto import ARGS, MINUTES, with_auto
+from trl_prune.recipe.loading import load_recipe, parse_recipe
+
+
+MINIMAL = {
+    "model": "dense",
+    "dataset": {"path": "rows.jsonl"},
+    "output": "out",
+    "prune": {"target": {"layers": 24}},
+    "recover": "auto",
+}
+
+
+def test_a_recipe_that_names_a_model_rows_and_a_size_is_enough():
+    recipe = Recipe.model_validate(MINIMAL)
+    (name,) = recipe.recover
+    arm = recipe.recover[name]
+    assert (name, arm.method, arm.data, arm.minutes, arm.tokens) == ("recovered", "kd", "rewritten", MINUTES, None)
+    assert arm.args == ARGS
+    assert recipe.rewrite is not None
+
+
+def test_what_the_recipe_says_goes_first():
+    arms = {
+        "short": {"method": "auto", "tokens": 500, "args": {"learning_rate": 1e-5}},
+        "epochs": {"method": "auto", "data": "references", "args": {"num_train_epochs": 2}},
+        "sft": {"data": "references"},
+    }
+    recipe = Recipe.model_validate(MINIMAL | {"recover": arms, "rewrite": {"max_new_tokens": 7}})
+    short, epochs, sft = recipe.recover.values()
+    assert (short.method, short.tokens, short.minutes) == ("kd", 500, None)
+    assert short.args == ARGS | {"learning_rate": 1e-5}
+    assert (epochs.data, epochs.minutes) == ("references", None)
+    assert (sft.method, sft.args) == ("sft", {})
+    assert recipe.rewrite.max_new_tokens == 7
+
+
+def test_rows_that_the_dense_model_writes_are_not_rewritten():
+    recipe = Recipe.model_validate(MINIMAL | {"dataset": {"synthesize": 50}})
+    assert recipe.rewrite is None
+    assert recipe.recover["recovered"].data == "references"
+
+
+def test_a_recipe_that_is_written_out_is_the_same_recipe():
+    recipe = Recipe.model_validate(MINIMAL)
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
+
+
+@pytest.mark.parametrize("values", [[], None, "auto", {"recover": 3}, {"recover": ["auto"]}, {"recover": {"a": 3}}])
+def test_values_of_other_types_are_left_to_validation(values):
+    assert with_auto(values) == values
+
+
+@pytest.mark.parametrize(
+    ("arm", "sentence"),
+    [
+        ({"method": "auto", "args": 3}, "recover.own.args is 3"),
+        ({"method": "auto", "tokns": 3}, "unknown key 'recover.own.tokns'"),
+        ({"method": "automatic"}, "recover.own.method is 'automatic'"),
+        ({"tokens": 10, "minutes": 2}, "recover.own has `minutes` and `tokens`, which are two budgets"),
+        ({"minutes": 2, "args": {"max_steps": 3}}, "recover.own has `minutes` and `args.max_steps`"),
+        ({"rows": 8, "validation": 8}, "recover.own has 8 rows for `validation` of its 8 `rows`"),
+        ({"minutes": 0}, "recover.own.minutes is 0"),
+    ],
+)
+def test_a_wrong_arm_is_one_sentence(arm, sentence):
+    with pytest.raises(InputError, match=sentence):
+        parse_recipe(MINIMAL | {"rewrite": {}, "recover": {"own": arm}}, "recipe.yaml")
+
+
+def test_auto_may_come_from_the_command_line(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model: m\ndataset: {path: rows.jsonl}\noutput: out\nprune: {target: {layers: 2}}\n")
+    assert load_recipe(path, ["recover=auto"]).recover["recovered"].method == "kd"
