@@ -47,7 +47,7 @@ ARMS = {
     "kd_every_token": KD | {"data": "text"},
     "kd_text": KD | {"data": [{"source": "text", "share": 1.0, "dataset": {"path": "TEXT"}}]},
     "kd_mix": KD | {"data": [{"source": "rewritten", "share": 0.5}, {"source": "references", "share": 0.5}]},
-    "kd_lora": KD | {"peft": {"r": 64, "lora_alpha": 128}},
+    "kd_lora": KD | {"peft": {"r": 64, "lora_alpha": 128}, "args": {"learning_rate": 1e-3}},
 }
 # Characters of a paragraph at least, and how many paragraphs are compared.
 PARAGRAPH, PARAGRAPHS = 400, 32
