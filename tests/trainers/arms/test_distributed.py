@@ -89,6 +89,21 @@ def test_two_processes_train_the_model_that_one_trains(dense, pruned, tmp_path, 
     assert not (tmp_path / "distributed-job").exists()
 
 
+@pytest.mark.slow
+def test_two_processes_share_a_budget_in_minutes_and_its_measurements(dense, pruned, tmp_path):
+    args = ARGS | {"max_steps": -1, "lr_scheduler_type": "warmup_stable_decay", "per_device_train_batch_size": 2}
+    settings = ArmSettings(pruned, tmp_path / "arm", args, None, None, "kd", dense, minutes=0.1, validation=4)
+    launch = resolve_launch(str(config_file(tmp_path)))
+    result = train_distributed(settings, Dataset.from_list(ROWS), tmp_path / "model", launch)
+    assert result.steps * seconds_per_step(tmp_path / "arm-time.json") < 1.2 * 6
+    assert len({step for step, *_ in result.curve["points"]}) == 7
+    assert result.curve["metric"] == "kl"
+
+
+def seconds_per_step(record):
+    return json.loads(record.read_text())["seconds_per_step"]
+
+
 def test_an_arm_that_other_processes_train_is_refused(pruned, tmp_path):
     refusal = pytest.raises(InputError, match="processes of an earlier command are still training")
     with arm_lock(tmp_path / "model"), refusal, arm_lock(tmp_path / "model"):
