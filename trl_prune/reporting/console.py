@@ -20,6 +20,7 @@ from trl_prune.reporting.comparison_tables import (
 )
 from trl_prune.reporting.comparisons import verdicts
 from trl_prune.reporting.page import PAGES
+from trl_prune.reporting.plots.recovery_curve import arm_curves
 from trl_prune.reporting.rendering import percent, plain
 from trl_prune.reporting.results import RunResults
 from trl_prune.runs.context import Run
@@ -42,6 +43,7 @@ def show_recovery(run: Run) -> None:
         for row in results.differences:
             difference = f"{row['one']} - {row['other']} = {row['value']:+.3f} ± {row['stderr']:.3f}"
             console.print(f"{row['group']}: {difference} (paired on the same items)")
+    _print_lines(console, [f"{name}: {curve.summary}." for name, curve in arm_curves(results).items()])
     page = run.folder.stage_dir("report") / PAGES[0]
     if page.is_file():
         console.print(f"report: {page}", soft_wrap=True)

@@ -12,6 +12,7 @@ from trl_prune.pruning.surgery.cut import Cut
 from trl_prune.pruning.surgery.untrained import write_untrained
 from trl_prune.recipe import ArmSection, Recipe
 from trl_prune.reporting.card import write_card
+from trl_prune.reporting.plots.recovery_curve import RECOVERY_CURVE
 from trl_prune.reporting.plots.training import LOSS
 from trl_prune.reporting.tables import ARM_TABLE
 from trl_prune.runs.arms import arm_settings, check_training, train, training_args
@@ -164,5 +165,5 @@ STAGE = Stage(
     parts,
     needs,
     check=check,
-    panels=(LOSS, ARM_TABLE),
+    panels=(LOSS, RECOVERY_CURVE, ARM_TABLE),
 )
