@@ -22,6 +22,12 @@ def test_a_recipe_that_names_a_model_rows_and_a_size_is_enough():
     assert (name, arm.method, arm.data, arm.minutes, arm.tokens) == ("recovered", "kd", "rewritten", MINUTES, None)
     assert arm.args == ARGS
     assert recipe.rewrite is not None
+    assert recipe.prune.by == "auto"
+
+
+def test_blocks_are_chosen_as_the_recipe_says():
+    for prune in ({"target": {"layers": 24}, "by": "deepest"}, {"keep": {"num_hidden_layers": [0]}}):
+        assert Recipe.model_validate(MINIMAL | {"prune": prune}).prune.by in ("deepest", "angular_distance")
 
 
 def test_what_the_recipe_says_goes_first():

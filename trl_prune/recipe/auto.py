@@ -29,11 +29,17 @@ def with_auto(values: object) -> object:
     data = "references" if _is_synthesized(values.get("dataset")) else "rewritten"
     resolved = {name: _resolved(arm, data) if _is_auto(arm) else arm for name, arm in arms.items()}
     rewrite = {"rewrite": {}} if values.get("rewrite") is None and data == "rewritten" else {}
-    return values | rewrite | {"recover": resolved}
+    return values | rewrite | _with_blocks(values.get("prune")) | {"recover": resolved}
 
 
 def _is_auto(arm: object) -> bool:
     return isinstance(arm, dict) and arm.get("method") == AUTO
+
+
+def _with_blocks(prune: object) -> dict[str, object]:
+    """Return a `prune` section that says how blocks are chosen, if it leaves that open."""
+    chooses = isinstance(prune, dict) and prune.get("keep") is None and "by" not in prune
+    return {"prune": {"by": AUTO} | prune} if chooses else {}
 
 
 def _is_synthesized(dataset: object) -> bool:

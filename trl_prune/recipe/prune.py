@@ -11,7 +11,7 @@ from trl_prune.recipe.section import Count, Section, Share
 MEASURED = ("perplexity", "kl", "agreement")
 # Strategies with options of their own.
 BEAM, EVOLUTIONARY = "beam", "evolutionary"
-BLOCKS_BY = ("angular_distance", "block_influence", "deepest", "random", *MEASURED, "search")
+BLOCKS_BY = ("angular_distance", "block_influence", "auto", "deepest", "random", *MEASURED, "search")
 Axis = Literal[
     "num_hidden_layers",
     "hidden_size",
@@ -132,9 +132,10 @@ class PruneSection(Section):
 
     by: str = "angular_distance"
     """How blocks are chosen: from the scores by `angular_distance` (a contiguous run, 2410.09982), `block_influence`
-    (2407.14679), `deepest` (the last block is kept) or `random`; by the effect of removing them on `perplexity`, on
-    `kl` to the dense model, on the share of greedy tokens that stay the dense model's, `agreement`, or on an lm-eval
-    task, `task:NAME`; or `search`, the result of the search."""
+    (2407.14679), `auto` (the former up to a fifth of the blocks, the latter beyond), `deepest` (the last block is
+    kept) or `random`; by the effect of removing them on `perplexity`, on `kl` to the dense model, on the share of
+    greedy tokens that stay the dense model's, `agreement`, or on an lm-eval task, `task:NAME`; or `search`, the
+    result of the search."""
     strategy: Literal["greedy", "single", "contiguous", "beam", "swap", "evolutionary"] = "greedy"
     """For a measured effect: remove one block after the other, rank all at once, or try every contiguous run; keep
     several choices while they grow, swap blocks of the greedy choice while that helps, or mutate a choice."""

@@ -73,7 +73,7 @@ class SearchSection(Section):
     """For `auto`: the largest share that an axis other than layers may lose."""
     max_depth: Share = 0.2
     """For `auto`: the largest share of layers that may be removed."""
-    layers_by: Literal["angular_distance", "block_influence", "deepest", "random"] = "angular_distance"
+    layers_by: Literal["angular_distance", "block_influence", "auto", "deepest", "random"] = "angular_distance"
     """How blocks are chosen, as in `prune.by`; other units are ranked as set by `prune.ranking`."""
     score: str = "loss"
     """What ranks candidates: `loss` on held-out texts, or an lm-eval task."""

@@ -44,6 +44,12 @@ def test_every_selection_returns_sorted_distinct_blocks(name, count, seed):
     assert len(removed) == count
 
 
+def test_neighbours_are_removed_up_to_a_fifth_of_the_blocks():
+    scores = random_scores(10)
+    assert SELECTIONS["auto"](scores, 2) == lowest_angular_block(scores, 2)
+    assert SELECTIONS["auto"](scores, 3) == lowest_block_influence(scores, 3) != lowest_angular_block(scores, 3)
+
+
 def test_deepest_keeps_the_last():
     assert deepest(random_scores(), 2) == [3, 4]
     assert deepest(random_scores(), 5) == [0, 1, 2, 3, 4]
