@@ -82,3 +82,5 @@ def test_auto_may_come_from_the_command_line(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("model: m\ndataset: {path: rows.jsonl}\noutput: out\nprune: {target: {layers: 2}}\n")
     assert load_recipe(path, ["recover=auto"]).recover["recovered"].method == "kd"
+    arm = load_recipe(path, ["recover=auto", "recover.recovered.minutes=5"]).recover["recovered"]
+    assert (arm.method, arm.minutes) == ("kd", 5)

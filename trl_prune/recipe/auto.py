@@ -17,12 +17,16 @@ METHOD = "kd"
 ARGS = {"learning_rate": 2e-4, "lr_scheduler_type": "warmup_stable_decay", "warmup_steps": 0.05}
 
 
+def with_auto_arm(values: dict) -> dict:
+    """Return a recipe's values with the arm that `recover: auto` is, so that overrides can change it."""
+    return values | {"recover": {AUTO_ARM: {"method": AUTO}}} if values.get("recover") == AUTO else values
+
+
 def with_auto(values: object) -> object:
     """Return a recipe's values with `auto` replaced by what it stands for; values of other types as they are."""
     if not isinstance(values, dict):
         return values
-    arms = values.get("recover")
-    arms = {AUTO_ARM: {"method": AUTO}} if arms == AUTO else arms
+    arms = with_auto_arm(values).get("recover")
     if not isinstance(arms, dict) or not any(map(_is_auto, arms.values())):
         return values
     # The answers of rows that the dense model writes are its own already.
