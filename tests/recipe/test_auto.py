@@ -30,6 +30,12 @@ def test_blocks_are_chosen_as_the_recipe_says():
         assert Recipe.model_validate(MINIMAL | {"prune": prune}).prune.by in ("deepest", "angular_distance")
 
 
+def test_an_arm_of_ones_own_leaves_the_blocks_and_what_others_need():
+    arms = {"own": {"method": "auto", "data": "text"}}
+    recipe = Recipe.model_validate(MINIMAL | {"recover": arms})
+    assert (recipe.prune.by, recipe.rewrite) == ("angular_distance", None)
+
+
 def test_what_the_recipe_says_goes_first():
     arms = {
         "short": {"method": "auto", "tokens": 500, "args": {"learning_rate": 1e-5}},
@@ -43,6 +49,8 @@ def test_what_the_recipe_says_goes_first():
     assert (epochs.data, epochs.minutes) == ("references", None)
     assert (sft.method, sft.args) == ("sft", {})
     assert recipe.rewrite.max_new_tokens == 7
+    unlimited = Recipe.model_validate(MINIMAL | {"recover": {"a": {"method": "auto", "args": {"max_steps": -1}}}})
+    assert unlimited.recover["a"].minutes == MINUTES
 
 
 def test_rows_that_the_dense_model_writes_are_not_rewritten():
@@ -71,6 +79,12 @@ def test_values_of_other_types_are_left_to_validation(values):
         ({"minutes": 2, "args": {"max_steps": 3}}, "recover.own has `minutes` and `args.max_steps`"),
         ({"rows": 8, "validation": 8}, "recover.own has 8 rows for `validation` of its 8 `rows`"),
         ({"minutes": 0}, "recover.own.minutes is 0"),
+        ({"minutes": float("inf")}, "recover.own.minutes is inf"),
+        ({"minutes": 2, "args": {"num_train_epochs": 1}}, "recover.own has `minutes` and `args.num_train_epochs`"),
+        ({"method": "kd", "minutes": 2, "args": {"lmbda": 0.5}}, "has `minutes` and `args.lmbda`"),
+        ({"validation": 2, "args": {"loss_type": "dft"}}, "has `validation`, .* and `args.loss_type: dft`"),
+        ({"validation": 2, "args": {"label_smoothing_factor": 0.1}}, "and `args.label_smoothing_factor: 0.1`"),
+        ({"method": "auto", "args": []}, r"recover.own.args is \[\]"),
     ],
 )
 def test_a_wrong_arm_is_one_sentence(arm, sentence):
@@ -82,5 +96,22 @@ def test_auto_may_come_from_the_command_line(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("model: m\ndataset: {path: rows.jsonl}\noutput: out\nprune: {target: {layers: 2}}\n")
     assert load_recipe(path, ["recover=auto"]).recover["recovered"].method == "kd"
-    arm = load_recipe(path, ["recover=auto", "recover.recovered.minutes=5"]).recover["recovered"]
-    assert (arm.method, arm.minutes) == ("kd", 5)
+    recipe = load_recipe(path, ["recover=auto", "recover.recovered.minutes=5"])
+    arm = recipe.recover["recovered"]
+    assert (arm.method, arm.minutes, recipe.prune.by) == ("kd", 5, "auto")
+    with pytest.raises(InputError, match="recover is 'Auto'; wanted: 'auto', or arms by name"):
+        load_recipe(path, ["recover=Auto"])
+
+
+def test_validation_of_wrapped_rows_is_not_in_a_cache():
+    arm = {"method": "kd", "data": "references", "validation": 2, "args": {"packing_strategy": "wrapped"}}
+    with pytest.raises(InputError, match="has `validation` and `packing_strategy: wrapped`"):
+        parse_recipe(MINIMAL | {"cache_teacher": {}, "recover": {"own": arm}}, "recipe.yaml")
+
+
+@pytest.mark.parametrize(("key", "value"), [("minutes", 3), ("tokens", 3), ("validation", 3)])
+def test_the_search_sets_the_length_of_its_trainings(key, value):
+    search = {"budget": {"share": 0.8}, "candidates": 2, "rungs": [10, 20], "train": {key: value}}
+    recipe = MINIMAL | {"search": search, "prune": {"by": "search"}, "recover": {}}
+    with pytest.raises(InputError, match=f"search.train has `{key}`"):
+        parse_recipe(recipe, "recipe.yaml")

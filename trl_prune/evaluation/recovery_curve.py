@@ -169,7 +169,7 @@ def fit_curve(points: Iterable[CurvePoint]) -> RecoveryCurve:
         raise InputError(
             f"a recovery curve needs {MIN_POINTS} measured points at a constant learning rate, the untrained model "
             f"among them, and there are {count}; keep the rate constant for longer (`lr_scheduler_type: "
-            "warmup_stable_decay` or `constant_with_warmup`) or evaluate more often"
+            "warmup_stable_decay` or `constant_with_warmup`), or train for more steps"
         )
     tokens, values = (np.array([getattr(point, name) for point in fitted]) for name in ("tokens", "value"))
     return RecoveryCurve(measured, fitted, _draw(tokens, values))

@@ -4,6 +4,7 @@ docs/recovery.md has the comparison. Whatever the recipe says goes first.
 """
 
 from trl_prune.recipe.dataset import SYNTHESIZED
+from trl_prune.recipe.recover import args_budgets
 
 
 AUTO = "auto"
@@ -11,8 +12,8 @@ AUTO = "auto"
 AUTO_ARM = "recovered"
 # The budget of an arm that names none.
 MINUTES = 20
-# An arm's keys that are a budget, and those of its `args`.
-BUDGETS, BUDGET_ARGS = ("minutes", "tokens"), ("max_steps", "num_train_epochs")
+# An arm's keys that are a budget, besides those of its `args`.
+BUDGETS = ("minutes", "tokens")
 METHOD = "kd"
 ARGS = {"learning_rate": 2e-4, "lr_scheduler_type": "warmup_stable_decay", "warmup_steps": 0.05}
 
@@ -26,14 +27,16 @@ def with_auto(values: object) -> object:
     """Return a recipe's values with `auto` replaced by what it stands for; values of other types as they are."""
     if not isinstance(values, dict):
         return values
-    arms = with_auto_arm(values).get("recover")
+    values = with_auto_arm(values)
+    arms = values.get("recover")
     if not isinstance(arms, dict) or not any(map(_is_auto, arms.values())):
         return values
     # The answers of rows that the dense model writes are its own already.
     data = "references" if _is_synthesized(values.get("dataset")) else "rewritten"
-    resolved = {name: _resolved(arm, data) if _is_auto(arm) else arm for name, arm in arms.items()}
-    rewrite = {"rewrite": {}} if values.get("rewrite") is None and data == "rewritten" else {}
-    return values | rewrite | _with_blocks(values.get("prune")) | {"recover": resolved}
+    resolved = {name: _resolved(arm, data) for name, arm in arms.items() if _is_auto(arm)}
+    rewrites = values.get("rewrite") is None and any(arm["data"] == "rewritten" for arm in resolved.values())
+    blocks = _with_blocks(values.get("prune")) if AUTO_ARM in resolved else {}
+    return values | blocks | {"recover": arms | resolved} | ({"rewrite": {}} if rewrites else {})
 
 
 def _is_auto(arm: object) -> bool:
@@ -51,9 +54,9 @@ def _is_synthesized(dataset: object) -> bool:
 
 
 def _resolved(arm: dict, data: str) -> dict:
-    args = arm.get("args") or {}
+    args = arm.get("args", {})
     if not isinstance(args, dict):
-        return arm | {"method": METHOD}  # refused where the arm is validated
-    has_budget = any(arm.get(key) is not None for key in BUDGETS) or any(key in args for key in BUDGET_ARGS)
+        return {"data": data} | arm | {"method": METHOD}  # refused where the arm is validated
+    has_budget = any(arm.get(key) is not None for key in BUDGETS) or args_budgets(args)
     budget = {} if has_budget else {"minutes": MINUTES}
     return {"data": data} | budget | arm | {"method": METHOD, "args": ARGS | args}

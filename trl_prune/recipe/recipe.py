@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from trl_prune.errors import closest
-from trl_prune.recipe.auto import with_auto
+from trl_prune.recipe.auto import AUTO, with_auto
 from trl_prune.recipe.cache_teacher import CacheTeacherSection
 from trl_prune.recipe.dataset import DatasetSection
 from trl_prune.recipe.evaluate import EvaluateSection
@@ -77,6 +77,13 @@ class Recipe(Section):
     def _resolve_auto(cls, values: object) -> object:
         return with_auto(values)
 
+    @field_validator("recover", mode="before")
+    @classmethod
+    def _check_arms_word(cls, value: object) -> object:
+        if isinstance(value, str):
+            raise ValueError(f"is {value!r}; wanted: {AUTO!r}, or arms by name")
+        return value
+
     @field_validator("recover")
     @classmethod
     def _expand_sweeps(cls, arms: dict[str, ArmSection]) -> dict[str, ArmSection]:
@@ -118,6 +125,11 @@ class Recipe(Section):
             raise ValueError(f"recover.{name}.teacher_cache is for `method: kd`, not {arm.method}")
         if arm.teacher_cache and self.cache_teacher is None:
             raise ValueError(f"recover.{name} reads the teacher's cache but the recipe has no `cache_teacher` section")
+        if arm.validation and name in self.cached_arms and arm.args.get("packing_strategy") == "wrapped":
+            raise ValueError(
+                f"recover.{name} has `validation` and `packing_strategy: wrapped`, which packs the rows that are left "
+                "otherwise than the teacher's cache; set its teacher_cache to false, or pack by bfd"
+            )
         if arm.is_mix and name in self.cached_arms:
             raise ValueError(
                 f"recover.{name} trains on a mix, which the teacher's cache does not hold; set its teacher_cache to "

@@ -15,6 +15,13 @@ ONE_SOURCE, MIX = "<one source>", "<mix>"
 SourceName = Literal["references", "rewritten", "text"]
 
 
+def args_budgets(args: dict[str, object]) -> list[str]:
+    """Return the keys of an arm's `args` that set how long it trains."""
+    max_steps = args.get("max_steps")
+    limited = isinstance(max_steps, int) and max_steps > 0  # -1 is TRL's word for no limit
+    return ["args.max_steps"] * limited + ["args.num_train_epochs"] * ("num_train_epochs" in args)
+
+
 class SourceSection(Section):
     """One source of a mix."""
 
@@ -75,7 +82,7 @@ class ArmSection(Section):
     """For `kd`: read the teacher from what `cache_teacher` wrote; if left out, where the recipe has that section."""
     tokens: Count | None = None
     """Training budget in tokens without padding, over as many epochs as needed; if left out, `args` decides."""
-    minutes: Annotated[float, Field(gt=0)] | None = None
+    minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Training budget in minutes: the tokens that fit, by the time of the first steps on this machine."""
     validation: Count | None = None
     """Number of the rows that are not trained on but measured seven times, for what more tokens would bring."""
@@ -112,15 +119,27 @@ class ArmSection(Section):
         return self
 
     @model_validator(mode="after")
-    def _check_budget(self) -> "ArmSection":
-        if self.minutes is not None:
-            for key, value in (("tokens", self.tokens), ("args.max_steps", self.args.get("max_steps"))):
-                if value is not None:
-                    raise ValueError(f"has `minutes` and `{key}`, which are two budgets; keep one")
-        if self.validation is not None and self.rows is not None and self.validation >= self.rows:
+    def _check_minutes(self) -> "ArmSection":
+        if self.minutes is None:
+            return self
+        others = ["tokens"] * (self.tokens is not None) + args_budgets(self.args)
+        if others:
+            raise ValueError(f"has `minutes` and `{others[0]}`, which are two budgets; keep one")
+        if self.args.get("lmbda"):
             raise ValueError(
-                f"has {self.validation} rows for `validation` of its {self.rows} `rows`; keep some to train on"
+                "has `minutes` and `args.lmbda`, with which answers grow longer, so that the first steps do not tell "
+                "the time of the others; give `tokens`"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_validation(self) -> "ArmSection":
+        if self.validation is not None and self.rows is not None and self.validation >= self.rows:
+            raise ValueError(f"has {self.validation} rows for `validation` of its {self.rows} `rows`; train on some")
+        loss, smoothing = self.args.get("loss_type", "nll"), self.args.get("label_smoothing_factor")
+        if self.validation is not None and self.method == "sft" and (loss != "nll" or smoothing):
+            other = f"loss_type: {loss}" if loss != "nll" else f"label_smoothing_factor: {smoothing}"
+            raise ValueError(f"has `validation`, which measures the cross-entropy, and `args.{other}`; keep one")
         return self
 
     @property

@@ -47,8 +47,12 @@ class ShortTraining(ArmSection):
 
     @model_validator(mode="after")
     def _check_start(self) -> "ShortTraining":
-        if self.tokens is not None:
-            raise ValueError("has `tokens`; the number of tokens is set by `rungs`")
+        if self.tokens is not None or self.minutes is not None:
+            raise ValueError(
+                f"has `{'minutes' if self.tokens is None else 'tokens'}`; the number of tokens is set by `rungs`"
+            )
+        if self.validation is not None:
+            raise ValueError("has `validation`; the search measures its candidates on held-out texts")
         if self.rows is not None or self.sweep is not None:
             raise ValueError("trains on the recipe's dataset: no `rows`, no `sweep`")
         if self.init != "pruned" or self.teacher_cache:

@@ -175,7 +175,7 @@ def check_rows(run: Run, name: str, arm: ArmSection) -> None:
     _check_selected(run, f"recover.{name}", arm)
     counts = [_planned_count(run, arm, source) for source in arm.sources]
     if arm.is_mix or arm.rows is not None:
-        _draw(run, name, arm, counts)
+        counts = list(map(len, _draw(run, name, arm, counts)))
     if arm.validation is not None and arm.validation >= sum(counts):
         raise InputError(
             f"recover.{name}.validation is {arm.validation}, and the arm has {sum(counts)} rows; keep some to train on"

@@ -43,7 +43,7 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:
         "method": arm.method,
         "data": arm.data_label,
         "init": arm.init,
-        "rows": data.count,
+        "rows": data.count - (arm.validation or 0),
         "tokens": result.tokens,
         "steps": result.steps,
         "final_loss": result.final_loss,

@@ -26,14 +26,18 @@ class CheckedSFTTrainer(SFTTrainer):
     transformers goes on: its `logging_nan_inf_filter` leaves such losses out of the log, which shows a loss of 0.
     """
 
-    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
-        """Set up the scheduler as SFTTrainer does; `warmup_stable_decay` need not be told its decay's length."""
-        self.args.lr_scheduler_kwargs = scheduler_kwargs(self.args, num_training_steps)
-        return super().create_scheduler(num_training_steps, optimizer)
-
     def __init__(self, *args: object, **kwargs: object):
         super().__init__(*args, **kwargs)
         mend_generation_config(self._base_model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
+        """Set up the scheduler as SFTTrainer does; `warmup_stable_decay` need not be told its decay's length."""
+        given = self.args.lr_scheduler_kwargs
+        self.args.lr_scheduler_kwargs = scheduler_kwargs(self.args, num_training_steps)
+        try:
+            return super().create_scheduler(num_training_steps, optimizer)
+        finally:  # another training with these arguments may have other steps
+            self.args.lr_scheduler_kwargs = given
 
     @property
     def _base_model(self) -> PreTrainedModel:
@@ -98,6 +102,8 @@ class CheckedSFTTrainer(SFTTrainer):
 def scheduler_kwargs(args: TrainingArguments, steps: int) -> dict:
     """Return the scheduler's arguments, with the number of decaying steps that `warmup_stable_decay` requires."""
     kwargs = dict(args.lr_scheduler_kwargs or {})
-    if args.lr_scheduler_type == SchedulerType.WARMUP_STABLE_DECAY:
-        kwargs.setdefault("num_decay_steps", round(DECAY_SHARE * steps))
+    if args.lr_scheduler_type == SchedulerType.WARMUP_STABLE_DECAY and "num_decay_steps" not in kwargs:
+        left = steps - args.get_warmup_steps(steps)
+        stable = kwargs.get("num_stable_steps")
+        kwargs["num_decay_steps"] = max(left - stable if stable else min(round(DECAY_SHARE * steps), left), 0)
     return kwargs

@@ -1,5 +1,6 @@
 import json
 import time
+import weakref
 
 import pytest
 from datasets import Dataset
@@ -52,5 +53,45 @@ def test_a_budget_without_a_step_is_refused(pruned, tmp_path):
     with pytest.raises(InputError, match=r"minutes is 0.001, in which not one step fits: a step takes 0\.\d+ s"):
         train_arm(settings, Dataset.from_list(ROWS), tmp_path / "model")
     settings = ArmSettings(pruned, tmp_path / "arm", ARGS, tokens=3)
-    with pytest.raises(InputError, match=r"the budget is 3 tokens, and a step of 2 rows has \d+; raise it"):
+    with pytest.raises(InputError, match=r"tokens is 3, and a step of 2 rows has \d+; raise it"):
         train_arm(settings, Dataset.from_list(ROWS), tmp_path / "model")
+
+
+@pytest.mark.usefixtures("slow_steps")
+def test_measurements_take_their_time_once(pruned, tmp_path, monkeypatch):
+    evaluate = SelfDistillSFTTrainer.evaluate
+
+    def slowed(self, *args, **kwargs):
+        time.sleep(STEP_SECONDS)
+        return evaluate(self, *args, **kwargs)
+
+    monkeypatch.setattr(SelfDistillSFTTrainer, "evaluate", slowed)
+    settings = ArmSettings(pruned, tmp_path / "arm", ARGS, minutes=4 / 60, validation=2)
+    start = time.perf_counter()
+    result = train_arm(settings, Dataset.from_list(ROWS), tmp_path / "model")
+    record = json.loads((tmp_path / "arm-time.json").read_text())
+    assert record["seconds_per_step"] < 1.8 * STEP_SECONDS
+    # Seven measurements take more than 1.4 s of the 4.
+    assert result.steps * STEP_SECONDS < 4 - 7 * STEP_SECONDS
+    assert time.perf_counter() - start > result.steps * STEP_SECONDS
+
+
+def test_the_timed_model_is_gone_when_the_arm_is_trained(pruned, tmp_path, monkeypatch):
+    models = []
+    monkeypatch.setattr(
+        SelfDistillSFTTrainer,
+        "check_saving",
+        lambda self: models.append([model() for model in built if model() is not None]),
+    )
+    built = []
+    train = SelfDistillSFTTrainer.train
+
+    def noted(self, *args, **kwargs):
+        built.append(weakref.ref(self.model))
+        return train(self, *args, **kwargs)
+
+    monkeypatch.setattr(SelfDistillSFTTrainer, "train", noted)
+    settings = ArmSettings(pruned, tmp_path / "arm", ARGS, minutes=0.01)
+    train_arm(settings, Dataset.from_list(ROWS), tmp_path / "model")
+    assert models == [[]]
+    assert len(built) == 2

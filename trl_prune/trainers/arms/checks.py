@@ -23,6 +23,7 @@ RESERVED_ARGS = {
     "teacher_cache",
     "resume_from_checkpoint",
     "eval_strategy",
+    "eval_on_start",
     "do_eval",
     "load_best_model_at_end",
 } | {field.name for field in fields(SelfDistillSFTConfig) if field.name.startswith("rewrite_")}
@@ -108,6 +109,8 @@ def _check_resumable(args: dict) -> None:
             f"args.train_sampling_strategy is {args['train_sampling_strategy']!r}, which does not resume to the same "
             "batches; allowed: random, sequential"
         )
+    if args["save_strategy"] == "best":
+        raise InputError("args.save_strategy is 'best', which needs evaluations; allowed: steps, epoch, no")
     if args["save_strategy"] == "steps" and args["save_steps"] % args["logging_steps"]:
         raise InputError(
             f"args.save_steps is {args['save_steps']}; wanted: a multiple of logging_steps ({args['logging_steps']}), "

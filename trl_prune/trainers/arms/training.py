@@ -16,7 +16,7 @@ from trl_prune.errors import InputError
 from trl_prune.trainers.arms.saving import full_model, last_complete_checkpoint, save_recovered
 from trl_prune.trainers.arms.settings import CONFIG_CLASSES, DEFAULT_ARGS, ArmSettings
 from trl_prune.trainers.arms.time_budget import budget_tokens
-from trl_prune.trainers.arms.validation import Measurements, recovery_curve, split_validation
+from trl_prune.trainers.arms.validation import Measurements, check_validation, measured_curve, split_validation
 from trl_prune.trainers.checked import CheckedSFTTrainer
 from trl_prune.trainers.kd.trainer import KDTrainer
 from trl_prune.trainers.preparation import trainable_rows
@@ -25,6 +25,8 @@ from trl_prune.trainers.sft_arguments import lora_config, use_one_device
 
 
 TRAINER_CLASSES: dict[str, type[CheckedSFTTrainer]] = {"sft": SelfDistillSFTTrainer, "kd": KDTrainer}
+# What changes in the default arguments of an arm that is measured: points at one learning rate lie on one curve.
+MEASURED_ARGS = {"eval_on_start": True, "lr_scheduler_type": "warmup_stable_decay"}
 # The metrics of the trainer's `log_history` that an arm's log keeps.
 LOGGED_METRICS = (
     "step",
@@ -51,7 +53,7 @@ class TrainingResult:
         row_tokens: tokens of all rows, counted once.
         steps: optimizer steps.
         final_loss: the mean loss of the last logging interval.
-        curve: what was measured on validation rows (`arms.validation.recovery_curve`).
+        curve: what was measured on validation rows (`arms.validation.measured_curve`).
     """
 
     log: list[dict]
@@ -89,8 +91,8 @@ def train_arm(settings: ArmSettings, rows: Dataset, target: Path) -> TrainingRes
     before anything is made of it, and the result is written beside the trainer's checkpoints.
 
     Raises:
-        InputError: the student's configs cannot be saved, which is tried before the first step, a step's loss or
-            gradient is no number, or the budget is too small for a step.
+        InputError: the student's configs cannot be saved, which is tried before the training, the budget is too
+            small for a step, or a step's loss or gradient is no number.
     """
     record = settings.output_dir.with_name(f"{settings.output_dir.name}.json")
     if record.is_file() and target.is_dir():
@@ -98,9 +100,10 @@ def train_arm(settings: ArmSettings, rows: Dataset, target: Path) -> TrainingRes
     tokens = _budget(settings, rows)
     trainer = build_trainer(settings, rows)
     trainer.check_saving()
+    check_validation(trainer, settings.validation)
     row_tokens = sum(map(len, trainer.train_dataset["input_ids"]))
     if tokens is not None:
-        _check_budget(trainer, tokens, row_tokens)
+        _check_tokens(trainer, settings, row_tokens)
         trainer.args.num_train_epochs = tokens / row_tokens
     _train(trainer, last_complete_checkpoint(settings.output_dir))
     model, result = full_model(trainer, settings), _result(trainer, row_tokens)
@@ -117,24 +120,27 @@ def _budget(settings: ArmSettings, rows: Dataset) -> int | None:
     if settings.minutes is None:
         return settings.tokens
 
+    # A teacher is corrected once, for the arm itself.
+    uncorrected = {"teacher_correction": None} if settings.method == "kd" else {}
+
     def build(args: dict, output_dir: Path) -> CheckedSFTTrainer:
-        return build_trainer(replace(settings, args=settings.args | args, output_dir=output_dir), rows)
+        changed = settings.args | args | uncorrected
+        return build_trainer(replace(settings, args=changed, output_dir=output_dir), rows)
 
     return budget_tokens(
         settings.minutes, settings.output_dir.with_name(f"{settings.output_dir.name}-time.json"), build
     )
 
 
-def _check_budget(trainer: SFTTrainer, tokens: int, row_tokens: int) -> None:
-    """Check that a budget has the tokens of a step of mean length."""
-    args = trainer.args
-    step_rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    rows = len(trainer.train_dataset)
-    step_tokens = row_tokens * min(step_rows, rows) / rows
-    if tokens < step_tokens:
+def _check_tokens(trainer: SFTTrainer, settings: ArmSettings, row_tokens: int) -> None:
+    """Check that a budget in tokens has those of a step of mean length, unless `max_steps` decides."""
+    args, rows = trainer.args, len(trainer.train_dataset)
+    step_rows = min(args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size, rows)
+    step_tokens = row_tokens * step_rows / rows
+    if settings.minutes is None and args.max_steps <= 0 and settings.tokens < step_tokens:
         raise InputError(
-            f"the budget is {tokens:,} tokens, and a step of {min(step_rows, rows)} rows has {step_tokens:,.0f}; "
-            "raise it, or lower args.per_device_train_batch_size or args.gradient_accumulation_steps"
+            f"tokens is {settings.tokens:,}, and a step of {step_rows} rows has {step_tokens:,.0f}; raise it, or "
+            "lower args.per_device_train_batch_size or args.gradient_accumulation_steps"
         )
 
 
@@ -152,7 +158,7 @@ def _result(trainer: SFTTrainer, row_tokens: int) -> TrainingResult:
         if "loss" in entry
     ]
     final_loss = log[-1]["loss"] if log else None
-    tokens, curve = round(row_tokens * state.epoch), recovery_curve(trainer, row_tokens)
+    tokens, curve = round(row_tokens * state.epoch), measured_curve(trainer, row_tokens)
     return TrainingResult(log, tokens, row_tokens, state.global_step, final_loss, curve)
 
 
@@ -163,8 +169,10 @@ def build_trainer(settings: ArmSettings, rows: Dataset) -> CheckedSFTTrainer:
         "kd": {"teacher_cache": None if settings.teacher_cache is None else str(settings.teacher_cache)},
     }[settings.method]
     config_class = CONFIG_CLASSES[settings.method]
-    measured = {"eval_on_start": True} if settings.validation else {}
-    args = config_class(str(settings.output_dir), **(DEFAULT_ARGS | measured | settings.args | method_args))
+    values = settings.args | method_args
+    if settings.validation:
+        values = MEASURED_ARGS | {"per_device_eval_batch_size": values.get("per_device_train_batch_size", 8)} | values
+    args = config_class(str(settings.output_dir), **(DEFAULT_ARGS | values))
     use_one_device(args)
     tokenizer = load_tokenizer(settings.student)
     # Before the split, so that both parts are prepared alike.

@@ -30,7 +30,8 @@ class KDConfig(SFTConfig):
         default=None,
         metadata={
             "help": "Keyword arguments for `from_pretrained` of a teacher given by folder or hub id (dtype, "
-            "device_map, quantization_config, ...); `dtype` defaults to the checkpoint's."
+            "device_map, quantization_config, ...); `dtype` defaults to the checkpoint's, or to float32 on a CPU "
+            "without bfloat16."
         },
     )
     teacher_cache: str | None = field(

@@ -4,14 +4,12 @@ A teacher that was not trained on the data predicts it worse. A short run of ord
 corrected teacher is kept in the output folder, so that a resumed run reuses it.
 """
 
-import gc
 import hashlib
 import json
 from dataclasses import fields
 from pathlib import Path
 
-import torch
-from accelerate.utils import is_peft_model
+from accelerate.utils import is_peft_model, release_memory
 from datasets import Dataset
 from transformers import PreTrainedModel
 from trl import SFTConfig
@@ -58,9 +56,7 @@ def correct_teacher(
         trainer.train()
         _save(trainer, source.folder, target, record)
         del trainer
-        gc.collect()  # a trainer and its model refer to each other, and the student is loaded next
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release_memory()  # a trainer and its model refer to each other, and the student is loaded next
     return TeacherSource(target, init_kwargs=source.init_kwargs)
 
 
@@ -88,6 +84,7 @@ def correction_arguments(args: KDConfig) -> SFTConfig:
         "output_dir": str(Path(args.output_dir) / "_correction"),
         "save_strategy": "no",
         "eval_strategy": "no",
+        "eval_on_start": False,
         "load_best_model_at_end": False,
         "push_to_hub": False,
         "hub_model_id": None,
