@@ -53,3 +53,49 @@ def test_a_config_that_cannot_be_saved_is_found_before_the_first_step(student, t
         InputError, match="the GenerationConfig of .*student cannot be saved.*GenerationConfig is invalid"
     ):
         train_arm(arm_settings(student, tmp_path), Dataset.from_list(ROWS), tmp_path / "model")
+
+
+def rates(trainer, steps):
+    """Return the learning rate of every step of a training."""
+    trainer.create_optimizer()
+    trainer.lr_scheduler = None
+    scheduler = trainer.create_scheduler(steps)
+    found = []
+    for _ in range(steps):
+        found.append(scheduler.get_last_lr()[0])
+        scheduler.step()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("args", "first", "last"),
+    [
+        ({}, 0, 80),
+        ({"warmup_steps": 10}, 10, 80),
+        ({"warmup_steps": 90}, 90, 90),
+        ({"lr_scheduler_kwargs": {"num_decay_steps": 50}}, 0, 50),
+        ({"lr_scheduler_kwargs": {"num_stable_steps": 30}, "warmup_steps": 10}, 10, 40),
+    ],
+)
+def test_a_decay_of_a_fifth_need_not_be_asked_for(pruned_trainer, args, first, last):
+    """Of 100 steps, the first and the last one at the peak rate; the last one's rate is that before its decay."""
+    trainer = pruned_trainer({"lr_scheduler_type": "warmup_stable_decay", "learning_rate": 1.0} | args)
+    found = rates(trainer, 100)
+    assert [step for step, rate in enumerate(found) if rate == 1.0] == list(range(first, last + 1))
+    assert found[-1] < 0.2
+
+
+def test_the_length_of_the_decay_is_each_training_s_own(pruned_trainer):
+    trainer = pruned_trainer({"lr_scheduler_type": "warmup_stable_decay", "learning_rate": 1.0})
+    assert sum(rate == 1.0 for rate in rates(trainer, 5)) == 5
+    assert sum(rate == 1.0 for rate in rates(trainer, 50)) == 41
+    assert trainer.args.lr_scheduler_kwargs is None
+
+
+@pytest.fixture
+def pruned_trainer(student, tmp_path):
+    def build(args):
+        settings = arm_settings(student, tmp_path, args=ARGS | args)
+        return build_trainer(settings, Dataset.from_list(ROWS))
+
+    return build

@@ -9,6 +9,7 @@ from trl_prune.trainers.arms.settings import ArmSettings
 from trl_prune.trainers.arms.training import KDTrainer, build_trainer, train_arm
 from trl_prune.trainers.arms.validation import MEASURED_AT, split_validation
 from trl_prune.trainers.checked import DECAY_SHARE
+from trl_prune.trainers.kd import trainer
 
 
 SCHEDULE = {"warmup_steps": 1, "max_steps": 16}
@@ -110,3 +111,14 @@ def seed_of(rows):
     """Return a seed that draws the last row for validation."""
     last = rows[len(rows) - 1]
     return next(seed for seed in range(100) if split_validation(rows, 1, seed)[1][0] == last)
+
+
+def test_a_teacher_is_corrected_once_for_an_arm_that_is_timed_and_measured(dense, pruned, tmp_path, monkeypatch):
+    corrected = []
+    correct_teacher = trainer.correct_teacher
+    monkeypatch.setattr(trainer, "correct_teacher", lambda *args: corrected.append(1) or correct_teacher(*args))
+    args = ARGS | {"teacher_correction": "norms", "teacher_correction_args": {"max_steps": 1}}
+    settings = ArmSettings(pruned, tmp_path / "arm", args, method="kd", teacher=dense, validation=4, minutes=0.03)
+    result = train_arm(settings, Dataset.from_list(ROWS), tmp_path / "model")
+    assert corrected == [1]
+    assert result.curve["metric"] == "kl"
