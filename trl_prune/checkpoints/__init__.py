@@ -13,7 +13,7 @@ from trl_prune.checkpoints.loading import (
     model_class,
     num_blocks,
 )
-from trl_prune.checkpoints.precision import native_dtype
+from trl_prune.checkpoints.precision import loading_dtype, native_dtype
 from trl_prune.checkpoints.provenance import (
     PROVENANCE,
     Provenance,
@@ -68,6 +68,7 @@ __all__ = [
     "load_config",
     "load_model",
     "load_tokenizer",
+    "loading_dtype",
     "locate",
     "model_class",
     "native_dtype",

@@ -7,6 +7,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from trl_prune.checkpoints.finiteness import check_finite
+from trl_prune.checkpoints.precision import loading_dtype
 from trl_prune.errors import InputError, first_line
 
 
@@ -23,17 +24,20 @@ def load_model(folder: Path, dtype: str, device: str | None = None, offload: boo
 
     Args:
         folder: the checkpoint.
-        dtype: dtype of the weights in memory, or `auto` for the stored one.
+        dtype: dtype of the weights in memory, or `auto` for the stored one, where the processor has it.
         device: the device to load to; the accelerator, or else the CPU, where None.
         offload: spread the model over all accelerators, CPU memory and disk (accelerate's `device_map="auto"`).
 
     Raises:
         InputError: a weight is NaN or infinite; of an offloaded model they are not looked at.
     """
-    auto_class = model_class(load_config(folder))
+    config, device = load_config(folder), device or best_device()
+    auto_class = model_class(config)
+    if dtype == "auto":
+        dtype = loading_dtype(config, device)
     if offload:
         return auto_class.from_pretrained(folder, dtype=dtype, device_map="auto").eval()
-    model = auto_class.from_pretrained(folder, dtype=dtype).to(device or best_device())
+    model = auto_class.from_pretrained(folder, dtype=dtype).to(device)
     check_finite(model.named_parameters(), folder)
     return model.eval()
 

@@ -1,6 +1,12 @@
 """Which dtype a processor computes in."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig
 
 
 # What of a processor multiplies in bfloat16, as torch and Linux name it, and as its makers do.
@@ -29,6 +35,21 @@ def native_dtype(device: str) -> tuple[str, str]:
     features = _cpu_features()
     units = [name for key, name in BFLOAT16_UNITS.items() if key in features]
     return ("bfloat16", f"the processor has {units[0]}") if units else ("float32", "the processor has no bfloat16")
+
+
+def loading_dtype(config: "PreTrainedConfig", device: str) -> "torch.dtype | str":
+    """Return the dtype to load a checkpoint in where none is asked for: `auto` for its own.
+
+    Half precision becomes float32 on a processor that would emulate it.
+
+    Args:
+        config: the checkpoint's.
+        device: the type of the device it goes to.
+    """
+    import torch
+
+    is_emulated = device == "cpu" and native_dtype("cpu")[0] == "float32"
+    return torch.float32 if is_emulated and config.dtype in (torch.bfloat16, torch.float16) else "auto"
 
 
 def _cpu_features() -> set[str]:

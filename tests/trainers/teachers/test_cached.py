@@ -80,8 +80,9 @@ def test_training_on_a_cache_is_training_on_the_teacher(dense, pruned, tmp_path,
     torch.testing.assert_close(torch.tensor(offline), torch.tensor(online), rtol=1e-2, atol=2e-4)
 
 
-def test_a_bfloat16_teachers_states_are_cached_exactly(pruned, tmp_path):
+def test_a_bfloat16_teachers_states_are_cached_exactly(pruned, tmp_path, monkeypatch):
     """In the same batches the stored states are the teacher's, so every loss is the same number."""
+    monkeypatch.setattr(precision, "native_dtype", lambda _: ("bfloat16", "so that it is not loaded in float32"))
     teacher = save_tiny(tmp_path / "teacher")
     load_model(teacher, "bfloat16").save_pretrained(teacher)
     rows, one_row = Dataset.from_list(ROWS), {"per_device_train_batch_size": 1}

@@ -7,7 +7,7 @@ import torch
 from accelerate.utils import is_peft_model
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from trl_prune.checkpoints import load_config, load_tokenizer, locate, model_class, native_dtype
+from trl_prune.checkpoints import load_config, load_tokenizer, loading_dtype, locate, model_class
 from trl_prune.errors import InputError
 from trl_prune.trainers.teachers.student_origin import StudentOrigin
 from trl_prune.trainers.trl_names import config_model_id
@@ -46,23 +46,17 @@ class TeacherSource:
 
         Args:
             device: the device.
-            dtype: the dtype where none is given with the teacher; None for the checkpoint's, or float32 where that
-                is half precision and the processor has none.
+            dtype: the dtype where none is given with the teacher; None for the checkpoint's, where the processor
+                has it.
         """
         model = self.model
         if self.folder is not None:
             model = model_class(self.config).from_pretrained(
-                self.folder, **({"dtype": dtype or self._default_dtype(device)} | (self.init_kwargs or {}))
+                self.folder, **({"dtype": dtype or loading_dtype(self.config, device.type)} | (self.init_kwargs or {}))
             )
         if not {"hf_device_map", "quantization_method"} & vars(model).keys():
             model = model.to(device)
         return model.requires_grad_(False).eval()
-
-    def _default_dtype(self, device: torch.device) -> torch.dtype | str:
-        """Return the checkpoint's dtype; float32 for half precision on a processor that would emulate it."""
-        is_half = self.config.dtype in (torch.bfloat16, torch.float16)
-        is_emulated = is_half and device.type == "cpu" and native_dtype("cpu")[0] == "float32"
-        return torch.float32 if is_emulated else "auto"
 
 
 def find_teacher(
