@@ -6,7 +6,7 @@ import trl_prune
 from tests.conftest import ROWS, save_tiny, tiny_tokenizer
 from tests.trainers.kd.training import logged
 from trl_prune import KDConfig, KDTrainer
-from trl_prune.checkpoints import dense_root, load_model
+from trl_prune.checkpoints import dense_root, load_model, precision
 from trl_prune.data.teacher_cache.codecs import Hidden, Sampled, TopK
 from trl_prune.errors import InputError
 from trl_prune.pruning.families import LAYERS
