@@ -26,3 +26,9 @@ def test_the_first_arguments_of_sft_trainer_are_those_our_trainers_name():
 
 def test_the_config_has_the_attribute_that_ours_extend():
     assert hasattr(SFTConfig, "_VALID_DICT_FIELDS"), "TRL renamed SFTConfig._VALID_DICT_FIELDS"
+
+
+def test_the_trainer_counts_the_tokens_that_budgets_in_minutes_are_made_of():
+    assert "self._total_train_tokens +=" in inspect.getsource(SFTTrainer), (
+        f"TRL {trl.__version__} counts tokens elsewhere; update trainers/arms/time_budget.py"
+    )
