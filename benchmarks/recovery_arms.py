@@ -15,8 +15,8 @@ import json
 from pathlib import Path
 
 import yaml
+from self_distillation import HELD_OUT_TEXTS, score_cell, write_paragraphs
 
-from trl_prune.evaluation.recovery import TaskScore, recovery
 from trl_prune.recipe import load_recipe
 from trl_prune.reporting.results import RunResults
 from trl_prune.runs.context import Run
@@ -49,14 +49,6 @@ ARMS = {
     "kd_mix": KD | {"data": [{"source": "rewritten", "share": 0.5}, {"source": "references", "share": 0.5}]},
     "kd_lora": KD | {"peft": {"r": 64, "lora_alpha": 128}, "args": {"learning_rate": 1e-3}},
 }
-# Characters of a paragraph at least, and how many paragraphs are compared.
-PARAGRAPH, PARAGRAPHS = 400, 32
-
-
-def write_paragraphs(source: Path, target: Path, count: int | None = None) -> None:
-    """Write the long lines of a text as rows."""
-    lines = [line.strip() for line in source.read_text(encoding="utf-8").split("\n") if len(line) > PARAGRAPH]
-    target.write_text("\n".join(json.dumps({"text": line}) for line in lines[:count]))
 
 
 def recipe(output: Path, options: argparse.Namespace) -> dict:
@@ -103,14 +95,6 @@ def print_table(output: Path) -> None:
         print(f"| {name} | {tokens(run_dir, name)} | " + " | ".join(cells) + f" | {divergence(run_dir, name)} |")
 
 
-def score_cell(scores: dict[str, dict[str, TaskScore]], model: str, tasks: list[str]) -> str:
-    """Return a mean score with its standard error, and in brackets the chance-corrected recovery, in percent."""
-    found = [{task: scores[name][task] for task in tasks} for name in (model, "dense", "pruned")]
-    result = recovery(*found)
-    corrected = f" ({100 * result.corrected.value:.0f})" if result.corrected else ""
-    return f"{100 * result.score.value:.1f} ± {100 * result.score.stderr:.1f}{corrected}"
-
-
 def tokens(run_dir: Path, model: str) -> str:
     """Return the tokens that an arm trained on."""
     path = run_dir / "recover" / model / "result.json"
@@ -143,7 +127,7 @@ def main() -> None:
         print_table(output)
         return
     output.mkdir(parents=True, exist_ok=True)
-    write_paragraphs(options.text, output / "text.jsonl", PARAGRAPHS)
+    write_paragraphs(options.text, output / "text.jsonl", HELD_OUT_TEXTS)
     write_paragraphs(options.train_text, output / "train_text.jsonl")
     (output / "recipe.yaml").write_text(yaml.safe_dump(recipe(output, options), sort_keys=False))
 

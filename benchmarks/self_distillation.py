@@ -65,7 +65,7 @@ def write_inputs(options: argparse.Namespace, counts: dict[str, int], values: di
     for name in TRAINED + HELD_OUT:
         shorten(output / "tasks" / f"{name}.jsonl", options.items // (2 if name == "gsm8k" else 1))  # it is generated
     write_code_task(options.data, output / "tasks", options.problems)
-    write_paragraphs(options.data, output / "held_out.jsonl")
+    write_paragraphs(options.data / "eval" / "wikitext2.txt", output / "held_out.jsonl", HELD_OUT_TEXTS)
     (output / "recipe.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
 
 
@@ -84,11 +84,10 @@ def write_code_task(data: Path, folder: Path, problems: int) -> None:
     (folder / f"{CODE}.yaml").write_text(yaml.safe_dump(task))
 
 
-def write_paragraphs(data: Path, path: Path) -> None:
-    """Write the first paragraphs of WikiText, on which models are compared with the dense one."""
-    lines = (data / "eval" / "wikitext2.txt").read_text(encoding="utf-8").split("\n")
-    texts = [line.strip() for line in lines if len(line) > PARAGRAPH][:HELD_OUT_TEXTS]
-    path.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+def write_paragraphs(source: Path, target: Path, count: int | None = None) -> None:
+    """Write the long lines of a plain text as rows, the first ones or all."""
+    lines = [line.strip() for line in source.read_text(encoding="utf-8").split("\n") if len(line) > PARAGRAPH]
+    target.write_text("\n".join(json.dumps({"text": line}) for line in lines[:count]))
 
 
 def roleplay_row(item: dict) -> dict:

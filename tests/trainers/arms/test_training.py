@@ -71,28 +71,32 @@ class Killed(BaseException):
     pass
 
 
+def killed_once(monkeypatch, trainer_class, at):
+    """Have trainers killed in a training step, once, and return a list that gets an entry for every step."""
+    steps, training_step = [], trainer_class.training_step
+
+    def counted(self, *args, **kwargs):
+        steps.append(self.state.global_step)
+        if len(steps) == at:
+            raise Killed
+        return training_step(self, *args, **kwargs)
+
+    monkeypatch.setattr(trainer_class, "training_step", counted)
+    return steps
+
+
 @pytest.mark.parametrize("peft", [None, {"r": 2, "lora_dropout": 0.1}])
 def test_an_interrupted_arm_resumes_to_the_same_weights(pruned, tmp_path, monkeypatch, peft):
     rows = Dataset.from_list(ROWS)
     uninterrupted = arm_settings(pruned, tmp_path, "uninterrupted", peft=peft)
     expected = train_arm(uninterrupted, rows, tmp_path / "expected")
-    steps = 0
-    training_step = SelfDistillSFTTrainer.training_step
-
-    def killed_once(self, *args, **kwargs):
-        nonlocal steps
-        steps += 1
-        if steps == 6:
-            raise Killed
-        return training_step(self, *args, **kwargs)
-
-    monkeypatch.setattr(SelfDistillSFTTrainer, "training_step", killed_once)
+    steps = killed_once(monkeypatch, SelfDistillSFTTrainer, 6)
     interrupted = arm_settings(pruned, tmp_path, "interrupted", peft=peft)
     with pytest.raises(Killed):
         train_arm(interrupted, rows, tmp_path / "resumed")
     assert last_complete_checkpoint(tmp_path / "interrupted").name == "checkpoint-4"
     assert train_arm(interrupted, rows, tmp_path / "resumed") == expected
-    assert steps == 6 + 2
+    assert len(steps) == 6 + 2
     expected_weights = weights(tmp_path / "expected")
     assert all(torch.equal(weight, expected_weights[name]) for name, weight in weights(tmp_path / "resumed").items())
 

@@ -3,7 +3,7 @@ import torch
 from datasets import Dataset
 
 from tests.conftest import ROWS
-from tests.trainers.arms.test_training import ARGS, Killed, weights
+from tests.trainers.arms.test_training import ARGS, Killed, killed_once, weights
 from trl_prune.errors import InputError
 from trl_prune.trainers.arms.settings import ArmSettings
 from trl_prune.trainers.arms.training import KDTrainer, build_trainer, train_arm
@@ -67,17 +67,7 @@ def test_fine_tuning_is_measured_by_its_cross_entropy(pruned, tmp_path):
 
 
 def test_a_resumed_arm_has_the_same_curve(dense, pruned, measured, tmp_path, monkeypatch):
-    steps = 0
-    training_step = KDTrainer.training_step
-
-    def killed_once(self, *args, **kwargs):
-        nonlocal steps
-        steps += 1
-        if steps == 11:
-            raise Killed
-        return training_step(self, *args, **kwargs)
-
-    monkeypatch.setattr(KDTrainer, "training_step", killed_once)
+    killed_once(monkeypatch, KDTrainer, 11)
     settings = kd_settings(dense, pruned, tmp_path)
     with pytest.raises(Killed):
         train_arm(settings, Dataset.from_list(ROWS), tmp_path / "model")
