@@ -2,7 +2,7 @@ import pytest
 
 from trl_prune.errors import InputError
 from trl_prune.recipe import Recipe
-from trl_prune.recipe.auto import ARGS, MINUTES, with_auto
+from trl_prune.recipe.auto import ARGS, MINUTES, VALIDATION, with_auto
 from trl_prune.recipe.loading import load_recipe, parse_recipe
 
 
@@ -20,7 +20,7 @@ def test_a_recipe_that_names_a_model_rows_and_a_size_is_enough():
     (name,) = recipe.recover
     arm = recipe.recover[name]
     assert (name, arm.method, arm.data, arm.minutes, arm.tokens) == ("recovered", "kd", "rewritten", MINUTES, None)
-    assert arm.args == ARGS
+    assert (arm.args, arm.validation) == (ARGS, VALIDATION)
     assert recipe.rewrite is not None
     assert recipe.prune.by == "auto"
 
