@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from tests.evaluation.lm_eval_files import write_results
 from tests.recipes import recipe_values
-from trl_prune.cli import STAGE_VERBS, main
+from trl_prune.cli import SIGPIPE_STATUS, STAGE_VERBS, main
 from trl_prune.pipeline import STAGES
 
 
@@ -54,6 +54,14 @@ def test_tasks_prints_a_folder(capsys):
     assert main(["tasks"]) == 0
     folder = Path(capsys.readouterr().out.strip())
     assert (folder / "recovery_probes" / "recovery_probes.yaml").is_file()
+
+
+def test_a_reader_that_has_enough_ends_the_command_quietly():
+    command = [sys.executable, "-m", "trl_prune.cli", "models"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == SIGPIPE_STATUS
 
 
 def test_dry_run_prints_the_plan(tmp_path, capsys):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from trl_prune.recipe import Recipe
     from trl_prune.runs.context import Run
 
+# What shells report of a program whose output nobody reads any more: 128 and the number of SIGPIPE.
+SIGPIPE_STATUS = 141
 STAGE_VERBS = {
     "synthesize": "let the dense model write training rows out of nothing, for `dataset: {synthesize: ROWS}`",
     "score": "score the importance of every block, head, neuron, channel and expert",
@@ -130,9 +132,13 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("trl_prune").setLevel(logging.INFO)
     try:
         _dispatch(arguments)
+        sys.stdout.flush()
     except InputError as error:
         print(f"trl-prune: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of the output, such as `head`, has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the exit would still write
+        return SIGPIPE_STATUS
     except (OSError, SafetensorError) as error:
         refused = refusal(error)
         if refused is None:
