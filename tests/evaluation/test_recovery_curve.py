@@ -124,7 +124,7 @@ def test_intervals_after_a_decay_contain_a_measurement_about_as_often_as_they_sa
 def test_neither_order_nor_repeats_nor_time_matter():
     points = [*measured(9, noise=0.02), CurvePoint(TOKENS * 1.2, 0.24, 0.0)]
     shuffled = random.Random(1).sample([*points, points[3]], len(points) + 1)
-    assert expected_gain(fit_curve(shuffled)) == expected_gain(fit_curve(points))
+    assert expected_gain(fit_curve(shuffled), (2, 4)) == expected_gain(fit_curve(points), (2, 4))
 
 
 def test_values_and_tokens_have_no_preferred_unit():
@@ -211,5 +211,5 @@ def test_a_training_that_makes_the_model_worse_is_no_promise():
     sentence = describe_gain(curve)
     assert "is 0.950, no lower than the pruned model's 0.600: this training has not decreased it" in sentence
     assert "expected" not in sentence
-    assert all(np.isfinite([gain.low, gain.middle, gain.high]).all() for gain in expected_gain(curve))
+    assert all(np.isfinite([gain.low, gain.middle, gain.high]).all() for gain in expected_gain(curve, (2, 10)))
     assert "no lower than the first measured 0.650" in describe_gain(fit_curve(points[1:]))

@@ -277,7 +277,7 @@ def _ranges_with_weight(axes: Sequence[np.ndarray], weights: np.ndarray) -> list
     return ranges
 
 
-def expected_gain(curve: RecoveryCurve, factors: Iterable[float] = (2, 4, 10)) -> list[Prediction]:
+def expected_gain(curve: RecoveryCurve, factors: Iterable[float]) -> list[Prediction]:
     """Return the losses that are expected of trainings with these multiples of the last checkpoint's tokens."""
     return [curve.predict(factor * curve.last.tokens) for factor in factors]
 

@@ -84,7 +84,8 @@ def _draw_metric(axes: Axes, results: RunResults, curves: dict[str, ArmCurve]) -
     for name, curve in curves.items():
         style = model_style(results, name)
         trained = [(point.tokens, point.value) for point in curve.points if point.tokens > 0]
-        axes.plot(*zip(*trained, strict=True), style.marker, color=style.colour, label=name) if trained else None
+        if trained:
+            axes.plot(*zip(*trained, strict=True), style.marker, color=style.colour, label=name)
         if curve.fit is not None:
             _draw_expected(axes, curve.fit, style.colour)
     # Arms that start from the same model share its line.
@@ -112,5 +113,6 @@ RECOVERY_CURVE = Panel(
     arm_curves,
     recovery_curves,
     "Loss on held-out rows against training tokens, and what is expected of more tokens with a schedule of the same "
-    "shape: median and 80 % interval. Dashed: the untrained model.",
+    "shape: median and 80 % interval. Dashed: the untrained model. Arms with other data or another seed have other "
+    "held-out rows.",
 )
