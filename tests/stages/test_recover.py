@@ -1,4 +1,6 @@
+import gc
 import json
+import weakref
 
 import pytest
 import torch
@@ -177,3 +179,21 @@ def test_validation_leaves_rows_to_train_on(tmp_path):
     recipe = kd_recipe(tmp_path, {"kd": {"validation": 500}})
     with pytest.raises(InputError, match=r"recover.kd.validation is 500, and the arm has \d+ rows"):
         run_recipe(recipe, STAGES)
+
+
+def test_an_arms_model_is_gone_when_the_next_one_is_loaded(tmp_path, monkeypatch):
+    models, alive, build_trainer = [], [], arms.build_trainer
+
+    def counted(*args):
+        alive.append(sum(model() is not None for model in models))
+        trainer = build_trainer(*args)
+        models.append(weakref.ref(trainer.model))
+        return trainer
+
+    monkeypatch.setattr(arms, "build_trainer", counted)
+    gc.disable()  # no collection by chance
+    try:
+        run_recipe(kd_recipe(tmp_path, {"one": {"method": "sft"}, "other": {"teacher_cache": False}}), STAGES)
+    finally:
+        gc.enable()
+    assert alive == [0, 0]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from accelerate.utils import release_memory
 from datasets import Dataset
 from torch import nn
 
@@ -96,6 +97,8 @@ def arm_settings(run: Run, arm: ArmSection, student: Path, folder: Path) -> ArmS
 
 def train(run: Run, settings: ArmSettings, rows: Dataset, target: Path) -> TrainingResult:
     """Train an arm in this process, or with `accelerate launch` if the run has several, and write the model."""
-    if run.launch is None:
-        return train_arm(settings, rows, target)
-    return train_distributed(settings, rows, target, run.launch)
+    if run.launch is not None:
+        return train_distributed(settings, rows, target, run.launch)
+    result = train_arm(settings, rows, target)
+    release_memory()  # a trainer and its model refer to each other, and another arm or an evaluation comes next
+    return result
