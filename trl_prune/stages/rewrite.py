@@ -119,8 +119,9 @@ def check(run: Run) -> None:
     if run.dataset_format == "text" and section.response_template is None:
         raise InputError(
             f"dataset {run.recipe.dataset.path!r} is plain text, without answers to rewrite; set "
-            "`rewrite.response_template` to what stands before the answers, leave out `rewrite`, or use rows with "
-            "prompt + completion or messages"
+            "`rewrite.response_template` to what stands before the answers, give arms `data: text` and leave out "
+            "`rewrite` (`recover: {recovered: {method: auto, data: text}}`), or use rows with prompt + completion or "
+            "messages"
         )
     if run.dataset_format == "text" and section.train_prompts:
         raise InputError(
