@@ -89,22 +89,10 @@ def print_table(output: Path) -> None:
         "generation": [task for task in scores["dense"] if task in GENERATED],
     }
     print("| model | tokens | " + " | ".join(groups) + " | KL on text |\n|---|---|" + "---|" * (len(groups) + 1))
-    run_dir = output / "run"
     for name in scores:
         cells = [score_cell(scores, name, tasks) for tasks in groups.values()]
-        print(f"| {name} | {tokens(run_dir, name)} | " + " | ".join(cells) + f" | {divergence(run_dir, name)} |")
-
-
-def tokens(run_dir: Path, model: str) -> str:
-    """Return the tokens that an arm trained on."""
-    path = run_dir / "recover" / model / "result.json"
-    return f"{json.loads(path.read_text())['metrics']['tokens']:,}" if path.is_file() else ""
-
-
-def divergence(run_dir: Path, model: str) -> str:
-    """Return a model's divergence from the dense one on the held-out paragraphs, nats a token."""
-    metrics = json.loads((run_dir / "evaluate" / model / "result.json").read_text())["metrics"]
-    return f"{metrics['held_out']['kl']:.3f}" if "held_out" in metrics else ""
+        tokens = f"{results.arms[name].metrics['tokens']:,}" if name in results.arms else ""
+        print(f"| {name} | {tokens} | " + " | ".join(cells) + f" | {results.forgetting[name].kl:.3f} |")
 
 
 def main() -> None:
