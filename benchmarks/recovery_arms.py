@@ -23,7 +23,7 @@ from trl_prune.runs.context import Run
 
 
 # Probes whose answers are generated; the others are chosen among given ones.
-GENERATED = ("recovery_arithmetic", "recovery_extraction", "recovery_plurals", "recovery_sequences")
+GENERATED = ("probe_arithmetic", "probe_extraction", "probe_plurals")
 ARGS = {
     "learning_rate": 2e-4,
     "per_device_train_batch_size": 8,
