@@ -2,7 +2,7 @@ import pytest
 
 from trl_prune.errors import InputError
 from trl_prune.recipe import Recipe
-from trl_prune.recipe.auto import ARGS, MINUTES, VALIDATION, with_auto
+from trl_prune.recipe.auto import ARGS, DISTILLED_FROM, MINUTES, VALIDATION, with_auto
 from trl_prune.recipe.loading import load_recipe, parse_recipe
 
 
@@ -19,9 +19,9 @@ def test_a_recipe_that_names_a_model_rows_and_a_size_is_enough():
     recipe = Recipe.model_validate(MINIMAL)
     (name,) = recipe.recover
     arm = recipe.recover[name]
-    assert (name, arm.method, arm.data, arm.minutes, arm.tokens) == ("recovered", "kd", "rewritten", MINUTES, None)
+    assert (name, arm.method, arm.data, arm.minutes, arm.tokens) == ("recovered", "sft", "references", MINUTES, None)
     assert (arm.args, arm.validation) == (ARGS, VALIDATION)
-    assert recipe.rewrite is not None
+    assert recipe.rewrite is None
     assert recipe.prune.by == "auto"
 
 
@@ -44,7 +44,7 @@ def test_what_the_recipe_says_goes_first():
     }
     recipe = Recipe.model_validate(MINIMAL | {"recover": arms, "rewrite": {"max_new_tokens": 7}})
     short, epochs, sft = recipe.recover.values()
-    assert (short.method, short.tokens, short.minutes) == ("kd", 500, None)
+    assert (short.method, short.tokens, short.minutes) == ("sft", 500, None)
     assert short.args == ARGS | {"learning_rate": 1e-5}
     assert (epochs.data, epochs.minutes) == ("references", None)
     assert (sft.method, sft.args) == ("sft", {})
@@ -53,10 +53,15 @@ def test_what_the_recipe_says_goes_first():
     assert unlimited.recover["a"].minutes == MINUTES
 
 
-def test_rows_that_the_dense_model_writes_are_not_rewritten():
-    recipe = Recipe.model_validate(MINIMAL | {"dataset": {"synthesize": 50}})
-    assert recipe.rewrite is None
-    assert recipe.recover["recovered"].data == "references"
+def test_rewritten_answers_are_trained_on_where_the_recipe_rewrites():
+    recipe = Recipe.model_validate(MINIMAL | {"rewrite": {}})
+    assert recipe.recover["recovered"].data == "rewritten"
+
+
+@pytest.mark.parametrize(("tokens", "method"), [(DISTILLED_FROM - 1, "sft"), (DISTILLED_FROM, "kd")])
+def test_a_long_training_distils(tokens, method):
+    recipe = Recipe.model_validate(MINIMAL | {"recover": {"own": {"method": "auto", "tokens": tokens}}})
+    assert recipe.recover["own"].method == method
 
 
 def test_a_recipe_that_is_written_out_is_the_same_recipe():
@@ -84,6 +89,7 @@ def test_values_of_other_types_are_left_to_validation(values):
         ({"method": "kd", "minutes": 2, "args": {"lmbda": 0.5}}, "has `minutes` and `args.lmbda`"),
         ({"validation": 2, "args": {"loss_type": "dft"}}, "has `validation`, .* and `args.loss_type: dft`"),
         ({"validation": 2, "args": {"label_smoothing_factor": 0.1}}, "and `args.label_smoothing_factor: 0.1`"),
+        ({"method": "auto", "tokens": "many"}, "recover.own.tokens is 'many'"),
         ({"method": "auto", "args": []}, r"recover.own.args is \[\]"),
     ],
 )
@@ -95,10 +101,10 @@ def test_a_wrong_arm_is_one_sentence(arm, sentence):
 def test_auto_may_come_from_the_command_line(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("model: m\ndataset: {path: rows.jsonl}\noutput: out\nprune: {target: {layers: 2}}\n")
-    assert load_recipe(path, ["recover=auto"]).recover["recovered"].method == "kd"
+    assert load_recipe(path, ["recover=auto"]).recover["recovered"].method == "sft"
     recipe = load_recipe(path, ["recover=auto", "recover.recovered.minutes=5"])
     arm = recipe.recover["recovered"]
-    assert (arm.method, arm.minutes, recipe.prune.by) == ("kd", 5, "auto")
+    assert (arm.method, arm.minutes, recipe.prune.by) == ("sft", 5, "auto")
     with pytest.raises(InputError, match="recover is 'Auto'; wanted: 'auto', or arms by name"):
         load_recipe(path, ["recover=Auto"])
 
