@@ -14,7 +14,7 @@ MINUTES = 20
 # An arm's keys that are a budget, besides those of its `args`.
 BUDGETS = ("minutes", "tokens")
 # Tokens from which the dense model's distribution is distilled. In a short training (33,000 tokens, or as many as take
-# as long) fine-tuning was better; 2407.14679, whose shortest trainings have 1.8 billion, finds distillation far better.
+# as long) fine-tuning was better; 2407.14679 finds distillation far better, in trainings of 1.8 billion and more.
 DISTILLED_FROM = 1_000_000_000
 # Rows that tell what more tokens would bring; measuring them takes some 7 % of 20 minutes on a CPU.
 VALIDATION = 16
