@@ -184,8 +184,8 @@ def test_the_sentence_says_what_was_reached_and_what_is_expected():
     curve = fit_curve(measured(12))
     expected = curve.predict(4 * TOKENS)
     assert describe_gain(curve) == (
-        "after 40,000 tokens the divergence from the dense model is 0.290 (pruned 0.600); 4 times the tokens are "
-        f"expected to bring {expected.middle:.3f} ({expected.low:.3f} to {expected.high:.3f}, 80 % interval)"
+        "after 40,000 tokens the divergence from the dense model is 0.290 (pruned 0.600); 4 times the tokens, on new "
+        f"rows, are expected to bring {expected.middle:.3f} ({expected.low:.3f} to {expected.high:.3f}, 80 % interval)"
     )
     without_start = fit_curve(measured(12)[1:])
     assert "pruned" not in describe_gain(without_start)
@@ -194,7 +194,7 @@ def test_the_sentence_says_what_was_reached_and_what_is_expected():
 
 def test_the_sentence_says_when_more_tokens_bring_little():
     settled = {"floor": 0.5, "drop": 0.4, "shift": 500.0, "power": 1.4}
-    assert "; more tokens bring little: 4 times as many are expected to bring 0.5" in describe_gain(
+    assert "; more tokens bring little: 4 times as many, on new rows, are expected to bring 0.5" in describe_gain(
         fit_curve(measured(20, settled, noise=0.001))
     )
 

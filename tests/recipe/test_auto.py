@@ -2,7 +2,7 @@ import pytest
 
 from trl_prune.errors import InputError
 from trl_prune.recipe import Recipe
-from trl_prune.recipe.auto import ARGS, DISTILLED_FROM, MINUTES, VALIDATION, with_auto
+from trl_prune.recipe.auto import ARGS, DISTILLED_FROM, MINUTES, PEFT, VALIDATION, with_auto
 from trl_prune.recipe.loading import load_recipe, parse_recipe
 
 
@@ -20,7 +20,7 @@ def test_a_recipe_that_names_a_model_rows_and_a_size_is_enough():
     (name,) = recipe.recover
     arm = recipe.recover[name]
     assert (name, arm.method, arm.data, arm.minutes, arm.tokens) == ("recovered", "sft", "references", MINUTES, None)
-    assert (arm.args, arm.validation) == (ARGS, VALIDATION)
+    assert (arm.args, arm.peft, arm.validation) == (ARGS, PEFT, VALIDATION)
     assert recipe.rewrite is None
     assert recipe.prune.by == "auto"
 

@@ -5,6 +5,7 @@ import pytest
 from tests.conftest import save_tiny
 from tests.recipes import recipe_values
 from trl_prune.errors import InputError
+from trl_prune.evaluation.efficiency import Size
 from trl_prune.recipe import parse_recipe
 from trl_prune.runs.arms import check_training, training_args
 from trl_prune.runs.context import Run
@@ -57,3 +58,25 @@ def test_tokens_of_an_arm_are_the_tokenizers(tmp_path, name):
 def test_the_plan_says_how_long_an_arm_is_trained(tmp_path, arm, expected):
     values = recipe_values(tmp_path) | {"recover": {"arm": {"data": "references"} | arm}}
     assert f" on references, {expected}, all weights" in recover.describe(Run(parse_recipe(values, "test")), "arm")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "peft", "rate"),
+    [
+        (494_000_000, {"r": 4}, 1e-3),
+        (8_030_000_000, {"r": 4}, 1e-4),
+        (135_000_000, None, 2e-4),
+        (8_030_000_000, None, 2e-5),
+    ],
+)
+def test_a_rate_that_is_left_open_goes_by_the_models_size(tmp_path, monkeypatch, parameters, peft, rate):
+    run, arm = arm_of(tmp_path, "llama", learning_rate="auto")
+    arm = arm.model_copy(update={"peft": peft})
+    monkeypatch.setattr(run, "size", lambda: Size(parameters, 0.0))
+    assert training_args(run, arm, "float32")["learning_rate"] == rate
+    check_training(run, arm, "recover.arm")
+
+
+def test_a_rate_is_kept(tmp_path):
+    assert training_args(*arm_of(tmp_path, "llama", learning_rate=3e-4), "float32")["learning_rate"] == 3e-4
+    assert "learning_rate" not in training_args(*arm_of(tmp_path, "llama"), "float32")

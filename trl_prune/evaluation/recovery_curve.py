@@ -307,10 +307,10 @@ def _outlook(value: float, expected: Prediction) -> str:
     """Return what to think of an expected loss, as the words before it."""
     likely, possible = ((value - end) / value if value else 0.0 for end in (expected.middle, expected.low))
     if likely >= LITTLE:
-        return f"{FACTOR} times the tokens are expected to bring"
+        return f"{FACTOR} times the tokens, on new rows, are expected to bring"
     if possible > MUCH:
-        return f"whether more tokens help cannot be told: {FACTOR} times as many are expected to bring"
-    return f"more tokens bring little: {FACTOR} times as many are expected to bring"
+        return f"whether more tokens help cannot be told: {FACTOR} times as many, on new rows, are expected to bring"
+    return f"more tokens bring little: {FACTOR} times as many, on new rows, are expected to bring"
 
 
 def _number(value: float) -> str:

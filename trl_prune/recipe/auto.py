@@ -18,7 +18,9 @@ BUDGETS = ("minutes", "tokens")
 DISTILLED_FROM = 1_000_000_000
 # Rows that tell what more tokens would bring; measuring them takes some 7 % of 20 minutes on a CPU.
 VALIDATION = 16
-ARGS = {"learning_rate": 2e-4, "lr_scheduler_type": "warmup_stable_decay", "warmup_steps": 0.05}
+PEFT = {"r": 64, "lora_alpha": 128}
+# The rate depends on the model's size (`runs.arms.chosen_rate`).
+ARGS = {"learning_rate": AUTO, "lr_scheduler_type": "warmup_stable_decay", "warmup_steps": 0.05}
 
 
 def with_auto_arm(values: dict) -> dict:
@@ -58,4 +60,5 @@ def _resolved(arm: dict, data: str) -> dict:
         return {"data": data} | arm | {"method": method}  # refused where the arm is validated
     has_budget = any(arm.get(key) is not None for key in BUDGETS) or args_budgets(args)
     budget = {} if has_budget else {"minutes": MINUTES}
-    return {"data": data, "validation": VALIDATION} | budget | arm | {"method": method, "args": ARGS | args}
+    own = {"data": data, "validation": VALIDATION, "peft": PEFT} | budget | arm
+    return own | {"method": method, "args": ARGS | args}

@@ -10,6 +10,7 @@ from trl_prune.data.teacher import context_length, within_context
 from trl_prune.errors import InputError
 from trl_prune.pruning.surgery.cut import meta_model
 from trl_prune.recipe import ArmSection
+from trl_prune.recipe.auto import AUTO
 from trl_prune.runs.context import Run
 from trl_prune.trainers.arms.checks import check_arm
 from trl_prune.trainers.arms.distributed import train_distributed
@@ -19,6 +20,10 @@ from trl_prune.trainers.preparation import DEFAULT_LENGTH, without_masks
 
 
 CHECKPOINTS = "checkpoints"
+# Learning rates for `learning_rate: auto`: those that were measured, on models of 135M and 494M parameters
+# (docs/recovery.md), and for models of a size that was not, LoRA's of 2410.09982 and a usual one for all weights.
+RATES = {"lora": (1e-3, 1e-4), "all weights": (2e-4, 2e-5)}
+MEASURED_SIZE = 1_000_000_000
 
 
 def training_args(run: Run, arm: ArmSection, dtype: str) -> dict:
@@ -35,7 +40,14 @@ def training_args(run: Run, arm: ArmSection, dtype: str) -> dict:
         args["max_length"] = length
     if arm.data == "text":
         args["completion_only_loss"] = False
-    return args | arm.args
+    args |= arm.args
+    return args | {"learning_rate": chosen_rate(run, arm)} if args.get("learning_rate") == AUTO else args
+
+
+def chosen_rate(run: Run, arm: ArmSection) -> float:
+    """Return the learning rate of an arm that leaves it open."""
+    is_small = run.size().parameters < MEASURED_SIZE
+    return RATES["lora" if arm.peft is not None else "all weights"][0 if is_small else 1]
 
 
 def check_training(run: Run, arm: ArmSection, key: str) -> None:

@@ -161,7 +161,7 @@ def check_arm_serves(codec: Codec, name: str, arm: ArmSection) -> None:
             "cache_teacher.tier to topk or hidden"
         )
     try:
-        check_codec(codec, KDConfig("unused", **(arm.args | {"use_cpu": True, "bf16": False})))
+        check_codec(codec, KDConfig("unused", **(arm.args | {"learning_rate": 0.0, "use_cpu": True, "bf16": False})))
     except InputError as error:
         raise InputError(f"recover.{name}.args.{error}; or set the arm's teacher_cache to false") from error
 
