@@ -135,6 +135,19 @@ def test_a_cached_teacher_and_sft_leave_the_blocks_as_they_were(folders, tmp_pat
         assert any(".2." in name for name in before.keys() - same)
 
 
+def test_the_teacher_attends_as_the_student_does_unless_it_is_told_otherwise(folders, tmp_path):
+    rows, eager = Dataset.from_list(ROWS), {"attn_implementation": "eager"}
+    args = config(tmp_path, hidden_loss="none", freeze_shared_blocks=True, model_init_kwargs=eager)
+    trainer = KDTrainer(str(folders[1]), args, train_dataset=rows)
+    assert trainer._shared_blocks == 2
+    assert trainer.teacher.model.config._attn_implementation == "eager"
+    sft = {"rewrite": False, "freeze_shared_blocks": True, "model_init_kwargs": eager}
+    SelfDistillSFTTrainer(str(folders[1]), config(tmp_path / "sft", SelfDistillSFTConfig, **sft), train_dataset=rows)
+    args.teacher_model_init_kwargs = {"attn_implementation": "sdpa"}
+    with pytest.raises(InputError, match=r"attention implementations \(eager, sdpa\) differ"):
+        KDTrainer(str(folders[1]), args, train_dataset=rows)
+
+
 @pytest.mark.parametrize(
     ("keep", "message"),
     [([1, 2, 3], "first block and embeddings are not the teacher's"), ([0, 1, 2], "it was cut at the end")],

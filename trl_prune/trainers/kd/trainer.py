@@ -131,9 +131,8 @@ class KDTrainer(CheckedSFTTrainer):
         self.teacher = OnlineTeacher(model, self.accelerator, self._shared_blocks)
 
     def _load_teacher(self, source: TeacherSource) -> PreTrainedModel:
-        """Load a teacher; equal blocks give equal states only in the student's dtype."""
-        dtype = self._base_model.dtype if self.args.freeze_shared_blocks else None
-        return source.load_model(self.args.device, dtype)
+        """Load a teacher; where blocks are shared as the student was, so that they compute the same states."""
+        return source.load_model(self.args.device, self._base_model if self.args.freeze_shared_blocks else None)
 
     def _freeze_shared_blocks(self, teacher: PreTrainedModel) -> int:
         """Freeze the blocks that are the teacher's own; return how many need not run in the student."""

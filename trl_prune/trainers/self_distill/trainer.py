@@ -106,7 +106,7 @@ class SelfDistillSFTTrainer(CheckedSFTTrainer):
         if args.freeze_shared_blocks:
             check_unsharded(self)
             source = find_teacher(teacher_model, self.student_origin, args.teacher_model_init_kwargs)
-            freeze_shared_blocks(self.model, source.load_model(args.device, self._base_model.dtype))
+            freeze_shared_blocks(self.model, source.load_model(args.device, self._base_model))
 
     def _rewrite(self, dataset: Dataset, teacher: LazyTeacher, args: SelfDistillSFTConfig) -> Dataset:
         state = args.distributed_state

@@ -36,7 +36,7 @@ def freeze_shared_blocks(student: PreTrainedModel | PeftModel, teacher: PreTrain
 
     Args:
         student: the student before training.
-        teacher: the dense model, in the student's dtype and on its device.
+        teacher: the dense model, in the student's dtype, with its attention implementation and on its device.
 
     Raises:
         InputError: the models have no leading block in common, or no others.
@@ -46,8 +46,8 @@ def freeze_shared_blocks(student: PreTrainedModel | PeftModel, teacher: PreTrain
     if not count:
         raise InputError(
             "freeze_shared_blocks is set, but the student's first block and embeddings are not the teacher's: the "
-            "first block was cut, weights were changed or trained, or the dtypes "
-            f"({model.dtype}, {teacher.dtype}) differ"
+            f"first block was cut, weights were changed or trained, or the dtypes ({model.dtype}, {teacher.dtype}) or "
+            f"attention implementations ({_attention(model)}, {_attention(teacher)}) differ"
         )
     if count == len(blocks):
         raise InputError(
@@ -65,6 +65,10 @@ def freeze_shared_blocks(student: PreTrainedModel | PeftModel, teacher: PreTrain
 def is_above(point: StatePoint, shared_blocks: int) -> bool:
     """Return whether a student whose first blocks do not run has the state at a point."""
     return point.state == "embedding" or point.block + (point.state == "block") >= shared_blocks
+
+
+def _attention(model: PreTrainedModel) -> str | None:
+    return model.config.get_text_config()._attn_implementation
 
 
 def _parameters(module: nn.Module | None) -> list[nn.Parameter]:

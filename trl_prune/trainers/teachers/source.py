@@ -41,19 +41,23 @@ class TeacherSource:
         except InputError:
             return None
 
-    def load_model(self, device: torch.device, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    def load_model(self, device: torch.device, like: PreTrainedModel | None = None) -> PreTrainedModel:
         """Return the teacher in eval mode with frozen weights, on a device unless it is dispatched or quantised.
 
         Args:
             device: the device.
-            dtype: the dtype where none is given with the teacher; None for the checkpoint's, where the processor
-                has it.
+            like: a model whose dtype and attention it gets where none are given with it, because equal blocks compute
+                equal states only then; None for the checkpoint's dtype, where the processor has it.
         """
         model = self.model
         if self.folder is not None:
-            model = model_class(self.config).from_pretrained(
-                self.folder, **({"dtype": dtype or loading_dtype(self.config, device.type)} | (self.init_kwargs or {}))
-            )
+            defaults = {"dtype": loading_dtype(self.config, device.type)}
+            if like is not None:
+                defaults = {
+                    "dtype": like.dtype,
+                    "attn_implementation": like.config.get_text_config()._attn_implementation,
+                }
+            model = model_class(self.config).from_pretrained(self.folder, **(defaults | (self.init_kwargs or {})))
         if not {"hf_device_map", "quantization_method"} & vars(model).keys():
             model = model.to(device)
         return model.requires_grad_(False).eval()
