@@ -71,7 +71,7 @@ def test_another_model_is_evaluated_without_measuring_the_others_again(finished)
     folder, run = finished
     before = results(run)
     values = values_with_held_out(folder)
-    values["recover"]["kd"] = values["recover"]["sft"] | {"method": "kd", "tokens": 50}
+    values["recover"]["kd"] = values["recover"]["sft"] | {"method": "kd", "tokens": 200}
     run = run_recipe(parse_recipe(values, "test"), ["evaluate"])
     after = results(run)
     assert {path: after[path] for path in before} == before

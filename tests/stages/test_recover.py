@@ -6,10 +6,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.recipes import kd_recipe
+from tests.recipes import kd_recipe, recipe_values
 from trl_prune.checkpoints import read_provenance
 from trl_prune.errors import InputError
 from trl_prune.pipeline import plan, run_recipe
+from trl_prune.recipe import parse_recipe
 from trl_prune.trainers.arms import training as arms
 
 
@@ -167,8 +168,10 @@ def test_a_minimum_learning_rate_is_kept(tmp_path):
 
 
 def test_an_arm_in_minutes_is_planned_and_measured(tmp_path):
-    arm = {"teacher_cache": False, "validation": 2, "minutes": 0.1, "args": {"hidden_loss": "none"}}
-    recipe = kd_recipe(tmp_path, {"kd": arm}, tier="hidden")
+    values = recipe_values(tmp_path)
+    args = {name: value for name, value in values["recover"]["sft"]["args"].items() if name != "num_train_epochs"}
+    arm = {"method": "kd", "data": "references", "validation": 2, "minutes": 0.1}
+    recipe = parse_recipe(values | {"recover": {"kd": arm | {"args": args | {"hidden_loss": "none"}}}}, "test")
     assert "kd on references, 0.1 minutes, all weights, measured on 2 rows" in "\n".join(plan(recipe))
     curve = metrics(run_recipe(recipe, STAGES), "kd")["curve"]
     assert curve["metric"] == "kl"
