@@ -21,7 +21,7 @@ from trl_prune.trainers.preparation import DEFAULT_LENGTH, without_masks
 
 CHECKPOINTS = "checkpoints"
 # Learning rates for `learning_rate: auto`: those that were measured, on models of 135M and 494M parameters
-# (docs/recovery.md), and for models of a size that was not, LoRA's of 2410.09982 and a usual one for all weights.
+# (docs/recovery.md), and for models of a size that was not, LoRA's of 2402.13669 and a usual one for all weights.
 RATES = {"lora": (1e-3, 1e-4), "all weights": (2e-4, 2e-5)}
 MEASURED_SIZE = 1_000_000_000
 
