@@ -118,7 +118,12 @@ def _config_parts(model: PreTrainedModel, count: int) -> tuple[dict, dict[str, l
     values = {key: value for key, value in config.to_dict().items() if key not in IRRELEVANT_KEYS | {count_key}}
     listed = {key: value for key, value in values.items() if isinstance(value, list) and len(value) == count}
     settings = {key: value for key, value in values.items() if key not in listed}
-    return settings | {"attention": config._attn_implementation}, listed
+    return settings | {"attention": attention_implementation(model)}, listed
+
+
+def attention_implementation(model: PreTrainedModel) -> str | None:
+    """Return how a model's text tower attends, by transformers' name."""
+    return model.config.get_text_config()._attn_implementation
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from trl_prune.pruning.surgery.cut import Cut
 from trl_prune.pruning.surgery.untrained import write_untrained
 from trl_prune.recipe import ArmSection, Recipe
 from trl_prune.reporting.card import write_card
-from trl_prune.reporting.plots.recovery_curve import RECOVERY_CURVE
+from trl_prune.reporting.plots.recovery_curve import CURVE, RECOVERY_CURVE
 from trl_prune.reporting.plots.training import LOSS
 from trl_prune.reporting.tables import ARM_TABLE
 from trl_prune.runs.arms import arm_settings, check_training, train, training_args
@@ -50,7 +50,7 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:
         "flops": flops(run, part, result),
     }
     if result.curve is not None:
-        metrics["curve"] = result.curve
+        metrics[CURVE] = result.curve
     if data.sources is not None:
         metrics["sources"] = data.sources
     if data.capabilities is not None:

@@ -49,8 +49,13 @@ class ArmCurve:
 
 def arm_curves(results: RunResults) -> dict[str, ArmCurve]:
     """Return the curves of the trained arms that were measured during their training, by arm."""
+    return {name: _arm_curve(**values) for name, values in _measured(results).items()}
+
+
+def _measured(results: RunResults) -> dict[str, dict]:
+    """Return what was measured, by arm, without a fit."""
     metrics = {name: result.metrics.get(CURVE) for name, result in results.arms.items()}
-    return {name: _arm_curve(**values) for name, values in metrics.items() if values and values["points"]}
+    return {name: values for name, values in metrics.items() if values and values["points"]}
 
 
 def _arm_curve(metric: str, points: Iterable[Iterable[float]]) -> ArmCurve:
@@ -110,7 +115,7 @@ def _draw_expected(axes: Axes, curve: RecoveryCurve, colour: str) -> None:
 
 RECOVERY_CURVE = Panel(
     "recovery_curve",
-    arm_curves,
+    _measured,
     recovery_curves,
     "Loss on held-out rows against training tokens, and what is expected of more tokens with a schedule of the same "
     "shape: median and 80 % interval. Dashed: the untrained model. Arms with other data or another seed have other "

@@ -102,8 +102,9 @@ def train_arm(settings: ArmSettings, rows: Dataset, target: Path) -> TrainingRes
     trainer.check_saving()
     check_validation(trainer, settings.validation)
     row_tokens = sum(map(len, trainer.train_dataset["input_ids"]))
+    if settings.tokens is not None:
+        _check_tokens(trainer, settings.tokens, row_tokens)
     if tokens is not None:
-        _check_tokens(trainer, settings, row_tokens)
         trainer.args.num_train_epochs = tokens / row_tokens
     _train(trainer, last_complete_checkpoint(settings.output_dir))
     model, result = full_model(trainer, settings), _result(trainer, row_tokens)
@@ -132,14 +133,14 @@ def _budget(settings: ArmSettings, rows: Dataset) -> int | None:
     )
 
 
-def _check_tokens(trainer: SFTTrainer, settings: ArmSettings, row_tokens: int) -> None:
+def _check_tokens(trainer: SFTTrainer, tokens: int, row_tokens: int) -> None:
     """Check that a budget in tokens has those of a step of mean length, unless `max_steps` decides."""
     args, rows = trainer.args, len(trainer.train_dataset)
     step_rows = min(args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size, rows)
     step_tokens = row_tokens * step_rows / rows
-    if settings.minutes is None and args.max_steps <= 0 and settings.tokens < step_tokens:
+    if args.max_steps <= 0 and tokens < step_tokens:
         raise InputError(
-            f"tokens is {settings.tokens:,}, and a step of {step_rows} rows has {step_tokens:,.0f}; raise it, or "
+            f"tokens is {tokens:,}, and a step of {step_rows} rows has {step_tokens:,.0f}; raise it, or "
             "lower args.per_device_train_batch_size or args.gradient_accumulation_steps"
         )
 
@@ -171,7 +172,8 @@ def build_trainer(settings: ArmSettings, rows: Dataset) -> CheckedSFTTrainer:
     config_class = CONFIG_CLASSES[settings.method]
     values = settings.args | method_args
     if settings.validation:
-        values = MEASURED_ARGS | {"per_device_eval_batch_size": values.get("per_device_train_batch_size", 8)} | values
+        batch_size = values.get("per_device_train_batch_size", config_class.per_device_train_batch_size)
+        values = MEASURED_ARGS | {"per_device_eval_batch_size": batch_size} | values
     args = config_class(str(settings.output_dir), **(DEFAULT_ARGS | values))
     use_one_device(args)
     tokenizer = load_tokenizer(settings.student)

@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from trl import SFTConfig
 
-from trl_prune.checkpoints import fingerprint, load_tokenizer, loading_dtype, locate, weights_fingerprint
+from trl_prune.checkpoints import fingerprint, load_tokenizer, locate, weights_fingerprint
 from trl_prune.data.generation.engines import build_engine
 from trl_prune.data.generation.generator import AnswerGenerator
 from trl_prune.data.reading import normal_dataset
@@ -213,8 +213,8 @@ def lazy_teacher(
             weights_fingerprint(source.model),
             length,
         )
-    init_kwargs = {"dtype": loading_dtype(source.config, args.device.type)} | source.init_kwargs
-    determining = {name: value for name, value in sorted(init_kwargs.items()) if name not in PLACEMENT}
+    arguments = source.loading_arguments(args.device)
+    determining = {name: value for name, value in sorted(arguments.items()) if name not in PLACEMENT}
     return LazyTeacher(
         lambda: source.load_model(args.device),
         load_tokenizer(source.folder),

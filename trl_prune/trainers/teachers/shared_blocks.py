@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, Trainer
 
-from trl_prune.data.shared_blocks import count_shared_blocks
+from trl_prune.data.shared_blocks import attention_implementation, count_shared_blocks
 from trl_prune.errors import InputError
 from trl_prune.pruning.importance.hooks import decoder_blocks
 from trl_prune.trainers.intermediate_states import StatePoint, final_norm
@@ -44,10 +44,11 @@ def freeze_shared_blocks(student: PreTrainedModel | PeftModel, teacher: PreTrain
     model = student.get_base_model() if is_peft_model(student) else student
     count, blocks = count_shared_blocks(teacher, model, decoder_blocks), decoder_blocks(model)
     if not count:
+        attention, teacher_attention = map(attention_implementation, (model, teacher))
         raise InputError(
             "freeze_shared_blocks is set, but the student's first block and embeddings are not the teacher's: the "
             f"first block was cut, weights were changed or trained, or the dtypes ({model.dtype}, {teacher.dtype}) or "
-            f"attention implementations ({_attention(model)}, {_attention(teacher)}) differ"
+            f"attention implementations ({attention}, {teacher_attention}) differ"
         )
     if count == len(blocks):
         raise InputError(
@@ -65,10 +66,6 @@ def freeze_shared_blocks(student: PreTrainedModel | PeftModel, teacher: PreTrain
 def is_above(point: StatePoint, shared_blocks: int) -> bool:
     """Return whether a student whose first blocks do not run has the state at a point."""
     return point.state == "embedding" or point.block + (point.state == "block") >= shared_blocks
-
-
-def _attention(model: PreTrainedModel) -> str | None:
-    return model.config.get_text_config()._attn_implementation
 
 
 def _parameters(module: nn.Module | None) -> list[nn.Parameter]:

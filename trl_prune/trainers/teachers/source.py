@@ -8,6 +8,7 @@ from accelerate.utils import is_peft_model
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from trl_prune.checkpoints import load_config, load_tokenizer, loading_dtype, locate, model_class
+from trl_prune.data.shared_blocks import attention_implementation
 from trl_prune.errors import InputError
 from trl_prune.trainers.teachers.student_origin import StudentOrigin
 from trl_prune.trainers.trl_names import config_model_id
@@ -41,6 +42,13 @@ class TeacherSource:
         except InputError:
             return None
 
+    def loading_arguments(self, device: torch.device, like: PreTrainedModel | None = None) -> dict:
+        """Return the arguments for `from_pretrained`: those given with the teacher, and `load_model`'s defaults."""
+        defaults = {"dtype": loading_dtype(self.config, device.type)}
+        if like is not None:
+            defaults = {"dtype": like.dtype, "attn_implementation": attention_implementation(like)}
+        return defaults | (self.init_kwargs or {})
+
     def load_model(self, device: torch.device, like: PreTrainedModel | None = None) -> PreTrainedModel:
         """Return the teacher in eval mode with frozen weights, on a device unless it is dispatched or quantised.
 
@@ -51,13 +59,8 @@ class TeacherSource:
         """
         model = self.model
         if self.folder is not None:
-            defaults = {"dtype": loading_dtype(self.config, device.type)}
-            if like is not None:
-                defaults = {
-                    "dtype": like.dtype,
-                    "attn_implementation": like.config.get_text_config()._attn_implementation,
-                }
-            model = model_class(self.config).from_pretrained(self.folder, **(defaults | (self.init_kwargs or {})))
+            arguments = self.loading_arguments(device, like)
+            model = model_class(self.config).from_pretrained(self.folder, **arguments)
         if not {"hf_device_map", "quantization_method"} & vars(model).keys():
             model = model.to(device)
         return model.requires_grad_(False).eval()
