@@ -1,6 +1,6 @@
 """Which way of recovery gives most in the same time: fine-tuning, distillation, its data, its rate, its own answers.
 
-    python benchmarks/recovery_arms.py --output OUT --text TEXT --train-text TEXT [--minutes 20] [--arms ...]
+    python benchmarks/recovery_arms.py --output OUT --text TEXT --train-text TEXT [--minutes 20] [--arms ...] [--by kl]
     trl-prune run OUT/recipe.yaml
     python benchmarks/recovery_arms.py --output OUT --table
 
@@ -18,6 +18,8 @@ import yaml
 from self_distillation import HELD_OUT_TEXTS, score_cell, write_paragraphs
 
 from trl_prune.recipe import load_recipe
+from trl_prune.recipe.auto import ARGS as AUTO
+from trl_prune.recipe.prune import MEASURED
 from trl_prune.reporting.results import RunResults
 from trl_prune.runs.context import Run
 
@@ -35,19 +37,24 @@ ARGS = {
 }
 KD = {"method": "kd", "data": "rewritten"}
 ON_POLICY = {"lmbda": 0.5, "max_completion_length": 48, "min_completion_length": 8}
+LORA = {"peft": {"r": 64, "lora_alpha": 128}, "args": {"learning_rate": 1e-3}}
+FROZEN = {"freeze_shared_blocks": True}
 ARMS = {
+    "auto": {"method": "auto", "data": "references", "validation": None},
     "sft_references": {"data": "references"},
     "kd_rewritten": KD,
     "sft_rewritten": {"data": "rewritten"},
     "kd_rewritten_rate_1e-3": KD | {"args": {"learning_rate": 1e-3}},
     "kd_references": KD | {"data": "references"},
-    "kd_frozen": KD | {"args": {"freeze_shared_blocks": True}},
+    "sft_lora": {"data": "rewritten"} | LORA,
+    "sft_frozen": {"data": "references", "args": FROZEN},
+    "kd_frozen": KD | {"args": FROZEN},
     "kd_on_policy": KD | {"args": ON_POLICY},
     "kd_and_ce": KD | {"args": {"ce_weight": 0.5}},
     "kd_every_token": KD | {"data": "text"},
     "kd_text": KD | {"data": [{"source": "text", "share": 1.0, "dataset": {"path": "TEXT"}}]},
     "kd_mix": KD | {"data": [{"source": "rewritten", "share": 0.5}, {"source": "references", "share": 0.5}]},
-    "kd_lora": KD | {"peft": {"r": 64, "lora_alpha": 128}, "args": {"learning_rate": 1e-3}},
+    "kd_lora": KD | LORA,
 }
 
 
@@ -56,16 +63,18 @@ def recipe(output: Path, options: argparse.Namespace) -> dict:
     arms = {}
     for name in options.arms:
         arm = json.loads(json.dumps(ARMS[name]).replace("TEXT", str(output / "train_text.jsonl")))
-        arms[name.replace(".", "_")] = arm | {
-            "minutes": options.minutes,
-            "args": ARGS | {"seed": options.seed} | arm.get("args", {}),
-        }
+        # On-policy steps take longer as answers grow, so that their budget is tokens.
+        budget = {"tokens": options.tokens} if "lmbda" in arm.get("args", {}) else {"minutes": options.minutes}
+        args = ARGS if arm.get("method") != "auto" else {key: ARGS[key] for key in ARGS if key not in AUTO}
+        arms[name.replace(".", "_")] = arm | budget | {"args": args | {"seed": options.seed} | arm.get("args", {})}
+    measured = {"dataset": "generated", "max_new_tokens": 32} if options.by in MEASURED else {}
+    texts = {"texts": 16} if measured else {}
     return {
         "model": options.model,
         "dataset": {"path": "quickstart", "rows": options.rows},
         "output": str(output / "run"),
-        "score": {"samples": 128},
-        "prune": {"target": {"layers": options.layers}},
+        "score": {"samples": 128} | measured,
+        "prune": {"by": options.by, "target": {"layers": options.layers}} | texts,
         "rewrite": {"max_new_tokens": 96, "batch_size": 64},
         "recover": arms,
         "evaluate": {
@@ -106,6 +115,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=600)
     parser.add_argument("--items", type=int, default=60, help="items of each probe")
     parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--tokens", type=int, default=8000, help="the budget of kd_on_policy")
+    parser.add_argument("--by", default="angular_distance", help="how blocks are chosen")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--table", action="store_true")

@@ -32,6 +32,10 @@ def values(**sections):
             {"prune": {"target": {"layers": 2}, "by": "kl", "strategy": "swap", "generations": 2}},
             "prune has `generations`, which is for `strategy: evolutionary`, and `swap`",
         ),
+        (
+            {"prune": {"target": {"layers": 2}, "by": "task:arc_easy", "texts": 8}},
+            "prune has `texts`, which is for effects on texts (perplexity, kl, agreement), and `by: task:arc_easy`",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(sections, message):
@@ -47,4 +51,4 @@ def test_a_recipe_of_own_answers_survives_json_and_leaves_out_what_is_not_set():
     assert recipe.score.read_dataset is None
     assert [section.path for section in recipe.datasets] == ["p"]
     assert "max_new_tokens" not in recipe.score.determining
-    assert not {"beam_width", "generations"} & recipe.prune.model_dump().keys()
+    assert not {"beam_width", "generations", "texts"} & recipe.prune.model_dump().keys()

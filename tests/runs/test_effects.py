@@ -4,10 +4,12 @@ from itertools import combinations
 
 import pytest
 
-from tests.recipes import prune_run
+from tests.recipes import prune_run, recipe
 from trl_prune.checkpoints.loading import load_model
 from trl_prune.pruning.choosing.losses import MeasuredLosses
+from trl_prune.recipe import parse_recipe
 from trl_prune.runs import effects
+from trl_prune.runs.context import Run
 from trl_prune.runs.effects import describe_search, found_by_effect, measured_effect, removed_by_effect
 
 
@@ -53,6 +55,17 @@ def test_a_contiguous_search_measures_every_run_of_blocks(tmp_path):
 def test_the_plan_says_what_the_search_costs(tmp_path, section, words):
     run = prune_run(tmp_path, **{"by": "kl", "target": {"layers": 2}} | section)
     assert describe_search(run, 2).startswith(words)
+
+
+def test_a_search_reads_as_many_texts_as_it_needs(tmp_path):
+    section = {"by": "kl", "target": {"layers": 2}}
+    values = recipe(tmp_path, recover={}, rewrite=None).model_dump() | {"score": {"batch_size": 2}}
+    runs = (Run(parse_recipe(values | {"prune": section | texts}, "test")) for texts in ({}, {"texts": 3}))
+    every, few = runs
+    model = load_model(every.dense_dir, dtype=every.dtype)
+    tokens, fewer = (measured_effect(run, model).tokens for run in (every, few))
+    assert fewer == [tokens[0], tokens[len(tokens) // 2]]  # two batches of two, from all over the texts
+    assert describe_search(few, 2) == describe_search(every, 2)  # in passes over the texts that are read
 
 
 @pytest.mark.parametrize("strategy", ["greedy", pytest.param("swap", marks=pytest.mark.slow)])

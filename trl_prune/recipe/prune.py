@@ -128,7 +128,7 @@ class PruneSection(Section):
         "num_hidden_layers": "target.layers", "parameters": "target.parameters", "share": "target.share",
     }  # fmt: skip
 
-    optional: ClassVar[tuple[str, ...]] = ("beam_width", "generations")
+    optional: ClassVar[tuple[str, ...]] = ("beam_width", "generations", "texts")
 
     by: str = "angular_distance"
     """How blocks are chosen: from the scores by `angular_distance` (a contiguous run, 2410.09982), `block_influence`
@@ -143,6 +143,9 @@ class PruneSection(Section):
     """For `strategy: beam`: how many choices are kept, 4 if left out."""
     generations: Count | None = None
     """For `strategy: evolutionary`: how many, if left out as many as measure about what `greedy` does."""
+    texts: Count | None = None
+    """For an effect on the calibration texts: on how many of them, in whole batches, all if left out. A search needs
+    few; repairs are fitted on all."""
     target: Target | None = None
     """Size of the pruned model."""
     keep: KeepSection | None = None
@@ -184,6 +187,10 @@ class PruneSection(Section):
             raise ValueError(
                 f"has `strategy: {self.strategy}`, which is for blocks chosen by a measured effect ({measured} or "
                 f"task:NAME), and `by: {self.by}`"
+            )
+        if self.texts is not None and self.by not in MEASURED:
+            raise ValueError(
+                f"has `texts`, which is for effects on texts ({', '.join(MEASURED)}), and `by: {self.by}`"
             )
         for option, strategy in (("beam_width", BEAM), ("generations", EVOLUTIONARY)):
             if getattr(self, option) is not None and self.strategy != strategy:

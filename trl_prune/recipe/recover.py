@@ -60,7 +60,7 @@ class ArmSection(Section):
     }  # fmt: skip
     optional: ClassVar[tuple[str, ...]] = ("minutes", "rows", "selection", "sweep", "validation")
 
-    method: Literal["sft", "kd"] = "sft"
+    method: Literal["sft", "kd", "auto"] = "sft"
     """Supervised fine-tuning on the arm's data, or distillation of the dense model's distribution over it; `auto`
     stands for what docs/recovery.md found best, where the arm does not say otherwise."""
     data: Annotated[

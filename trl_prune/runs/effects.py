@@ -1,11 +1,13 @@
 """Which blocks to remove by the measured effect on the recipe's calibration texts or on an lm-eval task."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
+import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
@@ -80,7 +82,8 @@ def describe_search(run: Run, num_kept: int) -> str:
     """
     section, num_layers = run.recipe.prune, run.costs.sizes[LAYERS]
     on_texts = section.by in EFFECTS
-    num_parts = max(-(-expected_texts(run) // run.recipe.score.batch_size), 1) if on_texts else 1
+    num_texts = min(section.texts or math.inf, expected_texts(run))
+    num_parts = _num_batches(run, num_texts) if on_texts else 1
     cost = _expected_cost(section.strategy, num_layers, num_layers - num_kept, num_parts, search_options(run))
     passes = f", {cost.dense_passes(num_layers):,.1f} passes of the dense model over the texts" * on_texts
     return f"{section.strategy} search: about {cost.choices:,} choices of blocks measured{passes}"
@@ -92,7 +95,18 @@ _expected_cost = lru_cache(maxsize=8)(expected_cost)
 def measured_effect(run: Run, model: PreTrainedModel) -> Effect:
     """Return the effect by which the recipe chooses blocks; its losses are lower where a choice is better."""
     by = run.recipe.prune.by
-    return EFFECTS[by](model, calibration(run)) if by in EFFECTS else TaskEffect(run, model)
+    return EFFECTS[by](model, _measured_batches(run)) if by in EFFECTS else TaskEffect(run, model)
+
+
+def _measured_batches(run: Run) -> list[dict[str, torch.Tensor]]:
+    """Return the calibration batches that an effect is measured on, evenly spaced: they may be sorted by length."""
+    batches, texts = calibration(run), run.recipe.prune.texts
+    count = len(batches) if texts is None else min(_num_batches(run, texts), len(batches))
+    return [batches[index * len(batches) // count] for index in range(count)]
+
+
+def _num_batches(run: Run, texts: int) -> int:
+    return max(-(-texts // run.recipe.score.batch_size), 1)
 
 
 class TaskEffect:
