@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from trl_prune.errors import InputError, refusal
 from trl_prune.recipe import Recipe
+from trl_prune.recipe.recover import BASELINES
 from trl_prune.runs.artifacts import verb
 from trl_prune.runs.context import Run
 from trl_prune.runs.pruning_plan import planned_keep
@@ -179,7 +180,7 @@ def disk_needed(run: Run) -> int:
     arms = run.recipe.recover.values()
     trained = [*arms, *([run.recipe.search.train] if run.recipe.search else [])]
     trains_all_weights = any(arm.peft is None for arm in trained)
-    has_baseline = any(arm.init != "pruned" for arm in arms)
+    has_baseline = any(arm.init in BASELINES for arm in arms)
     merges = run.recipe.merges.values()
     beside_merge = max((len(merge.models) + 2 for merge in merges), default=0)
     models = len(arms) + has_baseline + candidates + run.recipe.prune.rounds + len(merges) + beside_merge

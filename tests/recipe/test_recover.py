@@ -27,6 +27,17 @@ def parse(arms, **sections):
     return parse_recipe(BASE | sections | {"recover": arms}, "test")
 
 
+def test_rows_that_another_arm_trained_on_do_not_measure_what_goes_on_from_it():
+    first = {"data": "references", "rows": 40}
+    for change, fits in (({}, False), ({"validation": 8}, True), ({"validation": 8, "data": "text"}, False)):
+        arms = {"first": first | change, "second": first | {"init": "first", "validation": 8}}
+        if fits:
+            assert parse(arms).recover["second"].starts_from_arm
+            continue
+        with pytest.raises(InputError, match=r"recover.first, from which it starts, may have trained on those rows"):
+            parse(arms)
+
+
 def test_an_arm_of_one_source_is_a_mix_of_share_one():
     arm = ArmSection(data="text")
     assert [(source.source, source.share) for source in arm.sources] == [("text", 1.0)]

@@ -22,6 +22,7 @@ ARMS = {
     "lora": {"peft": {"r": 2}},
     "blocks": {"init": "random_units"},
     "weights": {"init": "random_weights"},
+    "onward": {"method": "sft", "init": "sft"},
 }
 STAGES = ["recover"]
 
@@ -72,6 +73,18 @@ def test_baselines_start_from_random_units_or_weights(finished):
     assert read_provenance(finished.model_dir("weights")).edits == [{"edit": "random_weights", "seed": 0}]
 
 
+def test_an_arm_goes_on_from_another_one(finished):
+    first, second = (
+        json.loads(finished.folder.output("recover", "log", arm).read_text()) for arm in ("sft", "onward")
+    )
+    assert second[0]["loss"] < first[0]["loss"]
+    result = finished.folder.require("recover", "onward")
+    assert result.metrics["init"] == "sft"
+    assert result.inputs["start"] == finished.folder.result_hash("recover", "sft")
+    card = (finished.model_dir("onward") / "README.md").read_text()
+    assert card.count("Recovered by supervised fine-tuning") == 2
+
+
 def test_flops_count_the_teacher(finished):
     tokens = metrics(finished, "kd")["tokens"]
     sizes = finished.folder.require("prune").metrics
@@ -91,6 +104,7 @@ def test_the_plan_describes_every_arm(finished):
         "kd on references, 1 epochs, all weights, teacher cached, from random_units",
         "kd on text, 1 epochs, all weights, teacher cached",
         "sft on references, 1 epochs, all weights",
+        "sft on references, 1 epochs, all weights, from sft",
         "kd on references, 1 epochs, LoRA r=2, teacher cached",
     ):
         assert line in lines

@@ -11,7 +11,7 @@ from trl_prune.recipe.dataset import DatasetSection
 from trl_prune.recipe.evaluate import EvaluateSection
 from trl_prune.recipe.merge import MergeSection, expand_merges
 from trl_prune.recipe.prune import PruneSection
-from trl_prune.recipe.recover import ArmSection, expand_sweeps
+from trl_prune.recipe.recover import BASELINES, PRUNED, ArmSection, expand_sweeps
 from trl_prune.recipe.report import ReportSection
 from trl_prune.recipe.rewrite import RewriteSection
 from trl_prune.recipe.rows import RowsSection
@@ -24,7 +24,7 @@ from trl_prune.recipe.synthesize import SynthesizeSection
 
 
 # What arms and merges may not be called, and what they may.
-RESERVED = {"dense", "pruned", "checkpoints"}
+RESERVED = {"dense", PRUNED, "checkpoints", *BASELINES}
 PLAIN_NAME = "letters, digits, - and _"
 
 
@@ -101,9 +101,25 @@ class Recipe(Section):
                 raise ValueError(f"recover.{name}: an arm's name is {PLAIN_NAME}, and none of {sorted(RESERVED)}")
             if arm.uses_rewritten and self.rewrite is None:
                 raise ValueError(f"recover.{name} trains on rewritten data but the recipe has no `rewrite` section")
+            self._check_start(name, arm)
             self._check_cache_use(name, arm)
             self._check_selection(name, arm)
         return self
+
+    def _check_start(self, name: str, arm: ArmSection) -> None:
+        if not arm.starts_from_arm:
+            return
+        arms = list(self.recover)
+        before = arms[: arms.index(name)]
+        if arm.init not in before:
+            allowed = f"allowed: {', '.join([PRUNED, *BASELINES, *before])}"
+            hint = "that arm must come before it" if arm.init in arms else allowed
+            raise ValueError(f"recover.{name}.init is {arm.init!r}; {hint}")
+        if arm.validation is not None and self.recover[arm.init].row_settings != arm.row_settings:
+            raise ValueError(
+                f"recover.{name} has `validation`, and recover.{arm.init}, from which it starts, may have trained on "
+                "those rows: give both the same `data`, `rows`, `selection`, `validation` and `args.seed`"
+            )
 
     def _check_selection(self, name: str, arm: ArmSection) -> None:
         if arm.selection is None:

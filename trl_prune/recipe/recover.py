@@ -12,6 +12,9 @@ from trl_prune.recipe.section import Count, Section, Share
 SHARE_TOLERANCE = 1e-6
 # Which form of `data` an error is about; `recipe.messages` leaves these out of keys.
 ONE_SOURCE, MIX = "<one source>", "<mix>"
+# What an arm may start from besides another arm: the pruned model, and baselines.
+PRUNED, RANDOM_UNITS, RANDOM_WEIGHTS = "pruned", "random_units", "random_weights"
+BASELINES = (RANDOM_UNITS, RANDOM_WEIGHTS)
 SourceName = Literal["references", "rewritten", "text"]
 
 
@@ -54,9 +57,9 @@ class ArmSection(Section):
     """One way to recover the pruned model."""
 
     other_names: ClassVar[dict[str, str]] = {
-        "dataset": "data", "limit": "rows", "lora": "peft", "max_samples": "rows", "max_tokens": "tokens",
-        "mix": "data", "num_samples": "rows", "peft_config": "peft", "samples": "rows", "sources": "data",
-        "time": "minutes", "training_args": "args", "validation_rows": "validation",
+        "dataset": "data", "from": "init", "limit": "rows", "lora": "peft", "max_samples": "rows",
+        "max_tokens": "tokens", "mix": "data", "num_samples": "rows", "peft_config": "peft", "samples": "rows",
+        "sources": "data", "start": "init", "time": "minutes", "training_args": "args", "validation_rows": "validation",
     }  # fmt: skip
     optional: ClassVar[tuple[str, ...]] = ("minutes", "rows", "selection", "sweep", "validation")
 
@@ -75,9 +78,10 @@ class ArmSection(Section):
     """Which selection of the dataset's rows, by name or method; the `select` section's own if left out."""
     sweep: SweepSection | None = None
     """Train the arm once for each number of rows, as the arms `ARM-250`, `ARM-500`, ..."""
-    init: Literal["pruned", "random_units", "random_weights"] = "pruned"
-    """Initial weights: the pruned model's; or as baselines, a cut of the same sizes with units drawn at random, or the
-    pruned model's shape with freshly initialised weights."""
+    init: str = PRUNED
+    """Initial weights: the pruned model's (`pruned`), or those of an arm that comes before this one; or as baselines,
+    a cut of the same sizes with units drawn at random (`random_units`), or the pruned model's shape with freshly
+    initialised weights (`random_weights`)."""
     teacher_cache: bool | None = None
     """For `kd`: read the teacher from what `cache_teacher` wrote; if left out, where the recipe has that section."""
     tokens: Count | None = None
@@ -141,6 +145,16 @@ class ArmSection(Section):
             other = f"loss_type: {loss}" if loss != "nll" else f"label_smoothing_factor: {smoothing}"
             raise ValueError(f"has `validation`, which measures the cross-entropy, and `args.{other}`; keep one")
         return self
+
+    @property
+    def starts_from_arm(self) -> bool:
+        """Whether the arm goes on from what another one trained."""
+        return self.init not in (PRUNED, *BASELINES)
+
+    @property
+    def row_settings(self) -> tuple:
+        """What determines which rows the arm trains on, and which ones it measures instead."""
+        return self.data, self.rows, self.selection, self.validation, self.args.get("seed")
 
     @property
     def is_mix(self) -> bool:

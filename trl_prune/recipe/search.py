@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from trl_prune.recipe.dataset import DatasetSection
-from trl_prune.recipe.recover import ArmSection
+from trl_prune.recipe.recover import PRUNED, ArmSection
 from trl_prune.recipe.section import Count, Section, Share
 
 
@@ -55,7 +55,7 @@ class ShortTraining(ArmSection):
             raise ValueError("has `validation`; the search measures its candidates on held-out texts")
         if self.rows is not None or self.sweep is not None:
             raise ValueError("trains on the recipe's dataset: no `rows`, no `sweep`")
-        if self.init != "pruned" or self.teacher_cache:
+        if self.init != PRUNED or self.teacher_cache:
             raise ValueError("starts from its candidate, with the teacher in memory: no `init`, no `teacher_cache`")
         return self
 

@@ -35,7 +35,10 @@ def how_made(run: Run, name: str, metrics: Mapping, axes: Collection[str]) -> li
 
 def _trained(run: Run, arm: ArmSection, metrics: Mapping) -> list[str]:
     baseline = [BASELINES[arm.init]] if arm.init in BASELINES else []
-    return [_method(arm), *_selected(run, arm), _effort(arm, metrics), *baseline]
+    own = [_method(arm), *_selected(run, arm), _effort(arm, metrics), *baseline]
+    if not arm.starts_from_arm:
+        return own
+    return _trained(run, run.recipe.recover[arm.init], run.folder.require("recover", arm.init).metrics) + own
 
 
 def _selected(run: Run, arm: ArmSection) -> list[str]:

@@ -11,6 +11,7 @@ from trl_prune.pruning.choosing.baselines import random_keep
 from trl_prune.pruning.surgery.cut import Cut
 from trl_prune.pruning.surgery.untrained import write_untrained
 from trl_prune.recipe import ArmSection, Recipe
+from trl_prune.recipe.recover import PRUNED, RANDOM_WEIGHTS
 from trl_prune.reporting.card import write_card
 from trl_prune.reporting.plots.recovery_curve import CURVE, RECOVERY_CURVE
 from trl_prune.reporting.plots.training import LOSS
@@ -65,14 +66,16 @@ def teacher_cache(run: Run, name: str) -> Path | None:
 
 
 def initial_checkpoint(run: Run, arm: ArmSection, folder: Path) -> Path:
-    """Return the checkpoint that an arm starts from; a baseline's is written into the arm's folder."""
+    """Return the checkpoint that an arm starts from; a baseline's is written into the arm's own folder."""
     pruned = run.folder.output("prune", "model")
-    if arm.init == "pruned":
+    if arm.init == PRUNED:
         return pruned
+    if arm.starts_from_arm:
+        return run.folder.output("recover", "model", arm.init)
     start = folder / START
     if start.is_dir():
         return start
-    if arm.init == "random_weights":
+    if arm.init == RANDOM_WEIGHTS:
         write_untrained(pruned, start, run.recipe.seed)
     else:
         write_randomly_pruned(run, start)
@@ -116,6 +119,9 @@ def inputs(run: Run, part: str) -> dict[str, str]:
     """Return the fingerprints of the pruned model, the arm's rows and the teacher."""
     arm = run.recipe.recover[part]
     hashes = {"pruned": run.folder.result_hash("prune"), "rows": rows_hash(run, arm)}
+    # The stage itself trains the other arm first, so that its result may be missing when a run is planned.
+    if arm.starts_from_arm and run.folder.result("recover", arm.init) is not None:
+        hashes["start"] = run.folder.result_hash("recover", arm.init)
     if part in run.recipe.cached_arms:
         hashes["teacher_cache"] = run.folder.result_hash("cache_teacher")
     elif arm.method == "kd":
@@ -140,7 +146,7 @@ def describe(run: Run, part: str) -> str:
     budget = f"{arm.minutes:g} minutes" if arm.minutes else budget
     weights = f"LoRA r={arm.peft.get('r', 8)}" if arm.peft is not None else "all weights"
     teacher = ", teacher cached" if part in run.recipe.cached_arms else ""
-    init = "" if arm.init == "pruned" else f", from {arm.init}"
+    init = "" if arm.init == PRUNED else f", from {arm.init}"
     processes = "" if run.launch is None else f", on {run.launch.processes} processes"
     rows = f"{arm.rows:,} rows, " if arm.rows else ""
     validation = f", measured on {arm.validation} rows" if arm.validation else ""
