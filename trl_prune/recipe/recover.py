@@ -59,7 +59,8 @@ class ArmSection(Section):
     other_names: ClassVar[dict[str, str]] = {
         "dataset": "data", "from": "init", "limit": "rows", "lora": "peft", "max_samples": "rows",
         "max_tokens": "tokens", "mix": "data", "num_samples": "rows", "peft_config": "peft", "samples": "rows",
-        "sources": "data", "start": "init", "time": "minutes", "training_args": "args", "validation_rows": "validation",
+        "sources": "data", "start": "init", "time": "minutes", "training_args": "args",
+        "validation_rows": "validation",
     }  # fmt: skip
     optional: ClassVar[tuple[str, ...]] = ("minutes", "rows", "selection", "sweep", "validation")
 
