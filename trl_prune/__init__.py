@@ -19,11 +19,20 @@ if TYPE_CHECKING:
         search,
         select_recovery_data,
     )
-    from trl_prune.trainers import KDConfig, KDTrainer, SelfDistillSFTConfig, SelfDistillSFTTrainer
+    from trl_prune.trainers import (
+        KDConfig,
+        KDTrainer,
+        LocalKDConfig,
+        LocalKDTrainer,
+        SelfDistillSFTConfig,
+        SelfDistillSFTTrainer,
+    )
 
 __all__ = [
     "KDConfig",
     "KDTrainer",
+    "LocalKDConfig",
+    "LocalKDTrainer",
     "SelfDistillSFTConfig",
     "SelfDistillSFTTrainer",
     "cache_teacher",

@@ -27,6 +27,22 @@ def parse(arms, **sections):
     return parse_recipe(BASE | sections | {"recover": arms}, "test")
 
 
+@pytest.mark.parametrize(
+    ("arm", "prune", "message"),
+    [
+        ({"validation": 8}, {}, "has `validation`, which measures what a model says, and `method: local_kd`"),
+        ({}, {"target": {"layers": 3, "hidden_size": 8}}, "is for removed blocks, and `prune` also cuts hidden_size"),
+        ({}, {"target": {"share": 0.5, "axes": ["intermediate_size"]}}, "`prune` also cuts intermediate_size"),
+        ({}, {"keep": {"num_hidden_layers": [0], "hidden_size": [0, 1]}}, "`prune` also cuts hidden_size; use kd"),
+    ],
+)
+def test_local_distillation_is_for_removed_blocks(arm, prune, message):
+    local = {"local": {"method": "local_kd", "data": "text"}}
+    assert parse(local).recover["local"].has_teacher
+    with pytest.raises(InputError, match=message):
+        parse({"local": local["local"] | arm}, **({"prune": prune} if prune else {}))
+
+
 def test_rows_that_another_arm_trained_on_do_not_measure_what_goes_on_from_it():
     first = {"data": "references", "rows": 40}
     for change, fits in (({}, False), ({"validation": 8}, True), ({"validation": 8, "data": "text"}, False)):

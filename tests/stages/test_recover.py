@@ -23,6 +23,7 @@ ARMS = {
     "blocks": {"init": "random_units"},
     "weights": {"init": "random_weights"},
     "onward": {"method": "sft", "init": "sft"},
+    "local": {"method": "local_kd", "data": "text", "args": {"blocks_after_cut": 0}},
 }
 STAGES = ["recover"]
 
@@ -96,6 +97,12 @@ def test_flops_count_the_teacher(finished):
     }
     assert metrics(finished, "lora")["flops"]["student"] == 2 * tokens * size["pruned"]
     assert metrics(finished, "offline")["flops"]["teacher"] == tokens * size["dense"], "one epoch"
+    keep = read_provenance(finished.model_dir("pruned")).keep["num_hidden_layers"]
+    block = (size["dense"] - size["pruned"]) / 2
+    assert metrics(finished, "local")["flops"] == {  # of four blocks two are kept
+        "student": pytest.approx(3 * tokens * block * (1 if keep[1] - keep[0] != 2 else 2)),
+        "teacher": pytest.approx(tokens * block * (4 if keep[1] < 3 else keep[1])),
+    }
 
 
 def test_the_plan_describes_every_arm(finished):
@@ -105,6 +112,7 @@ def test_the_plan_describes_every_arm(finished):
         "kd on text, 1 epochs, all weights, teacher cached",
         "sft on references, 1 epochs, all weights",
         "sft on references, 1 epochs, all weights, from sft",
+        "local_kd on text, 1 epochs, all weights",
         "kd on references, 1 epochs, LoRA r=2, teacher cached",
     ):
         assert line in lines

@@ -85,7 +85,7 @@ def shared_states(
         return backbone_states(dense, inputs), backbone_states(pruned, inputs)
     with recorded_output(blocks_of(dense)[:shared]) as outputs:
         dense_states = backbone_states(dense, inputs)
-    with returning(blocks_of(pruned)[:shared], outputs[0]):
+    with returning(blocks_of(pruned)[:shared], lambda: outputs[0]):
         return dense_states, backbone_states(pruned, inputs)
 
 
@@ -95,13 +95,13 @@ def backbone_states(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor
 
 
 @contextmanager
-def returning(blocks: Sequence[nn.Module], output: object) -> Iterator[None]:
-    """Make blocks return an output without running."""
+def returning(blocks: Sequence[nn.Module], output: Callable[[], object]) -> Iterator[None]:
+    """Make blocks return what a function returns when they are called, without running."""
     # accelerate patches the instance too where it moves weights, so what was there is put back.
     originals = [vars(block).get("forward") for block in blocks]
     try:
         for block in blocks:
-            block.forward = lambda *_, **__: output
+            block.forward = lambda *_, **__: output()
         yield
     finally:
         for block, original in zip(blocks, originals, strict=True):

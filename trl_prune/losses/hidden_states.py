@@ -12,6 +12,10 @@ from torch.nn import functional
 STATES = ("embedding", "block", "mlp", "attention")
 
 
+# The squared norm of a state below which its error is no longer relative to it.
+SMALLEST_NORM = 1e-12
+
+
 def cosine(student: Tensor, teacher: Tensor) -> Tensor:
     """Return one minus the cosine similarity of states `(N, hidden_size)`, `(N,)`."""
     return 1 - functional.cosine_similarity(student.float(), teacher.float(), dim=-1)
@@ -22,8 +26,18 @@ def mse(student: Tensor, teacher: Tensor) -> Tensor:
     return (student.float() - teacher.float()).square().mean(-1)
 
 
+def relative_mse(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the squared difference of states `(N, hidden_size)` as a share of the teacher's squared norm, `(N,)`."""
+    teacher = teacher.float()
+    return (student.float() - teacher).square().sum(-1) / teacher.square().sum(-1).clamp(min=SMALLEST_NORM)
+
+
 # To add a distance: a function and an entry.
-HIDDEN_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cosine": cosine, "mse": mse}
+HIDDEN_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cosine": cosine,
+    "mse": mse,
+    "relative_mse": relative_mse,
+}
 
 
 def attention_relation(student: Tensor, teacher: Tensor, allowed: Tensor, heads: int) -> Tensor:

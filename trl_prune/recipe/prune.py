@@ -209,11 +209,19 @@ class PruneSection(Section):
         return self.by in MEASURED or self.by.startswith("task:")
 
     @property
+    def axes(self) -> set[str]:
+        """The axes that are cut; those of a search are not known before it."""
+        if self.keep is not None:
+            return {axis for axis, units in self.keep if units is not None}
+        if self.target is None:
+            return set()
+        return set(self.target.axes if self.target.budgets else self.target.sizes)
+
+    @property
     def needs_scores(self) -> bool:
         """Whether the cut needs the scores of the score stage."""
         if self.repairs != "auto" and "head_merge" in self.repairs:
             return True
         if self.keep is not None or self.by == "search":
             return False
-        axes = self.target.axes if self.target.budgets else self.target.sizes
-        return not self.measured or set(axes) != {"num_hidden_layers"}
+        return not self.measured or self.axes != {"num_hidden_layers"}

@@ -102,6 +102,11 @@ class Recipe(Section):
             if arm.uses_rewritten and self.rewrite is None:
                 raise ValueError(f"recover.{name} trains on rewritten data but the recipe has no `rewrite` section")
             self._check_start(name, arm)
+            if arm.method == "local_kd" and (others := self.prune.axes - {"num_hidden_layers"}):
+                raise ValueError(
+                    f"recover.{name} has `method: local_kd`, which is for removed blocks, and `prune` also cuts "
+                    f"{', '.join(sorted(others))}; use kd"
+                )
             self._check_cache_use(name, arm)
             self._check_selection(name, arm)
         return self

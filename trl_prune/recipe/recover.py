@@ -64,9 +64,10 @@ class ArmSection(Section):
     }  # fmt: skip
     optional: ClassVar[tuple[str, ...]] = ("minutes", "rows", "selection", "sweep", "validation")
 
-    method: Literal["sft", "kd", "auto"] = "sft"
-    """Supervised fine-tuning on the arm's data, or distillation of the dense model's distribution over it; `auto`
-    stands for what docs/recovery.md found best, where the arm does not say otherwise."""
+    method: Literal["sft", "kd", "local_kd", "auto"] = "sft"
+    """Supervised fine-tuning on the arm's data, distillation of the dense model's distribution over it, or of its
+    states by the blocks next to the cuts alone; `auto` stands for what docs/recovery.md found best, where the arm does
+    not say otherwise."""
     data: Annotated[
         Annotated[SourceName, Tag(ONE_SOURCE)] | Annotated[list[SourceSection], Tag(MIX)],
         Discriminator(lambda value: MIX if isinstance(value, list) else ONE_SOURCE),
@@ -139,6 +140,11 @@ class ArmSection(Section):
 
     @model_validator(mode="after")
     def _check_validation(self) -> "ArmSection":
+        if self.validation is not None and self.method == "local_kd":
+            raise ValueError(
+                "has `validation`, which measures what a model says, and `method: local_kd`, which does not run the "
+                "whole of it; measure an arm that goes on from this one (`init`)"
+            )
         if self.validation is not None and self.rows is not None and self.validation >= self.rows:
             raise ValueError(f"has {self.validation} rows for `validation` of its {self.rows} `rows`; train on some")
         loss, smoothing = self.args.get("loss_type", "nll"), self.args.get("label_smoothing_factor")
@@ -146,6 +152,11 @@ class ArmSection(Section):
             other = f"loss_type: {loss}" if loss != "nll" else f"label_smoothing_factor: {smoothing}"
             raise ValueError(f"has `validation`, which measures the cross-entropy, and `args.{other}`; keep one")
         return self
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether the arm learns from the dense model while it trains."""
+        return self.method != "sft"
 
     @property
     def starts_from_arm(self) -> bool:

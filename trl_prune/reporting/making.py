@@ -9,7 +9,7 @@ from trl_prune.runs.pruning_plan import chosen_by
 from trl_prune.runs.selected_rows import selection_name, uses_selection
 
 
-SELF_DISTILLATION, PASER, MINITRON = "2410.09982", "2502.12594", "2407.14679"
+SELF_DISTILLATION, PASER, MINITRON, LOCAL = "2410.09982", "2502.12594", "2407.14679", "2411.19146"
 # The paper that a way to choose blocks comes from.
 BLOCKS_FROM = {"angular_distance": "2403.17887", "block_influence": "2403.03853"}
 BASELINES = {
@@ -52,6 +52,10 @@ def _method(arm: ArmSection) -> str:
     what = f"on {published_text(arm.data_label)}" if arm.is_mix else _data(arm)
     if arm.method == "kd":
         return f"Recovered by distillation of the dense model's distributions{_paper(MINITRON)} {what}."
+    if arm.method == "local_kd":
+        return (
+            f"Repaired next to the removed blocks by distillation of the dense model's states{_paper(LOCAL)} {what}."
+        )
     name = f"self-data distillation{_paper(SELF_DISTILLATION)}" if arm.uses_rewritten else "supervised fine-tuning"
     return f"Recovered by {name} {what}."
 

@@ -5,9 +5,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from trl_prune.checkpoints import write_json
+from trl_prune.checkpoints import read_provenance, write_json
 from trl_prune.data.tokenizer_checks import check_padding
 from trl_prune.pruning.choosing.baselines import random_keep
+from trl_prune.pruning.families import LAYERS
 from trl_prune.pruning.surgery.cut import Cut
 from trl_prune.pruning.surgery.untrained import write_untrained
 from trl_prune.recipe import ArmSection, Recipe
@@ -23,6 +24,8 @@ from trl_prune.runs.repairs import FITS, fitted_repairs
 from trl_prune.runs.stage import Stage
 from trl_prune.runs.training_rows import check_prompts, check_rows, rows_hash, training_rows
 from trl_prune.trainers.arms.training import TrainingResult
+from trl_prune.trainers.local_kd.config import LocalKDConfig
+from trl_prune.trainers.local_kd.segments import cut_segments
 
 
 START, MODEL, LOG = "start", "model", "log_history.json"
@@ -96,11 +99,29 @@ def flops(run: Run, name: str, result: TrainingResult) -> dict[str, float]:
     A cached teacher reads the arm's rows once, whatever the number of epochs; what arms share is counted for each.
     """
     arm = run.recipe.recover[name]
+    if arm.method == "local_kd":
+        return _local_flops(run, arm, result.tokens)
     pruned_flops = run.folder.require("prune").metrics["pruned"]["flops_per_token"]
     passes = FULL_TRAINING_PASSES if arm.peft is None else LORA_PASSES
     teacher_tokens = result.row_tokens if name in run.recipe.cached_arms else result.tokens
     teacher_flops = teacher_tokens * run.size().flops_per_token if arm.method == "kd" else 0.0
     return {"student": passes * result.tokens * pruned_flops, "teacher": teacher_flops}
+
+
+def _local_flops(run: Run, arm: ArmSection, tokens: int) -> dict[str, float]:
+    """Return those of the blocks that run: the dense model's up to the last one needed, and the trained ones."""
+    metrics, keep = run.folder.require("prune").metrics, read_provenance(run.model_dir("pruned")).keep[LAYERS]
+    num_blocks = run.costs.sizes[LAYERS]
+    saved = metrics["dense"]["flops_per_token"] - metrics["pruned"]["flops_per_token"]
+    block_flops = saved / (num_blocks - len(keep))
+    after = arm.args.get("blocks_after_cut", LocalKDConfig.blocks_after_cut)
+    segments = cut_segments(keep, num_blocks, after)
+    trained = sum(len(segment.blocks) for segment in segments)
+    passes = FULL_TRAINING_PASSES if arm.peft is None else LORA_PASSES
+    return {
+        "student": passes * trained * block_flops * tokens,
+        "teacher": (segments[-1].targets[-1] + 1) * block_flops * tokens,
+    }
 
 
 def parts(recipe: Recipe) -> list[str]:
@@ -124,7 +145,7 @@ def inputs(run: Run, part: str) -> dict[str, str]:
         hashes["start"] = run.folder.result_hash("recover", arm.init)
     if part in run.recipe.cached_arms:
         hashes["teacher_cache"] = run.folder.result_hash("cache_teacher")
-    elif arm.method == "kd":
+    elif arm.has_teacher:
         hashes["dense"] = run.teacher_fingerprint
     return hashes
 

@@ -93,7 +93,7 @@ def inputs(run: Run, part: str) -> dict[str, str]:  # noqa: ARG001
     }
     if section.dataset is not None:
         hashes["held_out"] = dataset_fingerprint(run.rows(section.dataset))
-    if section.train.method == "kd":
+    if section.train.has_teacher:
         hashes["teacher"] = run.teacher_fingerprint
     if section.score != "loss":
         hashes["task"] = content_hash(score_tasks(run))

@@ -2,8 +2,10 @@
 
 from trl_prune.trainers.kd.config import KDConfig
 from trl_prune.trainers.kd.trainer import KDTrainer
+from trl_prune.trainers.local_kd.config import LocalKDConfig
+from trl_prune.trainers.local_kd.trainer import LocalKDTrainer
 from trl_prune.trainers.self_distill.config import SelfDistillSFTConfig
 from trl_prune.trainers.self_distill.trainer import SelfDistillSFTTrainer
 
 
-__all__ = ["KDConfig", "KDTrainer", "SelfDistillSFTConfig", "SelfDistillSFTTrainer"]
+__all__ = ["KDConfig", "KDTrainer", "LocalKDConfig", "LocalKDTrainer", "SelfDistillSFTConfig", "SelfDistillSFTTrainer"]

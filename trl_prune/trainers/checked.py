@@ -67,6 +67,19 @@ class CheckedSFTTrainer(SFTTrainer):
             raise InputError(self._stopped("gradient norm", float(norm)))
         return norm
 
+    def _mean_scale(self, count: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+        """Return the factor from a batch's sum to its share of the mean over the step's learned tokens.
+
+        Args:
+            count: the batch's learned tokens.
+            num_items_in_batch: the step's, where the Trainer has counted them.
+        """
+        total = count if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+        ranks = self.accelerator.num_processes // self.get_tp_size()
+        # `num_items_in_batch` counts all ranks' tokens then, and DDP averages gradients over the ranks.
+        counts_all_ranks = self.args.average_tokens_across_devices and num_items_in_batch is not None
+        return (ranks if counts_all_ranks else 1) / total.clamp(min=1)
+
     def _stopped(self, what: str, value: float) -> str:
         """Return the sentence for a value that is no number, with the weight that is none where there is one."""
         shards = self.is_fsdp_enabled or self.is_deepspeed_enabled

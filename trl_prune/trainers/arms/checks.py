@@ -53,7 +53,7 @@ def check_arm(args: dict, peft: dict | None, method: str = "sft", dense_blocks: 
     Args:
         args: arguments of the config class.
         peft: arguments of LoraConfig; None where all weights are trained.
-        method: `sft` or `kd`.
+        method: `sft`, `kd` or `local_kd`.
         dense_blocks: the dense model's number of blocks, which a student cannot exceed; None where it is unknown.
 
     Raises:

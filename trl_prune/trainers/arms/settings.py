@@ -6,10 +6,15 @@ from pathlib import Path
 from trl import SFTConfig
 
 from trl_prune.trainers.kd.config import KDConfig
+from trl_prune.trainers.local_kd.config import LocalKDConfig
 from trl_prune.trainers.self_distill.config import SelfDistillSFTConfig
 
 
-CONFIG_CLASSES: dict[str, type[SFTConfig]] = {"sft": SelfDistillSFTConfig, "kd": KDConfig}
+CONFIG_CLASSES: dict[str, type[SFTConfig]] = {
+    "sft": SelfDistillSFTConfig,
+    "kd": KDConfig,
+    "local_kd": LocalKDConfig,
+}
 # Overridden by the user's arguments. Saves fall on logging steps, so that a resumed run logs what an uninterrupted one
 # logs.
 DEFAULT_ARGS = {
@@ -33,7 +38,7 @@ class ArmSettings:
         args: arguments of the method's config class.
         peft: arguments of LoraConfig; None trains all weights.
         tokens: the training budget; None leaves the length of training to `minutes` or `args`.
-        method: `sft` or `kd`.
+        method: `sft`, `kd` or `local_kd`.
         teacher: the teacher's checkpoint; not loaded where there is a cache.
         teacher_cache: the folder with the teacher's stored outputs.
         minutes: the training budget in time.

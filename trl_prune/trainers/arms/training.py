@@ -19,12 +19,17 @@ from trl_prune.trainers.arms.time_budget import budget_tokens
 from trl_prune.trainers.arms.validation import Measurements, check_validation, measured_curve, split_validation
 from trl_prune.trainers.checked import CheckedSFTTrainer
 from trl_prune.trainers.kd.trainer import KDTrainer
+from trl_prune.trainers.local_kd.trainer import LocalKDTrainer
 from trl_prune.trainers.preparation import trainable_rows
 from trl_prune.trainers.self_distill.trainer import SelfDistillSFTTrainer
 from trl_prune.trainers.sft_arguments import lora_config, use_one_device
 
 
-TRAINER_CLASSES: dict[str, type[CheckedSFTTrainer]] = {"sft": SelfDistillSFTTrainer, "kd": KDTrainer}
+TRAINER_CLASSES: dict[str, type[CheckedSFTTrainer]] = {
+    "sft": SelfDistillSFTTrainer,
+    "kd": KDTrainer,
+    "local_kd": LocalKDTrainer,
+}
 # What changes in the default arguments of an arm that is measured: points at one learning rate lie on one curve.
 MEASURED_ARGS = {"eval_on_start": True, "lr_scheduler_type": "warmup_stable_decay"}
 # The metrics of the trainer's `log_history` that an arm's log keeps.
@@ -168,7 +173,7 @@ def build_trainer(settings: ArmSettings, rows: Dataset) -> CheckedSFTTrainer:
     method_args = {
         "sft": {"rewrite": False},  # the recipe's `rewrite` stage wrote the rows
         "kd": {"teacher_cache": None if settings.teacher_cache is None else str(settings.teacher_cache)},
-    }[settings.method]
+    }.get(settings.method, {})
     config_class = CONFIG_CLASSES[settings.method]
     values = settings.args | method_args
     if settings.validation:
@@ -180,7 +185,7 @@ def build_trainer(settings: ArmSettings, rows: Dataset) -> CheckedSFTTrainer:
     # Before the split, so that both parts are prepared alike.
     rows, args = trainable_rows(rows, args, lambda: tokenizer, answers_only=True)
     rows, validation = split_validation(rows, settings.validation, args.seed)
-    has_online_teacher = settings.method == "kd" and settings.teacher_cache is None
+    has_online_teacher = settings.teacher is not None and settings.teacher_cache is None
     return TRAINER_CLASSES[settings.method](
         str(settings.student),
         args,

@@ -115,7 +115,8 @@ class KDConfig(SFTConfig):
         },
     )
     hidden_distance: str = field(
-        default="cosine", metadata={"help": "Distance of embedding, block and MLP states: `cosine` or `mse`."}
+        default="cosine",
+        metadata={"help": "Distance of embedding, block and MLP states: `cosine`, `mse` or `relative_mse`."},
     )
     hidden_weight: float | None = field(
         default=None,

@@ -101,7 +101,7 @@ def _distillation_forward(
     learned = learned_positions(labels)
     with (
         full_lm_head(model) as head,
-        returning(decoder_blocks(model)[: batch.shared_blocks], batch.shared_output),
+        returning(decoder_blocks(model)[: batch.shared_blocks], lambda: batch.shared_output),
         capture_states(model, batch.points) as states,
         _final_states(model.base_model, learned) as final_states,
     ):

@@ -174,7 +174,8 @@ class KDTrainer(CheckedSFTTrainer):
         result = super().compute_loss(recorder, inputs, return_outputs, num_items_in_batch)
         sft_loss, *outputs = result if return_outputs else (result,)
         self._add_metrics(recorder.output, batch, inputs)
-        loss = self._objective(recorder.output) * self._scale(recorder.output, num_items_in_batch)
+        count = recorder.output.label_mask.sum()
+        loss = self._objective(recorder.output) * self._mean_scale(count, num_items_in_batch)
         loss = loss + (ce_weight * sft_loss if self._uses_full_logits else sft_loss)
         return (loss, *outputs) if return_outputs else loss
 
@@ -207,14 +208,6 @@ class KDTrainer(CheckedSFTTrainer):
         if output.hidden_loss is None or not self.model.training:
             return output.objective
         return output.objective + self.hidden_weight.value * output.hidden_loss
-
-    def _scale(self, output: DistillationOutput, num_items_in_batch: Tensor | int | None) -> Tensor:
-        """Return the factor from a batch's sum to its share of the mean over the step's learned tokens."""
-        count = output.label_mask.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
-        ranks = self.accelerator.num_processes // self.get_tp_size()
-        # `num_items_in_batch` counts all ranks' tokens then, and DDP averages gradients over the ranks.
-        counts_all_ranks = self.args.average_tokens_across_devices and num_items_in_batch is not None
-        return (ranks if counts_all_ranks else 1) / count.clamp(min=1)
 
     def _add_metrics(self, output: DistillationOutput, batch: DistillationBatch, inputs: dict) -> None:
         sums = metric_sums(output)

@@ -19,14 +19,18 @@ from trl_prune.trainers.intermediate_states import StatePoint, final_norm
 logger = logging.getLogger(__name__)
 
 
-def check_unsharded(trainer: Trainer) -> None:
+def check_unsharded(trainer: Trainer, what: str = "freeze_shared_blocks") -> None:
     """Check that a trainer's ranks hold whole weights, which can be compared and left out of a forward pass.
+
+    Args:
+        trainer: the trainer.
+        what: what needs them, for the error.
 
     Raises:
         InputError: FSDP or DeepSpeed shards them.
     """
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        raise InputError("freeze_shared_blocks works on one device or under DDP; FSDP and DeepSpeed shard the weights")
+        raise InputError(f"{what} works on one device or under DDP; FSDP and DeepSpeed shard the weights")
 
 
 def freeze_shared_blocks(student: PreTrainedModel | PeftModel, teacher: PreTrainedModel) -> int:

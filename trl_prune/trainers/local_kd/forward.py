@@ -1,0 +1,134 @@
+"""The two forward passes of local distillation: the dense model up to the last cut, the student next to its cuts.
+
+Both run inside the models' own forwards, which make masks and position embeddings; blocks that do not matter return a
+state that is known without running.
+"""
+
+import functools
+import types
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import ModelOutput
+
+from trl_prune.data.shared_blocks import recorded_output, returning
+from trl_prune.losses.hidden_states import HIDDEN_LOSSES
+from trl_prune.losses.positions import learned_positions
+from trl_prune.pruning.importance.hooks import decoder_blocks
+from trl_prune.trainers.intermediate_states import StatePoint, capture_states
+from trl_prune.trainers.local_kd.segments import Segment
+
+
+@dataclass(frozen=True)
+class DenseStates:
+    """The dense model's side of a batch.
+
+    Attributes:
+        sources: what the dense block before each segment returns; None for a segment that gets the embeddings.
+        targets: the state that each block of each segment is to give, `(batch, tokens, hidden_size)`.
+        last: what the last dense block that ran returns.
+    """
+
+    sources: list[object]
+    targets: list[list[Tensor]]
+    last: object
+
+
+@dataclass
+class LocalOutput(ModelOutput):
+    """The student's output.
+
+    Args:
+        loss (`torch.Tensor`):
+            The distance of the states, summed over learned positions and averaged over trained blocks.
+        label_mask (`torch.Tensor`):
+            The learned positions.
+    """
+
+    loss: Tensor | None = None
+    label_mask: Tensor | None = None
+
+
+@torch.no_grad()
+def dense_states(model: PreTrainedModel, inputs: dict, segments: Sequence[Segment]) -> DenseStates:
+    """Return the states of a dense model that the student's segments get and are to give.
+
+    Args:
+        model: the dense model.
+        inputs: its backbone's arguments: `input_ids`, `(batch, tokens)`, and what else it takes.
+        segments: those of the student.
+    """
+    blocks, last = decoder_blocks(model), segments[-1].targets[-1]
+    points = [[StatePoint("block", target) for target in segment.targets] for segment in segments]
+    with ExitStack() as stack:
+        states = stack.enter_context(capture_states(model, tuple(point for run in points for point in run)))
+        sources = [
+            None if segment.source is None else stack.enter_context(recorded_output(blocks[: segment.source + 1]))
+            for segment in segments
+        ]
+        outputs = stack.enter_context(recorded_output(blocks[: last + 1]))
+        stack.enter_context(returning(blocks[last + 1 :], lambda: outputs[0]))
+        model.base_model(**inputs, use_cache=False)
+    return DenseStates(
+        [None if source is None else source[0] for source in sources],
+        [[states[point] for point in run] for run in points],
+        outputs[0],
+    )
+
+
+def patch_forward(model: PreTrainedModel, segments: Sequence[Segment], distance: str) -> None:
+    """Make `model(..., labels=labels, dense_states=DenseStates(...))` return a `LocalOutput`; other calls remain.
+
+    Args:
+        model: the student, outside any PEFT or distributed wrapper.
+        segments: the blocks that run.
+        distance: a name of `HIDDEN_LOSSES`.
+    """
+    original = model.forward
+
+    @functools.wraps(original)
+    def forward(
+        self: PreTrainedModel,
+        *args: object,
+        dense_states: DenseStates | None = None,
+        labels: Tensor | None = None,
+        **kwargs: object,
+    ) -> ModelOutput:
+        if dense_states is None:
+            return original(*args, **(kwargs if labels is None else kwargs | {"labels": labels}))
+        learned = learned_positions(labels)
+        given = _segment_states(self, functools.partial(self.base_model, *args, **kwargs), segments, dense_states)
+        targets = [target for run in dense_states.targets for target in run]
+        sums = [
+            HIDDEN_LOSSES[distance](state[:, :-1][learned], target.to(state.device)[:, :-1][learned]).sum()
+            for state, target in zip(given, targets, strict=True)
+        ]
+        return LocalOutput(sum(sums) / len(sums), learned)
+
+    model.forward = types.MethodType(forward, model)
+
+
+def _segment_states(
+    model: PreTrainedModel, backbone: functools.partial, segments: Sequence[Segment], dense: DenseStates
+) -> list[Tensor]:
+    """Return the state that each block of the segments gives when its segment gets the dense model's state."""
+    blocks = decoder_blocks(model)
+    points = [StatePoint("block", block) for segment in segments for block in segment.blocks]
+    with ExitStack() as stack:
+        states = stack.enter_context(capture_states(model, tuple(points)))
+        ran = 0
+        for segment, source in zip(segments, dense.sources, strict=True):
+            skipped = blocks[ran : segment.blocks.start]
+            stack.enter_context(returning(skipped, functools.partial(_itself, source)))
+            ran = segment.blocks.stop
+        stack.enter_context(returning(blocks[ran:], functools.partial(_itself, dense.last)))
+        backbone(use_cache=False)
+    return [states[point] for point in points]
+
+
+def _itself(output: object) -> object:
+    return output
