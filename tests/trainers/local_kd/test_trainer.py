@@ -8,6 +8,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM
+from trl import SFTConfig, SFTTrainer
 
 from tests.conftest import ROWS, save_tiny
 from tests.trainers.configs import config
@@ -132,6 +133,14 @@ def test_checkpointing_and_packing_change_nothing(folders, tmp_path, changes):
     changed = logged(train(folders[1], tmp_path, **({"max_length": None} | changes)), "loss", "grad_norm")
     for value, other in zip(plain, changed, strict=True):
         assert other == pytest.approx(value, rel=1e-3)
+
+
+def test_tokens_are_counted_as_sft_counts_them(folders, tmp_path):
+    sft = SFTTrainer(str(folders[1]), config(tmp_path, SFTConfig), train_dataset=Dataset.from_list(ROWS))
+    sft.train()
+    flattened = train(folders[1], tmp_path, padding_free=True, max_length=None)
+    for trainer in (train(folders[1], tmp_path), flattened):
+        assert logged(trainer, "num_tokens") == logged(sft, "num_tokens")
 
 
 def test_adapters_elsewhere_stay_at_zero(folders, tmp_path):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from accelerate.utils import is_peft_model
 from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
@@ -127,8 +128,18 @@ class LocalKDTrainer(CheckedSFTTrainer):
         with self.accelerator.autocast():
             states = dense_states(self.teacher, inputs, self.segments)
         output = model(**inputs, labels=labels, dense_states=states)
+        self._count_tokens(inputs)
         loss = output.loss * self._mean_scale(output.label_mask.sum(), num_items_in_batch)
         return (loss, output) if return_outputs else loss
+
+    def _count_tokens(self, inputs: dict) -> None:
+        """Log the number of tokens trained on, as SFTTrainer does; a budget in minutes is measured by it."""
+        mode = "train" if self.model.training else "eval"
+        if self.model.training:
+            # Flattened rows have no padding and no mask.
+            mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
+            self._total_train_tokens += self.accelerator.gather_for_metrics(mask.sum()).sum().item()
+        self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save as SFTTrainer does, with the student's provenance."""
