@@ -38,6 +38,9 @@ ARGS = {
 KD = {"method": "kd", "data": "rewritten"}
 ON_POLICY = {"lmbda": 0.5, "max_completion_length": 48, "min_completion_length": 8}
 LORA = {"peft": {"r": 64, "lora_alpha": 128}, "args": {"learning_rate": 1e-3}}
+GENTLE = LORA | {"args": {"learning_rate": 5e-4}}
+HALF_TEXT = [{"source": "text", "share": 0.5, "dataset": {"path": "TEXT"}}, {"source": "text", "share": 0.5}]
+LOCAL = {"learning_rate": 1e-3, "blocks_after_cut": 3}
 FROZEN = {"freeze_shared_blocks": True}
 ARMS = {
     "auto": {"method": "auto", "data": "references", "validation": None},
@@ -55,6 +58,12 @@ ARMS = {
     "kd_text": KD | {"data": [{"source": "text", "share": 1.0, "dataset": {"path": "TEXT"}}]},
     "kd_mix": KD | {"data": [{"source": "rewritten", "share": 0.5}, {"source": "references", "share": 0.5}]},
     "kd_lora": KD | LORA,
+    "kd_half_text": KD | LORA | {"data": HALF_TEXT},
+    "local": {"method": "local_kd", "data": HALF_TEXT, "args": LOCAL},
+    # Half of the time for what they start from, so that both together take as long as the others.
+    "local_half": {"method": "local_kd", "data": HALF_TEXT, "args": LOCAL, "share": 0.5},
+    "local_then_sft": {"data": "references", "init": "local_half", "share": 0.5} | GENTLE,
+    "local_then_kd": {"method": "kd", "data": HALF_TEXT, "init": "local_half", "share": 0.5} | GENTLE,
 }
 
 
@@ -64,7 +73,8 @@ def recipe(output: Path, options: argparse.Namespace) -> dict:
     for name in options.arms:
         arm = json.loads(json.dumps(ARMS[name]).replace("TEXT", str(output / "train_text.jsonl")))
         # On-policy steps take longer as answers grow, so that their budget is tokens.
-        budget = {"tokens": options.tokens} if "lmbda" in arm.get("args", {}) else {"minutes": options.minutes}
+        minutes = {"minutes": options.minutes * arm.pop("share", 1)}
+        budget = {"tokens": options.tokens} if "lmbda" in arm.get("args", {}) else minutes
         args = ARGS if arm.get("method") != "auto" else {key: ARGS[key] for key in ARGS if key not in AUTO}
         arms[name.replace(".", "_")] = arm | budget | {"args": args | {"seed": options.seed} | arm.get("args", {})}
     measured = {"dataset": "generated", "max_new_tokens": 32} if options.by in MEASURED else {}

@@ -30,7 +30,6 @@ def parse(arms, **sections):
 @pytest.mark.parametrize(
     ("arm", "prune", "message"),
     [
-        ({"validation": 8}, {}, "has `validation`, which measures what a model says, and `method: local_kd`"),
         ({}, {"target": {"layers": 3, "hidden_size": 8}}, "is for removed blocks, and `prune` also cuts hidden_size"),
         ({}, {"target": {"share": 0.5, "axes": ["intermediate_size"]}}, "`prune` also cuts intermediate_size"),
         ({}, {"keep": {"num_hidden_layers": [0], "hidden_size": [0, 1]}}, "`prune` also cuts hidden_size; use kd"),
@@ -45,10 +44,12 @@ def test_local_distillation_is_for_removed_blocks(arm, prune, message):
 
 def test_rows_that_another_arm_trained_on_do_not_measure_what_goes_on_from_it():
     first = {"data": "references", "rows": 40}
-    for change, fits in (({}, False), ({"validation": 8}, True), ({"validation": 8, "data": "text"}, False)):
+    for change, fits in (({}, False), ({"validation": 8}, True), ({"validation": 8, "args": {"seed": 1}}, False)):
         arms = {"first": first | change, "second": first | {"init": "first", "validation": 8}}
         if fits:
-            assert parse(arms).recover["second"].starts_from_arm
+            recipe = parse(arms)
+            assert recipe.lineage("second") == ["first", "second"]
+            assert recipe.recover["second"].starts_from_arm
             continue
         with pytest.raises(InputError, match=r"recover.first, from which it starts, may have trained on those rows"):
             parse(arms)

@@ -24,7 +24,7 @@ from trl_prune.recipe.synthesize import SynthesizeSection
 
 
 # What arms and merges may not be called, and what they may.
-RESERVED = {"dense", PRUNED, "checkpoints", *BASELINES}
+RESERVED = {"dense", PRUNED, "checkpoints"}
 PLAIN_NAME = "letters, digits, - and _"
 
 
@@ -102,11 +102,7 @@ class Recipe(Section):
             if arm.uses_rewritten and self.rewrite is None:
                 raise ValueError(f"recover.{name} trains on rewritten data but the recipe has no `rewrite` section")
             self._check_start(name, arm)
-            if arm.method == "local_kd" and (others := self.prune.axes - {"num_hidden_layers"}):
-                raise ValueError(
-                    f"recover.{name} has `method: local_kd`, which is for removed blocks, and `prune` also cuts "
-                    f"{', '.join(sorted(others))}; use kd"
-                )
+            self._check_local(name, arm)
             self._check_cache_use(name, arm)
             self._check_selection(name, arm)
         return self
@@ -120,10 +116,27 @@ class Recipe(Section):
             allowed = f"allowed: {', '.join([PRUNED, *BASELINES, *before])}"
             hint = "that arm must come before it" if arm.init in arms else allowed
             raise ValueError(f"recover.{name}.init is {arm.init!r}; {hint}")
-        if arm.validation is not None and self.recover[arm.init].row_settings != arm.row_settings:
+        if arm.validation is not None and self.recover[arm.init].held_out_by(self.seed) != arm.held_out_by(self.seed):
             raise ValueError(
                 f"recover.{name} has `validation`, and recover.{arm.init}, from which it starts, may have trained on "
-                "those rows: give both the same `data`, `rows`, `selection`, `validation` and `args.seed`"
+                "those rows: give both the same `rows`, `selection`, `validation`, `args.seed` and `args.max_length`, "
+                "and of a mix the same `data`"
+            )
+
+    def lineage(self, name: str) -> list[str]:
+        """Return the arms that an arm starts from, the first one first, and the arm itself."""
+        arm = self.recover[name]
+        return [*self.lineage(arm.init), name] if arm.starts_from_arm else [name]
+
+    def _check_local(self, name: str, arm: ArmSection) -> None:
+        if arm.method != "local_kd":
+            return
+        axes = set(self.search.grid or ["all axes"]) if self.search else self.prune.axes
+        others = axes - {"num_hidden_layers"}
+        if others:
+            raise ValueError(
+                f"recover.{name} has `method: local_kd`, which is for removed blocks, and "
+                f"`{'search' if self.search else 'prune'}` also cuts {', '.join(sorted(others))}; use kd"
             )
 
     def _check_selection(self, name: str, arm: ArmSection) -> None:

@@ -91,9 +91,10 @@ class ArmSection(Section):
     minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Training budget in minutes: the tokens that fit, by the time of the first steps on this machine."""
     validation: Count | None = None
-    """Number of the rows that are not trained on but measured seven times, for what more tokens would bring."""
+    """Number of the rows that are not trained on but measured seven times, for what more tokens would bring;
+    `local_kd` leaves them to the arms that go on from it."""
     args: dict[str, object] = Field(default_factory=dict)
-    """Arguments of TRL's SFTConfig, passed through; for `kd`, of KDConfig."""
+    """Arguments of TRL's SFTConfig, passed through; for `kd`, of KDConfig; for `local_kd`, of LocalKDConfig."""
     peft: dict[str, object] | None = None
     """Arguments of peft's LoraConfig (`target_modules` defaults to `all-linear`), or all weights are trained."""
 
@@ -140,11 +141,6 @@ class ArmSection(Section):
 
     @model_validator(mode="after")
     def _check_validation(self) -> "ArmSection":
-        if self.validation is not None and self.method == "local_kd":
-            raise ValueError(
-                "has `validation`, which measures what a model says, and `method: local_kd`, which does not run the "
-                "whole of it; measure an arm that goes on from this one (`init`)"
-            )
         if self.validation is not None and self.rows is not None and self.validation >= self.rows:
             raise ValueError(f"has {self.validation} rows for `validation` of its {self.rows} `rows`; train on some")
         loss, smoothing = self.args.get("loss_type", "nll"), self.args.get("label_smoothing_factor")
@@ -163,10 +159,15 @@ class ArmSection(Section):
         """Whether the arm goes on from what another one trained."""
         return self.init not in (PRUNED, *BASELINES)
 
-    @property
-    def row_settings(self) -> tuple:
-        """What determines which rows the arm trains on, and which ones it measures instead."""
-        return self.data, self.rows, self.selection, self.validation, self.args.get("seed")
+    def held_out_by(self, seed: int) -> tuple:
+        """Return what determines which rows the arm does not train on; the source of one dataset's answers does not.
+
+        Args:
+            seed: the recipe's.
+        """
+        data = self.data if self.is_mix else self.sources[0].dataset
+        own = self.args.get("seed", seed), self.args.get("max_length")
+        return data, self.rows, self.selection, self.validation, *own
 
     @property
     def is_mix(self) -> bool:

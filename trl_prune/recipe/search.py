@@ -42,6 +42,8 @@ class BudgetSection(Section):
 class ShortTraining(ArmSection):
     """How the search trains its candidates: an arm whose number of tokens `rungs` gives."""
 
+    method: Literal["sft", "kd"] = "sft"
+    """Supervised fine-tuning, or distillation of the dense model's distribution."""
     data: Literal["references", "text"] = "references"
     """The dataset's own answers, or its rows as text; answers are rewritten after the cut, not before."""
 

@@ -37,15 +37,21 @@ def arm_costs(results: RunResults) -> list[ArmCost]:
 
 def _cost(results: RunResults, name: str) -> ArmCost:
     recipe, seconds = results.run.recipe, results.seconds
-    arm = recipe.recover[name]
-    is_selected = recipe.select is not None and any(source.dataset is None for source in arm.sources)
-    shared = {"select": is_selected, "rewrite": arm.uses_rewritten, "cache_teacher": name in recipe.cached_arms}
+    # An arm that goes on from another one costs what both do.
+    names = [one for one in recipe.lineage(name) if one in results.arms]
+    arms = [recipe.recover[one] for one in names]
+    own_rows = any(source.dataset is None for arm in arms for source in arm.sources)
+    shared = {
+        "select": recipe.select is not None and own_rows,
+        "rewrite": any(arm.uses_rewritten for arm in arms),
+        "cache_teacher": any(one in recipe.cached_arms for one in names),
+    }
     return ArmCost(
         name,
-        results.arms[name].metrics["tokens"],
+        sum(results.arms[one].metrics["tokens"] for one in names),
         _metric(results, "rewrite", "generated_tokens") if shared["rewrite"] else 0,
         _metric(results, "cache_teacher", "tokens") if shared["cache_teacher"] else 0,
-        seconds.get(f"recover {name}", 0.0) / SECONDS_PER_MINUTE,
+        sum(seconds.get(f"recover {one}", 0.0) for one in names) / SECONDS_PER_MINUTE,
         sum(seconds.get(stage, 0.0) for stage, is_used in shared.items() if is_used) / SECONDS_PER_MINUTE,
     )
 

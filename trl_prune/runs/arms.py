@@ -16,6 +16,7 @@ from trl_prune.trainers.arms.checks import check_arm
 from trl_prune.trainers.arms.distributed import train_distributed
 from trl_prune.trainers.arms.settings import ArmSettings
 from trl_prune.trainers.arms.training import TrainingResult, train_arm
+from trl_prune.trainers.local_kd.config import LocalKDConfig
 from trl_prune.trainers.preparation import DEFAULT_LENGTH, without_masks
 
 
@@ -23,7 +24,6 @@ CHECKPOINTS = "checkpoints"
 # Learning rates for `learning_rate: auto`: those that were measured, on models of 135M and 494M parameters
 # (docs/recovery.md), and for models of a size that was not, LoRA's of 2402.13669 and a usual one for all weights.
 RATES = {"lora": (1e-3, 1e-4), "all weights": (2e-4, 2e-5)}
-LOCAL_RATE = 1e-3  # of 5e-4 and 1.5e-3, about equally good on a model of 135M
 MEASURED_SIZE = 1_000_000_000
 
 
@@ -48,7 +48,7 @@ def training_args(run: Run, arm: ArmSection, dtype: str) -> dict:
 def chosen_rate(run: Run, arm: ArmSection) -> float:
     """Return the learning rate of an arm that leaves it open."""
     if arm.method == "local_kd":
-        return LOCAL_RATE
+        return LocalKDConfig.learning_rate
     is_small = run.size().parameters < MEASURED_SIZE
     return RATES["lora" if arm.peft is not None else "all weights"][0 if is_small else 1]
 

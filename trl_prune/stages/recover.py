@@ -51,7 +51,7 @@ def execute(run: Run, part: str, folder: Path) -> StageOutput:
         "tokens": result.tokens,
         "steps": result.steps,
         "final_loss": result.final_loss,
-        "flops": flops(run, part, result),
+        "flops": flops(run, part, result, folder / MODEL),
     }
     if result.curve is not None:
         metrics[CURVE] = result.curve
@@ -93,14 +93,20 @@ def write_randomly_pruned(run: Run, target: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def flops(run: Run, name: str, result: TrainingResult) -> dict[str, float]:
+def flops(run: Run, name: str, result: TrainingResult, model: Path) -> dict[str, float]:
     """Return the floating-point operations of an arm's student and of its teacher.
 
     A cached teacher reads the arm's rows once, whatever the number of epochs; what arms share is counted for each.
+
+    Args:
+        run: the run.
+        name: the arm.
+        result: that of its training.
+        model: the checkpoint it made.
     """
     arm = run.recipe.recover[name]
     if arm.method == "local_kd":
-        return _local_flops(run, arm, result.tokens)
+        return _local_flops(run, arm, result.tokens, model)
     pruned_flops = run.folder.require("prune").metrics["pruned"]["flops_per_token"]
     passes = FULL_TRAINING_PASSES if arm.peft is None else LORA_PASSES
     teacher_tokens = result.row_tokens if name in run.recipe.cached_arms else result.tokens
@@ -108,14 +114,15 @@ def flops(run: Run, name: str, result: TrainingResult) -> dict[str, float]:
     return {"student": passes * result.tokens * pruned_flops, "teacher": teacher_flops}
 
 
-def _local_flops(run: Run, arm: ArmSection, tokens: int) -> dict[str, float]:
+def _local_flops(run: Run, arm: ArmSection, tokens: int, model: Path) -> dict[str, float]:
     """Return those of the blocks that run: the dense model's up to the last one needed, and the trained ones."""
-    metrics, keep = run.folder.require("prune").metrics, read_provenance(run.model_dir("pruned")).keep[LAYERS]
-    num_blocks = run.costs.sizes[LAYERS]
+    metrics, provenance = run.folder.require("prune").metrics, read_provenance(model)
+    keep = provenance.keep[LAYERS]
     saved = metrics["dense"]["flops_per_token"] - metrics["pruned"]["flops_per_token"]
-    block_flops = saved / (num_blocks - len(keep))
+    block_flops = saved / (run.costs.sizes[LAYERS] - len(keep))
     after = arm.args.get("blocks_after_cut", LocalKDConfig.blocks_after_cut)
-    segments = cut_segments(keep, num_blocks, after)
+    # Of a model that was pruned before, the blocks are counted in the root.
+    segments = cut_segments(keep, provenance.dense[LAYERS], after)
     trained = sum(len(segment.blocks) for segment in segments)
     passes = FULL_TRAINING_PASSES if arm.peft is None else LORA_PASSES
     return {
@@ -170,7 +177,8 @@ def describe(run: Run, part: str) -> str:
     init = "" if arm.init == PRUNED else f", from {arm.init}"
     processes = "" if run.launch is None else f", on {run.launch.processes} processes"
     rows = f"{arm.rows:,} rows, " if arm.rows else ""
-    validation = f", measured on {arm.validation} rows" if arm.validation else ""
+    how = "without" if arm.method == "local_kd" else "measured on"
+    validation = f", {how} {arm.validation} rows" if arm.validation else ""
     return f"{arm.method} on {arm.data_label}, {rows}{budget}, {weights}{teacher}{init}{processes}{validation}"
 
 

@@ -1,5 +1,6 @@
 """TRL's SFT trainer, which stops where a training would end in nothing: no numbers, or no way to save the model."""
 
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
@@ -24,7 +25,12 @@ class CheckedSFTTrainer(SFTTrainer):
     """SFTTrainer that stops at the first step whose loss or gradient is no number.
 
     transformers goes on: its `logging_nan_inf_filter` leaves such losses out of the log, which shows a loss of 0.
+
+    Attributes:
+        student_origin: where a student comes from (`teachers.student_origin.StudentOrigin`); None for other models.
     """
+
+    student_origin = None
 
     def __init__(self, *args: object, **kwargs: object):
         super().__init__(*args, **kwargs)
@@ -66,6 +72,12 @@ class CheckedSFTTrainer(SFTTrainer):
         if norm is not None and not scales_loss and not torch.isfinite(torch.as_tensor(norm)):
             raise InputError(self._stopped("gradient norm", float(norm)))
         return norm
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Save as SFTTrainer does, with a copy of the student's provenance."""
+        super()._save(output_dir, state_dict)
+        if self.args.should_save and self.student_origin is not None:
+            self.student_origin.copy_provenance(Path(output_dir or self.args.output_dir))
 
     def _mean_scale(self, count: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
         """Return the factor from a batch's sum to its share of the mean over the step's learned tokens.

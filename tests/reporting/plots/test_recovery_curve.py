@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from trl_prune.evaluation.recovery_curve import METRICS
+from trl_prune.recipe import ArmSection
 from trl_prune.reporting.page import write_pictures
 from trl_prune.reporting.plots.recovery_curve import RECOVERY_CURVE, arm_curves, recovery_curves
 
@@ -18,13 +19,13 @@ def points(scale=0.5):
     return [[tokens, 0.1 + scale * (1 + tokens / 10_000) ** -0.6, RATE if tokens else 0.0] for tokens in TOKENS]
 
 
-def results_of(curves):
+def results_of(curves, init="pruned"):
     arms = {
         name: SimpleNamespace(metrics={"tokens": 1} | ({"curve": curve} if curve else {}))
         for name, curve in curves.items()
     }
-    models = ["dense", "pruned", *curves]
-    return SimpleNamespace(arms=arms, run=SimpleNamespace(recipe=SimpleNamespace(models=models)))
+    models, sections = ["dense", "pruned", *curves], {name: ArmSection(init=init) for name in curves}
+    return SimpleNamespace(arms=arms, run=SimpleNamespace(recipe=SimpleNamespace(models=models, recover=sections)))
 
 
 def test_measured_points_and_a_band_up_to_ten_times_the_tokens_are_drawn():
@@ -37,6 +38,8 @@ def test_measured_points_and_a_band_up_to_ten_times_the_tokens_are_drawn():
     assert list(measured.get_ydata()) == [value for _, value, _ in points()[1:]]
     assert [expected.get_xdata()[end] for end in (0, -1)] == pytest.approx([40_000, 400_000])
     assert list(untrained.get_ydata()) == pytest.approx([0.6, 0.6])
+    (axes,) = recovery_curves(results_of({"kd": {"metric": "kl", "points": points()}}, init="plain")).axes
+    assert len(axes.lines) == 2, "what another arm trained is no untrained model"
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["kd", "untrained"]
     (band,) = axes.collections
     low, high = band.get_datalim(axes.transData).intervaly

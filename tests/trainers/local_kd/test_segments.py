@@ -18,6 +18,10 @@ def test_cuts_at_the_ends_have_one_side():
     assert cut_segments([2, 3], 4, after=1) == [Segment(range(1), None, (2,))]
 
 
+def test_a_cut_at_the_start_trains_the_first_block_at_least():
+    assert cut_segments([2, 3], 4, after=0) == [Segment(range(1), None, (2,))]
+
+
 def test_runs_that_touch_are_one():
     assert cut_segments([0, 2, 4, 5], 6, after=1) == [Segment(range(3), None, (1, 3, 4))]
 

@@ -210,7 +210,12 @@ def test_a_student_without_provenance_is_refused(folders, tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"blocks_after_cut": -1}, "`blocks_after_cut` is -1"), ({"hidden_distance": "l1"}, "`hidden_distance` is 'l1'")],
+    [
+        ({"blocks_after_cut": -1}, "`blocks_after_cut` is -1"),
+        ({"blocks_after_cut": 1.5}, "`blocks_after_cut` is 1.5; wanted: a whole number"),
+        ({"hidden_distance": "l1"}, "`hidden_distance` is 'l1'"),
+        ({"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}, "use_reentrant"),
+    ],
 )
 def test_bad_arguments_are_refused(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):

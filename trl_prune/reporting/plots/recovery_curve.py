@@ -93,8 +93,12 @@ def _draw_metric(axes: Axes, results: RunResults, curves: dict[str, ArmCurve]) -
             axes.plot(*zip(*trained, strict=True), style.marker, color=style.colour, label=name)
         if curve.fit is not None:
             _draw_expected(axes, curve.fit, style.colour)
-    # Arms that start from the same model share its line.
-    for index, value in enumerate(sorted({curve.points[0].value for curve in curves.values() if _has_start(curve)})):
+    # Arms that start from the same model share its line; what another arm has trained is no untrained model.
+    arms = results.run.recipe.recover
+    untrained = {
+        curve.points[0].value for name, curve in curves.items() if _has_start(curve) and not arms[name].starts_from_arm
+    }
+    for index, value in enumerate(sorted(untrained)):
         label = "untrained" if index == 0 else None
         axes.axhline(value, color=GREY, linestyle="--", linewidth=0.8, label=label)
     axes.legend(fontsize=8)

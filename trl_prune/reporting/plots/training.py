@@ -11,6 +11,8 @@ def loss_curves(results: RunResults) -> Figure:
     """Draw the cross-entropy of each arm on its own answers; arms with other answers have other minima."""
     figure, axes = new_figure()
     for name, log in results.logs.items():
+        if results.arms[name].metrics["method"] == "local_kd":
+            continue  # its loss is a distance of states
         # Arms that distil log the divergence as `loss`, and the cross-entropy as `ce_loss`.
         points = [(entry["step"], entry.get("ce_loss", entry["loss"])) for entry in log if "loss" in entry]
         if points:

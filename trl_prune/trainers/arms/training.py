@@ -14,7 +14,7 @@ from trl import SFTTrainer
 from trl_prune.checkpoints import load_tokenizer, write_json
 from trl_prune.errors import InputError
 from trl_prune.trainers.arms.saving import full_model, last_complete_checkpoint, save_recovered
-from trl_prune.trainers.arms.settings import CONFIG_CLASSES, DEFAULT_ARGS, ArmSettings
+from trl_prune.trainers.arms.settings import CONFIG_CLASSES, ArmSettings, default_args
 from trl_prune.trainers.arms.time_budget import budget_tokens
 from trl_prune.trainers.arms.validation import Measurements, check_validation, measured_curve, split_validation
 from trl_prune.trainers.checked import CheckedSFTTrainer
@@ -176,10 +176,11 @@ def build_trainer(settings: ArmSettings, rows: Dataset) -> CheckedSFTTrainer:
     }.get(settings.method, {})
     config_class = CONFIG_CLASSES[settings.method]
     values = settings.args | method_args
-    if settings.validation:
+    is_measured = settings.validation is not None and settings.method != "local_kd"
+    if is_measured:
         batch_size = values.get("per_device_train_batch_size", config_class.per_device_train_batch_size)
         values = MEASURED_ARGS | {"per_device_eval_batch_size": batch_size} | values
-    args = config_class(str(settings.output_dir), **(DEFAULT_ARGS | values))
+    args = config_class(str(settings.output_dir), **(default_args(settings.method) | values))
     use_one_device(args)
     tokenizer = load_tokenizer(settings.student)
     # Before the split, so that both parts are prepared alike.
@@ -190,9 +191,9 @@ def build_trainer(settings: ArmSettings, rows: Dataset) -> CheckedSFTTrainer:
         str(settings.student),
         args,
         train_dataset=rows,
-        eval_dataset=validation,
+        eval_dataset=validation if is_measured else None,
         processing_class=tokenizer,
         peft_config=None if settings.peft is None else lora_config(settings.peft),
-        callbacks=[Measurements()] if settings.validation else None,
+        callbacks=[Measurements()] if is_measured else None,
         **({"teacher_model": str(settings.teacher)} if has_online_teacher else {}),
     )

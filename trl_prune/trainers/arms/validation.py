@@ -37,7 +37,7 @@ def check_validation(trainer: SFTTrainer, count: int | None) -> None:
     Raises:
         InputError: none are.
     """
-    if count is not None and len(trainer.eval_dataset) == 0:
+    if count is not None and trainer.eval_dataset is not None and len(trainer.eval_dataset) == 0:
         raise InputError(
             f"the prompts of all {count} validation rows fill max_length {trainer.args.max_length}, so that no token "
             "of an answer is left to measure; raise args.max_length or validation"

@@ -263,10 +263,8 @@ class KDTrainer(CheckedSFTTrainer):
         return {name: value for name, value in metrics.items() if name not in (*excluded, *unused)}
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Save as SFTTrainer does, without the projection and with the student's provenance."""
+        """Save as SFTTrainer does, without the projection."""
         super()._save(output_dir, without_projection(state_dict))
-        if self.args.should_save:
-            self.student_origin.copy_provenance(Path(output_dir or self.args.output_dir))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save as SFTTrainer does; a checkpoint to resume from also gets the state that only training needs."""

@@ -23,6 +23,7 @@ class LocalKDConfig(SFTConfig):
             "attention default to the student's."
         },
     )
+    learning_rate: float = field(default=1e-3, metadata={"help": "The initial learning rate for AdamW."})
     blocks_after_cut: int = field(
         default=2,
         metadata={"help": "How many blocks behind each cut are trained; the block before it is trained as well."},
@@ -34,7 +35,12 @@ class LocalKDConfig(SFTConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.blocks_after_cut < 0:
-            raise ValueError(f"`blocks_after_cut` is {self.blocks_after_cut}; wanted: 0 or more")
+        if not isinstance(self.blocks_after_cut, int) or self.blocks_after_cut < 0:
+            raise ValueError(f"`blocks_after_cut` is {self.blocks_after_cut!r}; wanted: a whole number from 0 on")
+        if self.gradient_checkpointing and (self.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+            raise ValueError(
+                "`gradient_checkpointing_kwargs` has `use_reentrant`, with which blocks whose input has no gradient "
+                "cannot be trained; leave it out"
+            )
         if self.hidden_distance not in HIDDEN_LOSSES:
             raise ValueError(f"`hidden_distance` is {self.hidden_distance!r}; allowed: {', '.join(HIDDEN_LOSSES)}")

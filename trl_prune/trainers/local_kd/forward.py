@@ -103,8 +103,11 @@ def patch_forward(model: PreTrainedModel, segments: Sequence[Segment], distance:
         learned = learned_positions(labels)
         given = _segment_states(self, functools.partial(self.base_model, *args, **kwargs), segments, dense_states)
         targets = [target for run in dense_states.targets for target in run]
+        # With a `device_map` the blocks can be on several devices.
         sums = [
-            HIDDEN_LOSSES[distance](state[:, :-1][learned], target.to(state.device)[:, :-1][learned]).sum()
+            HIDDEN_LOSSES[distance](*(_at(states, learned, state.device) for states in (state, target)))
+            .sum()
+            .to(labels.device)
             for state, target in zip(given, targets, strict=True)
         ]
         return LocalOutput(sum(sums) / len(sums), learned)
@@ -121,14 +124,28 @@ def _segment_states(
     with ExitStack() as stack:
         states = stack.enter_context(capture_states(model, tuple(points)))
         ran = 0
-        for segment, source in zip(segments, dense.sources, strict=True):
-            skipped = blocks[ran : segment.blocks.start]
-            stack.enter_context(returning(skipped, functools.partial(_itself, source)))
-            ran = segment.blocks.stop
-        stack.enter_context(returning(blocks[ran:], functools.partial(_itself, dense.last)))
+        # Nothing reads the state behind the last segment, so that any will do there.
+        starts = [*(segment.blocks.start for segment in segments), len(blocks)]
+        stops = [segment.blocks.stop for segment in segments]
+        for start, stop, output in zip(starts, [*stops, len(blocks)], [*dense.sources, dense.last], strict=True):
+            if skipped := blocks[ran:start]:
+                weight = next(blocks[min(start, len(blocks) - 1)].parameters())
+                stack.enter_context(returning(skipped, functools.partial(_like, output, weight)))
+            ran = stop
         backbone(use_cache=False)
     return [states[point] for point in points]
 
 
-def _itself(output: object) -> object:
-    return output
+def _at(states: Tensor, learned: Tensor, device: torch.device) -> Tensor:
+    """Return the states whose next token is learned, `(N, hidden_size)`."""
+    return states.to(device)[:, :-1][learned.to(device)]
+
+
+def _like(output: object, weight: Tensor) -> object:
+    """Return what a block of the dense model returns as a block of the student would: on its device, in its dtype."""
+
+    def moved(value: object) -> object:
+        is_state = isinstance(value, Tensor) and value.is_floating_point()
+        return value.to(weight.device, weight.dtype) if is_state else value
+
+    return tuple(map(moved, output)) if isinstance(output, tuple) else moved(output)

@@ -38,7 +38,9 @@ def cut_segments(keep: Sequence[int], num_blocks: int, after: int) -> list[Segme
     bounds = [-1, *keep, num_blocks]
     # Position `p` is the cut before the student's block `p`.
     cuts = [position for position in range(len(keep) + 1) if bounds[position + 1] > bounds[position] + 1]
-    trained = sorted({block for cut in cuts for block in range(cut - 1, cut + after) if 0 <= block < len(keep)})
+    # Where the first blocks were removed there is none before the cut.
+    around = (range(cut - 1, cut + after) if cut else range(max(after, 1)) for cut in cuts)
+    trained = sorted({block for blocks in around for block in blocks if block < len(keep)})
     if not trained:
         raise InputError("local distillation trains the blocks next to removed ones, and none was removed")
     starts = [block for block in trained if block - 1 not in trained]

@@ -1,7 +1,5 @@
 """Local distillation as a drop-in for TRL's SFTTrainer."""
 
-from pathlib import Path
-
 import torch
 from accelerate.utils import is_peft_model
 from datasets import Dataset, IterableDataset
@@ -20,7 +18,7 @@ from trl_prune.trainers.local_kd.forward import dense_states, patch_forward
 from trl_prune.trainers.local_kd.segments import Segment, cut_segments
 from trl_prune.trainers.preparation import count_rows, report_dropped, trainer_rows
 from trl_prune.trainers.sft_arguments import convert_config, named_arguments
-from trl_prune.trainers.teachers.online import STUDENT_ONLY
+from trl_prune.trainers.teachers.online import teacher_inputs
 from trl_prune.trainers.teachers.shared_blocks import check_unsharded
 from trl_prune.trainers.teachers.source import TeacherSource, find_teacher
 from trl_prune.trainers.teachers.student_origin import StudentOrigin
@@ -122,9 +120,9 @@ class LocalKDTrainer(CheckedSFTTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, ModelOutput]:
         """Return the distance of student's and teacher's states, the mean over the step's learned positions."""
-        labels = inputs.pop("labels")
+        labels = inputs["labels"]
         labels[:, 0] = MASKED  # no token predicts it, as in KDTrainer
-        inputs = {name: value for name, value in inputs.items() if name not in STUDENT_ONLY}
+        inputs = teacher_inputs(self.teacher, inputs)
         with self.accelerator.autocast():
             states = dense_states(self.teacher, inputs, self.segments)
         output = model(**inputs, labels=labels, dense_states=states)
@@ -140,12 +138,6 @@ class LocalKDTrainer(CheckedSFTTrainer):
             mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
             self._total_train_tokens += self.accelerator.gather_for_metrics(mask.sum()).sum().item()
         self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Save as SFTTrainer does, with the student's provenance."""
-        super()._save(output_dir, state_dict)
-        if self.args.should_save:
-            self.student_origin.copy_provenance(Path(output_dir or self.args.output_dir))
 
 
 def train_only(student: PreTrainedModel, segments: list[Segment]) -> None:

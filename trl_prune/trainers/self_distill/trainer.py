@@ -127,12 +127,6 @@ class SelfDistillSFTTrainer(CheckedSFTTrainer):
         _log_acceptance(self.acceptance)
         return result.rows
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Save as SFTTrainer does, with a copy of the student's provenance."""
-        super()._save(output_dir, state_dict)
-        if self.args.should_save:
-            self.student_origin.copy_provenance(Path(output_dir or self.args.output_dir))
-
 
 def _log_acceptance(acceptance: dict) -> None:
     everything, types = acceptance["by_type"]["all"], acceptance["by_type"]

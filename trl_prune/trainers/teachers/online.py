@@ -2,7 +2,7 @@
 
 import torch
 from accelerate import Accelerator, DistributedType
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from trl_prune.data.shared_blocks import recorded_output
@@ -51,9 +51,8 @@ class OnlineTeacher:
         Raises:
             InputError: the batch has ids outside the teacher's vocabulary.
         """
-        self._check_ids(inputs["input_ids"])
         learned = learned_positions(inputs["labels"])
-        model_inputs = {name: value for name, value in inputs.items() if name not in STUDENT_ONLY}
+        model_inputs = teacher_inputs(self.model, inputs)
         with (
             self._accelerator.autocast(),
             capture_states(self.model, points) as states,
@@ -66,13 +65,20 @@ class OnlineTeacher:
         target = HeadTarget(final[:, :-1][learned.to(final.device)].to(device), head)
         return Prediction(target, states, outputs[0] if outputs else None)
 
-    def _check_ids(self, ids: Tensor) -> None:
-        vocab_size = self.model.config.get_text_config().vocab_size
-        if ids.numel() and int(ids.max()) >= vocab_size:
-            raise InputError(
-                f"the batch has token id {int(ids.max())}, and the teacher's vocabulary ends at {vocab_size - 1}; the "
-                "student's tokenizer has tokens that the teacher does not have"
-            )
+
+def teacher_inputs(model: PreTrainedModel, inputs: dict) -> dict:
+    """Return what a teacher's backbone takes of a batch.
+
+    Raises:
+        InputError: the batch has ids outside the teacher's vocabulary.
+    """
+    ids, vocab_size = inputs["input_ids"], model.config.get_text_config().vocab_size
+    if ids.numel() and int(ids.max()) >= vocab_size:
+        raise InputError(
+            f"the batch has token id {int(ids.max())}, and the teacher's vocabulary ends at {vocab_size - 1}; the "
+            "student's tokenizer has tokens that the teacher does not have"
+        )
+    return {name: value for name, value in inputs.items() if name not in STUDENT_ONLY}
 
 
 def _prepare(model: PreTrainedModel, accelerator: Accelerator) -> nn.Module:
