@@ -17,12 +17,27 @@ MINIMAL = {
 
 def test_a_recipe_that_names_a_model_rows_and_a_size_is_enough():
     recipe = Recipe.model_validate(MINIMAL)
-    (name,) = recipe.recover
-    arm = recipe.recover[name]
-    assert (name, arm.method, arm.data, arm.minutes, arm.tokens) == ("recovered", "sft", "references", MINUTES, None)
+    assert list(recipe.recover) == ["repaired", "recovered"]
+    first, arm = recipe.recover.values()
+    assert (first.method, first.data, first.peft, first.validation) == ("local_kd", "text", None, VALIDATION)
+    assert first.minutes + arm.minutes == MINUTES
+    assert (arm.init, arm.method, arm.data, arm.tokens) == ("repaired", "sft", "references", None)
     assert (arm.args, arm.peft, arm.validation) == (ARGS, PEFT, VALIDATION)
     assert recipe.rewrite is None
     assert recipe.prune.by == "auto"
+
+
+@pytest.mark.parametrize(
+    "prune",
+    [
+        {"target": {"layers": 24, "hidden_size": 512}},
+        {"target": {"share": 0.8, "axes": ["intermediate_size"]}},
+        {"keep": {"num_hidden_layers": [0], "hidden_size": [0]}},
+    ],
+)
+def test_where_more_than_blocks_is_cut_nothing_is_repaired_first(prune):
+    (arm,) = Recipe.model_validate(MINIMAL | {"prune": prune}).recover.values()
+    assert (arm.init, arm.minutes) == ("pruned", MINUTES)
 
 
 def test_blocks_are_chosen_as_the_recipe_says():

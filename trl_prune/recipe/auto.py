@@ -7,10 +7,10 @@ from trl_prune.recipe.recover import args_budgets
 
 
 AUTO = "auto"
-# The arm of `recover: auto`.
-AUTO_ARM = "recovered"
-# The budget of an arm that names none.
-MINUTES = 20
+# The arms of `recover: auto`: the blocks next to the cuts are repaired first, where blocks alone are removed.
+REPAIRED_ARM, AUTO_ARM = "repaired", "recovered"
+# The budget of an arm that names none, and that of the repair before it.
+MINUTES, REPAIR_MINUTES = 20, 10
 # An arm's keys that are a budget, besides those of its `args`.
 BUDGETS = ("minutes", "tokens")
 # Tokens from which the dense model's distribution is distilled. In a short training (33,000 tokens, or as many as take
@@ -19,20 +19,36 @@ DISTILLED_FROM = 1_000_000_000
 # Rows that tell what more tokens would bring; measuring them takes some 7 % of 20 minutes on a CPU.
 VALIDATION = 16
 PEFT = {"r": 64, "lora_alpha": 128}
+SCHEDULE = {"lr_scheduler_type": "warmup_stable_decay", "warmup_steps": 0.05}
 # The rate depends on the model's size (`runs.arms.chosen_rate`).
-ARGS = {"learning_rate": AUTO, "lr_scheduler_type": "warmup_stable_decay", "warmup_steps": 0.05}
+ARGS = {"learning_rate": AUTO} | SCHEDULE
 
 
-def with_auto_arm(values: dict) -> dict:
-    """Return a recipe's values with the arm that `recover: auto` is, so that overrides can change it."""
-    return values | {"recover": {AUTO_ARM: {"method": AUTO}}} if values.get("recover") == AUTO else values
+def with_auto_arms(values: dict) -> dict:
+    """Return a recipe's values with the arms that `recover: auto` is, so that overrides can change them."""
+    if values.get("recover") != AUTO:
+        return values
+    if not _removes_blocks_alone(values.get("prune")):
+        return values | {"recover": {AUTO_ARM: {"method": AUTO}}}
+    repaired = {"method": "local_kd", "data": "text", "minutes": REPAIR_MINUTES, "validation": VALIDATION}
+    recovered = {"method": AUTO, "init": REPAIRED_ARM, "minutes": MINUTES - REPAIR_MINUTES}
+    return values | {"recover": {REPAIRED_ARM: repaired | {"args": SCHEDULE}, AUTO_ARM: recovered}}
+
+
+def _removes_blocks_alone(prune: object) -> bool:
+    """Return whether a `prune` section is known to cut nothing but blocks."""
+    if not isinstance(prune, dict) or prune.get("by") == "search":
+        return False
+    target, keep = prune.get("target"), prune.get("keep")
+    sizes = target if isinstance(target, dict) else keep
+    return isinstance(sizes, dict) and set(sizes) <= {"layers", "num_hidden_layers"}
 
 
 def with_auto(values: object) -> object:
     """Return a recipe's values with `auto` replaced by what it stands for; values of other types as they are."""
     if not isinstance(values, dict):
         return values
-    values = with_auto_arm(values)
+    values = with_auto_arms(values)
     arms = values.get("recover")
     if not isinstance(arms, dict) or not any(map(_is_auto, arms.values())):
         return values

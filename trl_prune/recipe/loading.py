@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from trl_prune.errors import InputError, first_line, shown
-from trl_prune.recipe.auto import with_auto_arm
+from trl_prune.recipe.auto import with_auto_arms
 from trl_prune.recipe.evaluate import EvaluateSection
 from trl_prune.recipe.messages import error_sentence, line_of
 from trl_prune.recipe.recipe import Recipe
@@ -62,7 +62,7 @@ def load_recipe(path: Path | None, overrides: list[str]) -> Recipe:
     text = _read(path) if path else ""
     values = _parse_yaml(text, path)
     for override in overrides:
-        values = with_auto_arm(values)
+        values = with_auto_arms(values)
         _apply_override(values, override)
     return parse_recipe(values, str(path) if path else COMMAND_LINE, text, overrides)
 
