@@ -30,7 +30,7 @@ STAGE_VERBS = {
     "select": "choose the training rows that repair what pruning broke (PASER), with random rows beside",
     "rewrite": "self-data distillation's data step: the dense model writes the training answers",
     "cache_teacher": "let the dense model read the training rows once, for distillation without it",
-    "recover": "train the pruned model, once for each arm (distillation: `method: kd`)",
+    "recover": "train the pruned model, once for each arm (distillation: `method: kd`, `local_kd`)",
     "merge": "merge recovered models into one with mergekit, `merge RECIPE` or `merge slerp MODEL MODEL --output DIR`",
     "evaluate": "evaluate the dense, pruned and recovered models with lm-eval",
     "speculate": "measure the pruned and recovered models as drafts for speculative decoding of the dense one",
@@ -40,7 +40,8 @@ EPILOG = """
 A stage's verb first runs the stages it needs, unless they are done; `--only` runs the stage alone.
 Overrides are full dotted keys with YAML values: prune.target.layers=24 recover.sft.args.learning_rate=1e-4
 Looking for "distill"? `recover` with `method: kd` learns from the dense model's logits, `cache-teacher` keeps them for
-training without it; `rewrite` is self-data distillation's data step.
+training without it; with `method: local_kd` the blocks next to a cut learn its states; `rewrite` is self-data
+distillation's data step.
 """
 
 

@@ -33,10 +33,9 @@ SHOWN_CHARACTERS = 60
 
 
 def show_recovery(run: Run) -> None:
-    """Print the verdicts, the recovery table, the differences between arms and the path of the report."""
+    """Print the recovery tables, the differences between arms, and last the verdicts and the path of the report."""
     results = RunResults(run)
     console = Console()
-    _print_lines(console, verdicts(results))
     if results.scores.get("dense"):
         for group in results.groups:
             console.print(_recovery_table(results, group))
@@ -44,6 +43,7 @@ def show_recovery(run: Run) -> None:
             difference = f"{row['one']} - {row['other']} = {row['value']:+.3f} ± {row['stderr']:.3f}"
             console.print(f"{row['group']}: {difference} (paired on the same items)")
     _print_lines(console, [f"{name}: {curve.summary}." for name, curve in arm_curves(results).items()])
+    _print_lines(console, verdicts(results))
     page = run.folder.stage_dir("report") / PAGES[0]
     if page.is_file():
         console.print(f"report: {page}", soft_wrap=True)
