@@ -39,6 +39,13 @@ def test_minutes_become_the_tokens_of_so_many_steps(pruned, tmp_path):
     assert not (tmp_path / "arm-time").exists()
 
 
+def test_minutes_are_counted_where_no_logits_are(dense, pruned, tmp_path):
+    settings = ArmSettings(pruned, tmp_path / "arm", ARGS, minutes=1 / 60, method="local_kd", teacher=dense)
+    result = train_arm(settings, Dataset.from_list(ROWS), tmp_path / "model")
+    record = json.loads((tmp_path / "arm-time.json").read_text())
+    assert result.steps == pytest.approx(1 / record["seconds_per_step"], abs=1.5)
+
+
 def test_an_arm_that_resumes_keeps_the_tokens_of_its_first_start(pruned, tmp_path):
     (tmp_path / "arm-time.json").write_text('{"tokens": 400}')
     settings = ArmSettings(pruned, tmp_path / "arm", ARGS, minutes=1000)

@@ -11,7 +11,7 @@ from trl_prune.checkpoints import read_provenance
 from trl_prune.trainers.arms import training
 from trl_prune.trainers.arms.saving import last_complete_checkpoint
 from trl_prune.trainers.arms.settings import ArmSettings
-from trl_prune.trainers.arms.training import SelfDistillSFTTrainer, build_trainer, train_arm
+from trl_prune.trainers.arms.training import TRAINER_CLASSES, SelfDistillSFTTrainer, build_trainer, train_arm
 
 
 ARGS = {
@@ -85,13 +85,21 @@ def killed_once(monkeypatch, trainer_class, at):
     return steps
 
 
-@pytest.mark.parametrize("peft", [None, {"r": 2, "lora_dropout": 0.1}])
-def test_an_interrupted_arm_resumes_to_the_same_weights(pruned, tmp_path, monkeypatch, peft):
+LORA = {"peft": {"r": 2, "lora_dropout": 0.1}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, LORA, {"method": "local_kd"}, pytest.param({"method": "local_kd"} | LORA, marks=pytest.mark.slow)],
+    ids=["full", "lora", "local", "local lora"],
+)
+def test_an_interrupted_arm_resumes_to_the_same_weights(dense, pruned, tmp_path, monkeypatch, changes):
     rows = Dataset.from_list(ROWS)
-    uninterrupted = arm_settings(pruned, tmp_path, "uninterrupted", peft=peft)
+    options = changes | ({"teacher": dense} if "method" in changes else {})
+    uninterrupted = arm_settings(pruned, tmp_path, "uninterrupted", **options)
     expected = train_arm(uninterrupted, rows, tmp_path / "expected")
-    steps = killed_once(monkeypatch, SelfDistillSFTTrainer, 6)
-    interrupted = arm_settings(pruned, tmp_path, "interrupted", peft=peft)
+    steps = killed_once(monkeypatch, TRAINER_CLASSES[uninterrupted.method], 6)
+    interrupted = arm_settings(pruned, tmp_path, "interrupted", **options)
     with pytest.raises(Killed):
         train_arm(interrupted, rows, tmp_path / "resumed")
     assert last_complete_checkpoint(tmp_path / "interrupted").name == "checkpoint-4"

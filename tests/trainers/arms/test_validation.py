@@ -19,6 +19,19 @@ def kd_settings(dense, pruned, tmp_path, name="arm", **changes):
     return ArmSettings(pruned, tmp_path / name, ARGS | SCHEDULE, method="kd", teacher=dense, validation=4, **changes)
 
 
+def test_local_distillation_leaves_the_rows_that_another_arm_measures(dense, pruned, tmp_path):
+    """Of the arms of `recover: auto` the second one goes on from the first, and is measured on rows new to both."""
+    local = ArmSettings(pruned, tmp_path / "local", ARGS, method="local_kd", teacher=dense, validation=4)
+    first, second = (
+        build_trainer(arm, Dataset.from_list(ROWS)) for arm in (local, kd_settings(dense, pruned, tmp_path))
+    )
+    assert len(first.train_dataset) == len(ROWS) - 4
+    held_out = {tuple(ids) for ids in second.eval_dataset["input_ids"]}
+    assert len(held_out) == 4
+    assert not held_out & {tuple(ids) for ids in first.train_dataset["input_ids"]}
+    assert first.eval_dataset is None
+
+
 @pytest.fixture(scope="module")
 def measured(dense, pruned, tmp_path_factory):
     """The result of an arm of distillation that was measured, and its model."""
