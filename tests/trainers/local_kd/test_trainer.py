@@ -50,6 +50,10 @@ def train(student, tmp_path, rows=ROWS, peft_config=None, teacher=None, **change
     return trainer
 
 
+def input_norm(block):
+    return getattr(block, "input_layernorm", None) or block.ln_1
+
+
 def relative_error(student, dense, batch):
     """Return the loss of CUT from both models' hidden states: below the cut they are equal, so whole models do."""
     inputs = {name: value for name, value in batch.items() if name in ("input_ids", "attention_mask")}
@@ -59,7 +63,8 @@ def relative_error(student, dense, batch):
         wanted = dense(**inputs, output_hidden_states=True).hidden_states
     errors = []
     for block, target in ((1, 3), (2, 4), (3, 5)):
-        state, reference = given[block + 1][:, :-1][learned], wanted[target + 1][:, :-1][learned]
+        norm = input_norm(decoder_blocks(dense)[target + 1])
+        state, reference = norm(given[block + 1][:, :-1][learned]), norm(wanted[target + 1][:, :-1][learned])
         errors.append(((state - reference) ** 2).sum(-1) / (reference**2).sum(-1))
     return torch.stack(errors).mean()
 

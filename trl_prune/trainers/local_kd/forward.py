@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
@@ -19,7 +19,7 @@ from trl_prune.data.shared_blocks import recorded_output, returning
 from trl_prune.losses.hidden_states import HIDDEN_LOSSES
 from trl_prune.losses.positions import learned_positions
 from trl_prune.pruning.importance.hooks import decoder_blocks
-from trl_prune.trainers.intermediate_states import StatePoint, capture_states
+from trl_prune.trainers.intermediate_states import StatePoint, capture_states, comparison_norm
 from trl_prune.trainers.local_kd.segments import Segment
 
 
@@ -80,12 +80,24 @@ def dense_states(model: PreTrainedModel, inputs: dict, segments: Sequence[Segmen
     )
 
 
-def patch_forward(model: PreTrainedModel, segments: Sequence[Segment], distance: str) -> None:
+def next_norms(model: PreTrainedModel, segments: Sequence[Segment]) -> list[nn.Module | None]:
+    """Return what a dense model does to the state of each trained block before anything else reads it.
+
+    Some channels of the residual stream can be so large that nothing else would count in a distance of raw states; the
+    next norm's weights make them small.
+    """
+    return [comparison_norm(model, StatePoint("block", target)) for segment in segments for target in segment.targets]
+
+
+def patch_forward(
+    model: PreTrainedModel, segments: Sequence[Segment], norms: Sequence[nn.Module | None], distance: str
+) -> None:
     """Make `model(..., labels=labels, dense_states=DenseStates(...))` return a `LocalOutput`; other calls remain.
 
     Args:
         model: the student, outside any PEFT or distributed wrapper.
         segments: the blocks that run.
+        norms: the norm under which each of their states is compared (`next_norms`).
         distance: a name of `HIDDEN_LOSSES`.
     """
     original = model.forward
@@ -104,12 +116,12 @@ def patch_forward(model: PreTrainedModel, segments: Sequence[Segment], distance:
         given = _segment_states(self, functools.partial(self.base_model, *args, **kwargs), segments, dense_states)
         targets = [target for run in dense_states.targets for target in run]
         # With a `device_map` the blocks can be on several devices.
-        sums = [
-            HIDDEN_LOSSES[distance](*(_at(states, learned, state.device) for states in (state, target)))
-            .sum()
-            .to(labels.device)
-            for state, target in zip(given, targets, strict=True)
-        ]
+        sums = []
+        for state, target, norm in zip(given, targets, norms, strict=True):
+            compared = [_at(states, learned, state.device) for states in (state, target)]
+            if norm is not None:
+                compared = [norm.to(state.device)(states.float()) for states in compared]
+            sums.append(HIDDEN_LOSSES[distance](*compared).sum().to(labels.device))
         return LocalOutput(sum(sums) / len(sums), learned)
 
     model.forward = types.MethodType(forward, model)

@@ -14,7 +14,7 @@ from trl_prune.pruning.families import LAYERS
 from trl_prune.pruning.importance.hooks import decoder_blocks
 from trl_prune.trainers.checked import CheckedSFTTrainer
 from trl_prune.trainers.local_kd.config import LocalKDConfig
-from trl_prune.trainers.local_kd.forward import dense_states, patch_forward
+from trl_prune.trainers.local_kd.forward import dense_states, next_norms, patch_forward
 from trl_prune.trainers.local_kd.segments import Segment, cut_segments
 from trl_prune.trainers.preparation import count_rows, report_dropped, trainer_rows
 from trl_prune.trainers.sft_arguments import convert_config, named_arguments
@@ -88,7 +88,8 @@ class LocalKDTrainer(CheckedSFTTrainer):
         self.segments = self._segments(source)
         train_only(self.model, self.segments)
         self.teacher = source.load_model(self.args.device, self._base_model)
-        patch_forward(self._base_model, self.segments, self.args.hidden_distance)
+        norms = next_norms(self.teacher, self.segments)
+        patch_forward(self._base_model, self.segments, norms, self.args.hidden_distance)
 
     def _segments(self, source: TeacherSource) -> list[Segment]:
         """Return the blocks next to the cuts.
