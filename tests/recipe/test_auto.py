@@ -21,7 +21,7 @@ def test_a_recipe_that_names_a_model_rows_and_a_size_is_enough():
     first, arm = recipe.recover.values()
     assert (first.method, first.data, first.peft, first.validation) == ("local_kd", "text", None, VALIDATION)
     assert first.minutes + arm.minutes == MINUTES
-    assert (arm.init, arm.method, arm.data, arm.tokens) == ("repaired", "sft", "references", None)
+    assert (arm.init, arm.method, arm.data, arm.tokens) == ("repaired", "kd", "text", None)
     assert (arm.args, arm.peft, arm.validation) == (ARGS, PEFT, VALIDATION)
     assert recipe.rewrite is None
     assert recipe.prune.by == "auto"
@@ -37,7 +37,7 @@ def test_a_recipe_that_names_a_model_rows_and_a_size_is_enough():
 )
 def test_where_more_than_blocks_is_cut_nothing_is_repaired_first(prune):
     (arm,) = Recipe.model_validate(MINIMAL | {"prune": prune}).recover.values()
-    assert (arm.init, arm.minutes) == ("pruned", MINUTES)
+    assert (arm.init, arm.method, arm.minutes) == ("pruned", "sft", MINUTES)
 
 
 def test_blocks_are_chosen_as_the_recipe_says():
@@ -116,10 +116,10 @@ def test_a_wrong_arm_is_one_sentence(arm, sentence):
 def test_auto_may_come_from_the_command_line(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("model: m\ndataset: {path: rows.jsonl}\noutput: out\nprune: {target: {layers: 2}}\n")
-    assert load_recipe(path, ["recover=auto"]).recover["recovered"].method == "sft"
+    assert load_recipe(path, ["recover=auto"]).recover["recovered"].method == "kd"
     recipe = load_recipe(path, ["recover=auto", "recover.recovered.minutes=5"])
     arm = recipe.recover["recovered"]
-    assert (arm.method, arm.minutes, recipe.prune.by) == ("sft", 5, "auto")
+    assert (arm.method, arm.minutes, recipe.prune.by) == ("kd", 5, "auto")
     with pytest.raises(InputError, match="recover is 'Auto'; wanted: 'auto', or arms by name"):
         load_recipe(path, ["recover=Auto"])
 

@@ -61,17 +61,21 @@ def test_the_plan_says_how_long_an_arm_is_trained(tmp_path, arm, expected):
 
 
 @pytest.mark.parametrize(
-    ("parameters", "peft", "rate"),
+    ("parameters", "changes", "rate"),
     [
-        (494_000_000, {"r": 4}, 1e-3),
-        (8_030_000_000, {"r": 4}, 1e-4),
-        (135_000_000, None, 2e-4),
-        (8_030_000_000, None, 2e-5),
+        (494_000_000, {"peft": {"r": 4}}, 1e-3),
+        (8_030_000_000, {"peft": {"r": 4}}, 1e-4),
+        (8_030_000_000, {"peft": {"r": 4}, "init": "first"}, 5e-5),
+        (135_000_000, {}, 2e-4),
+        (8_030_000_000, {}, 2e-5),
+        (135_000_000, {"method": "local_kd"}, 1e-3),
+        (494_000_000, {"method": "local_kd"}, 1e-4),
+        (8_030_000_000, {"method": "local_kd"}, 2e-5),
     ],
 )
-def test_a_rate_that_is_left_open_goes_by_the_models_size(tmp_path, monkeypatch, parameters, peft, rate):
+def test_a_rate_that_is_left_open_goes_by_the_models_size(tmp_path, monkeypatch, parameters, changes, rate):
     run, arm = arm_of(tmp_path, "llama", learning_rate="auto")
-    arm = arm.model_copy(update={"peft": peft})
+    arm = arm.model_copy(update=changes)
     monkeypatch.setattr(run, "size", lambda: Size(parameters, 0.0))
     assert training_args(run, arm, "float32")["learning_rate"] == rate
     check_training(run, arm, "recover.arm")

@@ -13,8 +13,9 @@ REPAIRED_ARM, AUTO_ARM = "repaired", "recovered"
 MINUTES, REPAIR_MINUTES = 20, 10
 # An arm's keys that are a budget, besides those of its `args`.
 BUDGETS = ("minutes", "tokens")
-# Tokens from which the dense model's distribution is distilled. In a short training (33,000 tokens, or as many as take
-# as long) fine-tuning was better; 2407.14679 finds distillation far better, in trainings of 1.8 billion and more.
+# Tokens from which the dense model's distribution is distilled from the pruned model on. In a short training (33,000
+# tokens, or as many as take as long) fine-tuning was better; 2407.14679 finds distillation far better, in trainings of
+# 1.8 billion and more. Behind a repair distillation was better in a short training too.
 DISTILLED_FROM = 1_000_000_000
 # Rows that tell what more tokens would bring; measuring them takes some 7 % of 20 minutes on a CPU.
 VALIDATION = 16
@@ -32,7 +33,7 @@ def with_auto_arms(values: dict) -> dict:
         return values | {"recover": {AUTO_ARM: {"method": AUTO}}}
     repaired = {"method": "local_kd", "data": "text", "minutes": REPAIR_MINUTES, "validation": VALIDATION}
     recovered = {"method": AUTO, "init": REPAIRED_ARM, "minutes": MINUTES - REPAIR_MINUTES}
-    return values | {"recover": {REPAIRED_ARM: repaired | {"args": SCHEDULE}, AUTO_ARM: recovered}}
+    return values | {"recover": {REPAIRED_ARM: repaired | {"args": ARGS}, AUTO_ARM: recovered}}
 
 
 def _removes_blocks_alone(prune: object) -> bool:
@@ -71,7 +72,10 @@ def _with_blocks(prune: object) -> dict[str, object]:
 
 def _resolved(arm: dict, data: str) -> dict:
     args, tokens = arm.get("args", {}), arm.get("tokens")
-    method = "kd" if isinstance(tokens, int) and tokens >= DISTILLED_FROM else "sft"
+    goes_on = arm.get("init") == REPAIRED_ARM
+    method = "kd" if goes_on or (isinstance(tokens, int) and tokens >= DISTILLED_FROM) else "sft"
+    if goes_on and data == "references":
+        data = "text"
     if not isinstance(args, dict):
         return {"data": data} | arm | {"method": method}  # refused where the arm is validated
     has_budget = any(arm.get(key) is not None for key in BUDGETS) or args_budgets(args)

@@ -16,7 +16,6 @@ from trl_prune.trainers.arms.checks import check_arm
 from trl_prune.trainers.arms.distributed import train_distributed
 from trl_prune.trainers.arms.settings import ArmSettings
 from trl_prune.trainers.arms.training import TrainingResult, train_arm
-from trl_prune.trainers.local_kd.config import LocalKDConfig
 from trl_prune.trainers.preparation import DEFAULT_LENGTH, without_masks
 
 
@@ -24,6 +23,8 @@ CHECKPOINTS = "checkpoints"
 # Learning rates for `learning_rate: auto`: those that were measured, on models of 135M and 494M parameters
 # (docs/recovery.md), and for models of a size that was not, LoRA's of 2402.13669 and a usual one for all weights.
 RATES = {"lora": (1e-3, 1e-4), "all weights": (2e-4, 2e-5)}
+# Those of local distillation, below so many parameters of the dense model; a model of 494M fell apart at 5e-4.
+LOCAL_RATES, UNMEASURED_RATE = ((200_000_000, 1e-3), (1_000_000_000, 1e-4)), 2e-5
 MEASURED_SIZE = 1_000_000_000
 
 
@@ -48,9 +49,10 @@ def training_args(run: Run, arm: ArmSection, dtype: str) -> dict:
 def chosen_rate(run: Run, arm: ArmSection) -> float:
     """Return the learning rate of an arm that leaves it open."""
     if arm.method == "local_kd":
-        return LocalKDConfig.learning_rate
+        return next((rate for parameters, rate in LOCAL_RATES if run.size().parameters < parameters), UNMEASURED_RATE)
     is_small = run.size().parameters < MEASURED_SIZE
-    return RATES["lora" if arm.peft is not None else "all weights"][0 if is_small else 1]
+    rate = RATES["lora" if arm.peft is not None else "all weights"][0 if is_small else 1]
+    return rate / 2 if arm.starts_from_arm else rate
 
 
 def check_training(run: Run, arm: ArmSection, key: str) -> None:

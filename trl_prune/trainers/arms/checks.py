@@ -8,7 +8,7 @@ from transformers import get_scheduler
 from trl import SFTConfig
 
 from trl_prune.errors import KEY_SIMILARITY, InputError, closest, first_line
-from trl_prune.trainers.arms.settings import CONFIG_CLASSES, default_args
+from trl_prune.trainers.arms.settings import CONFIG_CLASSES, DEFAULT_ARGS
 from trl_prune.trainers.checked import scheduler_kwargs
 from trl_prune.trainers.kd.config import KDConfig
 from trl_prune.trainers.kd.layer_map import block_pairs
@@ -62,7 +62,7 @@ def check_arm(args: dict, peft: dict | None, method: str = "sft", dense_blocks: 
     config_class, lora = CONFIG_CLASSES[method], peft or {}
     _check_names("args", args, {field.name for field in fields(config_class)} - RESERVED_ARGS)
     _check_names("peft", lora, {field.name for field in fields(LoraConfig)})
-    values = default_args(method) | args
+    values = DEFAULT_ARGS | args
     _check_resumable(values)
     for name in ("target_modules", "modules_to_save"):
         if "lm_head" in (lora.get(name) or ()):

@@ -28,15 +28,6 @@ DEFAULT_ARGS = {
 }
 
 
-# What a method's own defaults are in their place.
-METHOD_ARGS = {"local_kd": {"learning_rate": LocalKDConfig.learning_rate}}
-
-
-def default_args(method: str) -> dict:
-    """Return the arguments of a method's arms that the user's override."""
-    return DEFAULT_ARGS | METHOD_ARGS.get(method, {})
-
-
 @dataclass(frozen=True)
 class ArmSettings:
     """Settings of one arm's training.

@@ -14,7 +14,7 @@ from trl import SFTTrainer
 from trl_prune.checkpoints import load_tokenizer, write_json
 from trl_prune.errors import InputError
 from trl_prune.trainers.arms.saving import full_model, last_complete_checkpoint, save_recovered
-from trl_prune.trainers.arms.settings import CONFIG_CLASSES, ArmSettings, default_args
+from trl_prune.trainers.arms.settings import CONFIG_CLASSES, DEFAULT_ARGS, ArmSettings
 from trl_prune.trainers.arms.time_budget import budget_tokens
 from trl_prune.trainers.arms.validation import Measurements, check_validation, measured_curve, split_validation
 from trl_prune.trainers.checked import CheckedSFTTrainer
@@ -180,7 +180,7 @@ def build_trainer(settings: ArmSettings, rows: Dataset) -> CheckedSFTTrainer:
     if is_measured:
         batch_size = values.get("per_device_train_batch_size", config_class.per_device_train_batch_size)
         values = MEASURED_ARGS | {"per_device_eval_batch_size": batch_size} | values
-    args = config_class(str(settings.output_dir), **(default_args(settings.method) | values))
+    args = config_class(str(settings.output_dir), **(DEFAULT_ARGS | values))
     use_one_device(args)
     tokenizer = load_tokenizer(settings.student)
     # Before the split, so that both parts are prepared alike.

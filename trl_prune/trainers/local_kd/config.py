@@ -23,7 +23,6 @@ class LocalKDConfig(SFTConfig):
             "attention default to the student's."
         },
     )
-    learning_rate: float = field(default=1e-3, metadata={"help": "The initial learning rate for AdamW."})
     blocks_after_cut: int = field(
         default=2,
         metadata={"help": "How many blocks behind each cut are trained; the block before it is trained as well."},
