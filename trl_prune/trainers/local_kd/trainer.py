@@ -1,7 +1,6 @@
 """Local distillation as a drop-in for TRL's SFTTrainer."""
 
 import torch
-from accelerate.utils import is_peft_model
 from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainingArguments
@@ -19,7 +18,7 @@ from trl_prune.trainers.local_kd.segments import Segment, cut_segments
 from trl_prune.trainers.preparation import count_rows, report_dropped, trainer_rows
 from trl_prune.trainers.sft_arguments import convert_config, named_arguments
 from trl_prune.trainers.teachers.online import teacher_inputs
-from trl_prune.trainers.teachers.shared_blocks import check_unsharded
+from trl_prune.trainers.teachers.shared_blocks import check_unsharded, freeze_all_but
 from trl_prune.trainers.teachers.source import TeacherSource, find_teacher
 from trl_prune.trainers.teachers.student_origin import StudentOrigin
 from trl_prune.trainers.teachers.tokenizer_check import check_tokenizers
@@ -86,7 +85,8 @@ class LocalKDTrainer(CheckedSFTTrainer):
         check_unsharded(self, "local distillation")
         check_tokenizers(source, self._base_model.config, self._tokenizer)
         self.segments = self._segments(source)
-        train_only(self.model, self.segments)
+        blocks = decoder_blocks(self._base_model)
+        freeze_all_but(self.model, [blocks[block] for segment in self.segments for block in segment.blocks])
         self.teacher = source.load_model(self.args.device, self._base_model)
         norms = next_norms(self.teacher, self.segments)
         patch_forward(self._base_model, self.segments, norms, self.args.hidden_distance)
@@ -139,12 +139,3 @@ class LocalKDTrainer(CheckedSFTTrainer):
             mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
             self._total_train_tokens += self.accelerator.gather_for_metrics(mask.sum()).sum().item()
         self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
-
-
-def train_only(student: PreTrainedModel, segments: list[Segment]) -> None:
-    """Freeze all weights and adapters of a student but those of some blocks."""
-    model = student.get_base_model() if is_peft_model(student) else student
-    blocks = decoder_blocks(model)
-    trained = {id(weight) for segment in segments for block in segment.blocks for weight in blocks[block].parameters()}
-    for weight in student.parameters():
-        weight.requires_grad_(weight.requires_grad and id(weight) in trained)

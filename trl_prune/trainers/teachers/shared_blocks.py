@@ -4,6 +4,7 @@ Their states are then equal, so that in distillation the teacher alone computes 
 """
 
 import logging
+from collections.abc import Iterable
 
 from accelerate.utils import is_peft_model
 from peft import PeftModel
@@ -59,10 +60,7 @@ def freeze_shared_blocks(student: PreTrainedModel | PeftModel, teacher: PreTrain
             f"freeze_shared_blocks is set, and all {count} blocks of the student are the teacher's first: it was cut "
             "at the end, so no block above the cut is left to train"
         )
-    trained = {id(weight) for block in blocks[count:] for weight in block.parameters()}
-    trained |= {id(weight) for weight in _parameters(final_norm(model))}
-    for weight in model.base_model.parameters():
-        weight.requires_grad_(weight.requires_grad and id(weight) in trained)
+    freeze_all_but(model.base_model, [*blocks[count:], final_norm(model)])
     logger.info("%d of %d blocks are the teacher's own and stay frozen", count, len(blocks))
     return count
 
@@ -72,5 +70,8 @@ def is_above(point: StatePoint, shared_blocks: int) -> bool:
     return point.state == "embedding" or point.block + (point.state == "block") >= shared_blocks
 
 
-def _parameters(module: nn.Module | None) -> list[nn.Parameter]:
-    return [] if module is None else list(module.parameters())
+def freeze_all_but(model: nn.Module, trained: Iterable[nn.Module | None]) -> None:
+    """Freeze a module's weights and adapters outside some of its modules; what is frozen in these stays so."""
+    kept = {id(weight) for module in trained if module is not None for weight in module.parameters()}
+    for weight in model.parameters():
+        weight.requires_grad_(weight.requires_grad and id(weight) in kept)
