@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from trl_prune.recipe import ArmSection, Recipe
+from trl_prune.recipe.recover import RANDOM_UNITS, RANDOM_WEIGHTS
 from trl_prune.reporting.published_recipe import published_text
 from trl_prune.runs.context import Run
 from trl_prune.runs.pruning_plan import chosen_by
@@ -13,8 +14,8 @@ SELF_DISTILLATION, PASER, MINITRON, LOCAL = "2410.09982", "2502.12594", "2407.14
 # The paper that a way to choose blocks comes from.
 BLOCKS_FROM = {"angular_distance": "2403.17887", "block_influence": "2403.03853"}
 BASELINES = {
-    "random_units": "A baseline: its units were drawn at random.",
-    "random_weights": "A baseline: its weights were initialised anew.",
+    RANDOM_UNITS: "A baseline: its units were drawn at random.",
+    RANDOM_WEIGHTS: "A baseline: its weights were initialised anew.",
 }
 
 
