@@ -5,16 +5,18 @@ from tempfile import TemporaryDirectory
 
 import torch
 from accelerate.utils import is_peft_model
+from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.trainer_utils import SchedulerType
-from trl import SFTTrainer
+from trl import SFTConfig, SFTTrainer
 
 from trl_prune.checkpoints import is_finite
 from trl_prune.errors import InputError, first_line
 from trl_prune.trainers.generation_settings import mend_generation_config
+from trl_prune.trainers.preparation import count_rows, report_dropped
 
 
 # Share of the steps in which `warmup_stable_decay` decays, where no number of steps is given.
@@ -22,7 +24,7 @@ DECAY_SHARE = 0.2
 
 
 class CheckedSFTTrainer(SFTTrainer):
-    """SFTTrainer that stops at the first step whose loss or gradient is no number.
+    """SFTTrainer that says which rows it leaves out, and stops at the first step whose loss or gradient is no number.
 
     transformers goes on: its `logging_nan_inf_filter` leaves such losses out of the log, which shows a loss of 0.
 
@@ -32,8 +34,17 @@ class CheckedSFTTrainer(SFTTrainer):
 
     student_origin = None
 
-    def __init__(self, *args: object, **kwargs: object):
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        model: str | PreTrainedModel,
+        args: SFTConfig,
+        data_collator: object = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        **kwargs: object,
+    ):
+        count = count_rows(train_dataset, args)
+        super().__init__(model, args, data_collator, train_dataset, **kwargs)
+        report_dropped(count, self.train_dataset, args)
         mend_generation_config(self._base_model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:

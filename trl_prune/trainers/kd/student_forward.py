@@ -4,7 +4,6 @@ Everything runs inside the model's own forward, so that DDP, FSDP and ZeRO-3 see
 """
 
 import functools
-import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from trl_prune.losses.head_block import HeadOutput, Objective
 from trl_prune.losses.positions import learned_positions
 from trl_prune.losses.targets import TeacherTarget, to_device
 from trl_prune.pruning.importance.hooks import decoder_blocks
+from trl_prune.trainers.added_forward import add_forward
 from trl_prune.trainers.intermediate_states import CapturedStates, StatePoint, capture_states
 from trl_prune.trainers.sharded import full_lm_head
 from trl_prune.trainers.trl_names import FusedCausalLMOutput
@@ -78,25 +78,11 @@ def patch_forward(model: PreTrainedModel) -> None:
     Args:
         model: a causal LM with TRL's fused LM head, outside any PEFT or distributed wrapper.
     """
-    fused = model.forward
-
-    @functools.wraps(fused)
-    def forward(
-        self: PreTrainedModel,
-        *args: object,
-        distillation: DistillationBatch | None = None,
-        labels: Tensor | None = None,
-        **kwargs: object,
-    ) -> ModelOutput:
-        if distillation is None:
-            return fused(*args, **(kwargs if labels is None else kwargs | {"labels": labels}))
-        return _distillation_forward(self, functools.partial(fused, *args, **kwargs), labels, distillation)
-
-    model.forward = types.MethodType(forward, model)
+    add_forward(model, "distillation", _distillation_forward)
 
 
 def _distillation_forward(
-    model: PreTrainedModel, fused: Callable[..., ModelOutput], labels: Tensor, batch: DistillationBatch
+    model: PreTrainedModel, fused: functools.partial, labels: Tensor, batch: DistillationBatch
 ) -> DistillationOutput:
     learned = learned_positions(labels)
     with (

@@ -33,7 +33,7 @@ from trl_prune.trainers.kd.repeated_examples import EXAMPLE_LENGTHS, LengthColla
 from trl_prune.trainers.kd.student_forward import DistillationBatch, DistillationOutput, patch_forward
 from trl_prune.trainers.kd.teacher_correction import correct_teacher
 from trl_prune.trainers.kd.training_state import read_state, write_state
-from trl_prune.trainers.preparation import count_rows, report_dropped, trainer_rows
+from trl_prune.trainers.preparation import trainer_rows
 from trl_prune.trainers.sft_arguments import convert_config, named_arguments
 from trl_prune.trainers.teachers.cached import KeyedCollator, check_datasets, verify_cache
 from trl_prune.trainers.teachers.online import OnlineTeacher, check_finite_logits
@@ -91,7 +91,6 @@ class KDTrainer(CheckedSFTTrainer):
         args = convert_config(KDConfig, args, model, "KD")
         named = named_arguments(remaining_args, kwargs)
         train_dataset, args = trainer_rows(model, args, train_dataset, named)
-        count = count_rows(train_dataset, args)
         self.student_origin = StudentOrigin.of(model)
         source = None
         if args.teacher_cache is None or teacher_model is not None:
@@ -100,7 +99,6 @@ class KDTrainer(CheckedSFTTrainer):
             check_before_correction(source, model, self.student_origin, args, named.get("processing_class"))
             source = correct_teacher(source, args, train_dataset, named)
         super().__init__(model, args, data_collator, train_dataset, **named)
-        report_dropped(count, self.train_dataset, args)
         check_trainer(self)
         disable_unused_cross_entropy(self)
         if self.padding_free:

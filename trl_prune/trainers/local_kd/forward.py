@@ -5,7 +5,6 @@ state that is known without running.
 """
 
 import functools
-import types
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from trl_prune.data.shared_blocks import recorded_output, returning
 from trl_prune.losses.hidden_states import HIDDEN_LOSSES
 from trl_prune.losses.positions import learned_positions
 from trl_prune.pruning.importance.hooks import decoder_blocks
+from trl_prune.trainers.added_forward import add_forward
 from trl_prune.trainers.intermediate_states import StatePoint, capture_states, comparison_norm
 from trl_prune.trainers.local_kd.segments import Segment
 
@@ -100,31 +100,31 @@ def patch_forward(
         norms: the norm under which each of their states is compared (`next_norms`).
         distance: a name of `HIDDEN_LOSSES`.
     """
-    original = model.forward
 
-    @functools.wraps(original)
-    def forward(
-        self: PreTrainedModel,
-        *args: object,
-        dense_states: DenseStates | None = None,
-        labels: Tensor | None = None,
-        **kwargs: object,
-    ) -> ModelOutput:
-        if dense_states is None:
-            return original(*args, **(kwargs if labels is None else kwargs | {"labels": labels}))
-        learned = learned_positions(labels)
-        given = _segment_states(self, functools.partial(self.base_model, *args, **kwargs), segments, dense_states)
-        targets = [target for run in dense_states.targets for target in run]
-        # With a `device_map` the blocks can be on several devices.
-        sums = []
-        for state, target, norm in zip(given, targets, norms, strict=True):
-            compared = [_at(states, learned, state.device) for states in (state, target)]
-            if norm is not None:
-                compared = [norm.to(state.device)(states.float()) for states in compared]
-            sums.append(HIDDEN_LOSSES[distance](*compared).sum().to(labels.device))
-        return LocalOutput(sum(sums) / len(sums), learned)
+    def local_forward(
+        model: PreTrainedModel, call: functools.partial, labels: Tensor, dense: DenseStates
+    ) -> LocalOutput:
+        # The backbone alone: the LM head does not matter.
+        backbone = functools.partial(model.base_model, *call.args, **call.keywords)
+        given = _segment_states(model, backbone, segments, dense)
+        return _local_output(given, dense, norms, labels, distance)
 
-    model.forward = types.MethodType(forward, model)
+    add_forward(model, "dense_states", local_forward)
+
+
+def _local_output(
+    given: list[Tensor], dense: DenseStates, norms: Sequence[nn.Module | None], labels: Tensor, distance: str
+) -> LocalOutput:
+    """Return the distance of the states that the student's blocks give from those that they are to give."""
+    learned, sums = learned_positions(labels), []
+    targets = [target for run in dense.targets for target in run]
+    # With a `device_map` the blocks can be on several devices.
+    for state, target, norm in zip(given, targets, norms, strict=True):
+        compared = [_at(states, learned, state.device) for states in (state, target)]
+        if norm is not None:
+            compared = [norm.to(state.device)(states.float()) for states in compared]
+        sums.append(HIDDEN_LOSSES[distance](*compared).sum().to(labels.device))
+    return LocalOutput(sum(sums) / len(sums), learned)
 
 
 def _segment_states(

@@ -15,7 +15,7 @@ from trl_prune.trainers.checked import CheckedSFTTrainer
 from trl_prune.trainers.local_kd.config import LocalKDConfig
 from trl_prune.trainers.local_kd.forward import dense_states, next_norms, patch_forward
 from trl_prune.trainers.local_kd.segments import Segment, cut_segments
-from trl_prune.trainers.preparation import count_rows, report_dropped, trainer_rows
+from trl_prune.trainers.preparation import trainer_rows
 from trl_prune.trainers.sft_arguments import convert_config, named_arguments
 from trl_prune.trainers.teachers.online import teacher_inputs
 from trl_prune.trainers.teachers.shared_blocks import check_unsharded, freeze_all_but
@@ -77,11 +77,9 @@ class LocalKDTrainer(CheckedSFTTrainer):
         args = convert_config(LocalKDConfig, args, model, "LocalKD")
         named = named_arguments(remaining_args, kwargs)
         train_dataset, args = trainer_rows(model, args, train_dataset, named)
-        count = count_rows(train_dataset, args)
         self.student_origin = StudentOrigin.of(model)
         source = find_teacher(teacher_model, self.student_origin, args.teacher_model_init_kwargs)
         super().__init__(model, args, data_collator, train_dataset, **named)
-        report_dropped(count, self.train_dataset, args)
         check_unsharded(self, "local distillation")
         check_tokenizers(source, self._base_model.config, self._tokenizer)
         self.segments = self._segments(source)

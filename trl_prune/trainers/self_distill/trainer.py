@@ -18,7 +18,7 @@ from trl_prune.data.rewriting.rewrite import RewrittenDataset, rewrite_rows
 from trl_prune.data.sharing import ProcessShare
 from trl_prune.data.teacher import LazyTeacher, context_length
 from trl_prune.trainers.checked import CheckedSFTTrainer
-from trl_prune.trainers.preparation import count_rows, is_prepared_here, report_dropped, trainer_rows
+from trl_prune.trainers.preparation import is_prepared_here, trainer_rows
 from trl_prune.trainers.self_distill.answer_positions import skip_masked_positions
 from trl_prune.trainers.self_distill.config import SelfDistillSFTConfig
 from trl_prune.trainers.sft_arguments import convert_config, named_arguments
@@ -99,9 +99,7 @@ class SelfDistillSFTTrainer(CheckedSFTTrainer):
             teacher = lazy_teacher(teacher_model, model, self.student_origin, named.get("processing_class"), args)
             train_dataset = self._rewrite(train_dataset, teacher, args)
         train_dataset, args = trainer_rows(model, args, train_dataset, named, answers_only=is_rewritten)
-        count = count_rows(train_dataset, args)
         super().__init__(model, args, data_collator, train_dataset, **named)
-        report_dropped(count, self.train_dataset, args)
         skip_masked_positions(self._base_model)
         if args.freeze_shared_blocks:
             check_unsharded(self)
