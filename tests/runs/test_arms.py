@@ -1,5 +1,7 @@
 """What arms are trained with."""
 
+from contextlib import nullcontext
+
 import pytest
 
 from tests.conftest import save_tiny
@@ -10,6 +12,7 @@ from trl_prune.recipe import parse_recipe
 from trl_prune.runs.arms import check_training, training_args
 from trl_prune.runs.context import Run
 from trl_prune.stages import recover
+from trl_prune.trainers.launching import resolve_launch
 
 
 def arm_of(folder, family, **args):
@@ -84,3 +87,14 @@ def test_a_rate_that_is_left_open_goes_by_the_models_size(tmp_path, monkeypatch,
 def test_a_rate_is_kept(tmp_path):
     assert training_args(*arm_of(tmp_path, "llama", learning_rate=3e-4), "float32")["learning_rate"] == 3e-4
     assert "learning_rate" not in training_args(*arm_of(tmp_path, "llama"), "float32")
+
+
+def test_what_needs_whole_weights_is_refused_where_processes_hold_parts(tmp_path):
+    run, arm = arm_of(tmp_path, "llama", freeze_shared_blocks=True)
+    local = arm.model_copy(update={"method": "local_kd", "args": {}})
+    for name, refused in (("multi_gpu", False), ("fsdp2", True), ("zero3", True)):
+        launched = Run(run.recipe, resolve_launch(name))
+        for tried, key in ((arm, "args.freeze_shared_blocks"), (local, "method local_kd")):
+            message = rf"recover.arm.{key} needs whole weights in each process, and .*{name}.yaml shards them"
+            with pytest.raises(InputError, match=message) if refused else nullcontext():
+                check_training(launched, tried, "recover.arm")

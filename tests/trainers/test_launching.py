@@ -42,6 +42,11 @@ def test_a_launch_comes_from_a_file_a_shipped_config_or_the_gpus(tmp_path, monke
     assert resolve_launch(str(path)) == Launch(2, path)
     shipped = resolve_launch("fsdp2")
     assert shipped.config.name == "fsdp2.yaml"
+    assert {name: resolve_launch(name).shards_weights for name in ("multi_gpu", "fsdp2", "zero2")} == {
+        "multi_gpu": False,
+        "fsdp2": True,
+        "zero2": True,
+    }
     assert shipped.processes == yaml.safe_load(shipped.config.read_text())["num_processes"]
     assert resolve_launch(str(config_file(tmp_path, {"use_cpu": True}))).processes == 1
     for count, expected in ((0, None), (1, None), (4, Launch(4))):

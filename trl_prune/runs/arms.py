@@ -26,6 +26,8 @@ RATES = {"lora": (1e-3, 1e-4), "all weights": (2e-4, 2e-5)}
 # Those of local distillation, below so many parameters of the dense model; a model of 494M fell apart at 5e-4.
 LOCAL_RATES, UNMEASURED_RATE = ((200_000_000, 1e-3), (1_000_000_000, 1e-4)), 2e-5
 MEASURED_SIZE = 1_000_000_000
+# Arguments whose trainers compare whole weights or keep a model of their own in each process.
+WHOLE_WEIGHTS = ("freeze_shared_blocks", "teacher_correction")
 
 
 def training_args(run: Run, arm: ArmSection, dtype: str) -> dict:
@@ -71,6 +73,7 @@ def check_training(run: Run, arm: ArmSection, key: str) -> None:
         check_arm(args, arm.peft, arm.method, run.config.get_text_config().num_hidden_layers)
         _check_positions(run, args)
         _check_tokens(run, args)
+        _check_whole_weights(run, arm, args)
     except InputError as error:
         raise InputError(f"{key}.{error}") from error
 
@@ -94,6 +97,19 @@ def _check_tokens(run: Run, args: dict) -> None:
         token = args.get(name)
         if token is not None and token not in run.tokenizer.get_vocab():
             raise InputError(f"args.{name} is {token!r}, which is no token of the tokenizer in {run.dense_dir}")
+
+
+def _check_whole_weights(run: Run, arm: ArmSection, args: dict) -> None:
+    """Check that an arm is none whose trainer needs whole weights, where processes hold parts of them."""
+    if run.launch is None or not run.launch.shards_weights:
+        return
+    needing = next((name for name in WHOLE_WEIGHTS if args.get(name)), None)
+    key = "method local_kd" if arm.method == "local_kd" else needing and f"args.{needing}"
+    if key is not None:
+        raise InputError(
+            f"{key} needs whole weights in each process, and {run.launch.config} shards them (FSDP or DeepSpeed); "
+            "allowed: one process, or DDP (`--accelerate_config multi_gpu`)"
+        )
 
 
 def arm_settings(run: Run, arm: ArmSection, student: Path, folder: Path) -> ArmSettings:

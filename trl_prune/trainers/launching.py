@@ -16,6 +16,8 @@ from trl_prune.errors import InputError, first_line
 
 
 ERROR_FILE = "error.txt"
+# accelerate's `distributed_type` of runs whose processes hold parts of the weights.
+SHARDING = ("FSDP", "DEEPSPEED")
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,12 @@ class Launch:
     Attributes:
         processes: the number of processes.
         config: accelerate's config file; without one, each GPU of this machine gets a process.
+        shards_weights: whether each process holds a part of the weights only.
     """
 
     processes: int
     config: Path | None = None
+    shards_weights: bool = False
 
 
 def resolve_launch(config: str | None) -> Launch | None:
@@ -50,12 +54,13 @@ def resolve_launch(config: str | None) -> Launch | None:
     if not path.is_file():
         names = sorted(entry.name.removesuffix(".yaml") for entry in shipped.iterdir() if entry.name.endswith(".yaml"))
         raise InputError(f"--accelerate_config {config!r} is not a file; allowed: a path, or {', '.join(names)}")
-    return Launch(_num_processes(path), path)
+    return _read_launch(path)
 
 
-def _num_processes(path: Path) -> int:
+def _read_launch(path: Path) -> Launch:
     try:
-        return int(yaml.safe_load(path.read_text()).get("num_processes") or 1)
+        values = yaml.safe_load(path.read_text())
+        return Launch(int(values.get("num_processes") or 1), path, values.get("distributed_type") in SHARDING)
     except (yaml.YAMLError, AttributeError, ValueError, OSError) as error:
         raise InputError(f"--accelerate_config {path} is not an accelerate config: {first_line(error)}") from error
 
