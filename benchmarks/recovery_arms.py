@@ -5,7 +5,8 @@
     python benchmarks/recovery_arms.py --output OUT --table
 
 The first command writes a recipe of arms that train on the quickstart's rows for the same number of minutes; the
-second runs it, resumes it, and may be split into the verbs; the third prints the table. Multiple choice and generation
+second runs it, resumes it, and may be split into the verbs; the third prints the table and writes the items' scores
+to OUT/items.json. Multiple choice and generation
 are apart: a cut takes much more of the latter. The divergence is that from the dense model on paragraphs that no arm
 trains on (`--text`, WikiText's test half), of which the arm `kd_text` reads others (`--train-text`).
 """
@@ -15,7 +16,8 @@ import json
 from pathlib import Path
 
 import yaml
-from self_distillation import HELD_OUT_TEXTS, score_cell, write_paragraphs
+from recovery import write_tasks
+from self_distillation import HELD_OUT_TEXTS, score_cell, shorten, write_paragraphs
 
 from trl_prune.recipe import load_recipe
 from trl_prune.recipe.auto import ARGS as AUTO
@@ -26,6 +28,8 @@ from trl_prune.runs.context import Run
 
 # Probes whose answers are generated; the others are chosen among given ones.
 GENERATED = ("probe_arithmetic", "probe_extraction", "probe_plurals")
+# Tasks of which no row is trained on; with `--data`.
+OTHERS = ("arc_easy", "openbookqa", "piqa", "social_iqa", "boolq_closedbook")
 ARGS = {
     "learning_rate": 2e-4,
     "per_device_train_batch_size": 8,
@@ -41,6 +45,7 @@ LORA = {"peft": {"r": 64, "lora_alpha": 128}, "args": {"learning_rate": 1e-3}}
 GENTLE = LORA | {"args": {"learning_rate": 5e-4}}
 HALF_TEXT = [{"source": "text", "share": 0.5, "dataset": {"path": "TEXT"}}, {"source": "text", "share": 0.5}]
 LOCAL = {"learning_rate": 1e-3, "blocks_after_cut": 3}
+REPAIRED = {"init": "repair", "share": 0.5}
 FROZEN = {"freeze_shared_blocks": True}
 ARMS = {
     "auto": {"method": "auto", "data": "references", "validation": None},
@@ -63,6 +68,12 @@ ARMS = {
     # Half of the time for what they start from, so that both together take as long as the others.
     "local_half": {"method": "local_kd", "data": HALF_TEXT, "args": LOCAL, "share": 0.5},
     "local_then_sft": {"data": "references", "init": "local_half", "share": 0.5} | GENTLE,
+    "repair": {"method": "local_kd", "data": "text", "args": {"learning_rate": 1e-3}, "share": 0.5},
+    "repair_then_sft": {"data": "references"} | REPAIRED,
+    "repair_then_sft_lora": {"data": "references"} | REPAIRED | GENTLE,
+    "repair_then_kd": {"method": "kd", "data": "text"} | REPAIRED,
+    "repair_then_kd_lora": {"method": "kd", "data": "text"} | REPAIRED | GENTLE,
+    "repair_then_kd_and_ce": {"method": "kd", "data": "references", "args": {"ce_weight": 1.0}} | REPAIRED,
     "local_then_kd": {"method": "kd", "data": HALF_TEXT, "init": "local_half", "share": 0.5} | GENTLE,
 }
 
@@ -79,16 +90,18 @@ def recipe(output: Path, options: argparse.Namespace) -> dict:
         arms[name.replace(".", "_")] = arm | budget | {"args": args | {"seed": options.seed} | arm.get("args", {})}
     measured = {"dataset": "generated", "max_new_tokens": 32} if options.by in MEASURED else {}
     texts = {"texts": 16} if measured else {}
-    return {
+    reads_rewritten = "rewritten" in json.dumps(arms)
+    rewrite = {"rewrite": {"max_new_tokens": 96, "batch_size": 64}} if reads_rewritten else {}
+    return rewrite | {
         "model": options.model,
         "dataset": {"path": "quickstart", "rows": options.rows},
         "output": str(output / "run"),
         "score": {"samples": 128} | measured,
         "prune": {"by": options.by, "target": {"layers": options.layers}} | texts,
-        "rewrite": {"max_new_tokens": 96, "batch_size": 64},
         "recover": arms,
         "evaluate": {
-            "tasks": ["recovery_probes"],
+            "tasks": ["recovery_probes", *(f"recovery_{name}" for name in OTHERS if options.data)],
+            "include_path": [str(output / "tasks")] if options.data else [],
             "limit": options.items,
             "apply_chat_template": False,
             "held_out": {"path": str(output / "text.jsonl")},
@@ -103,15 +116,39 @@ def print_table(output: Path) -> None:
     """Print what every finished model recovers of multiple choice and generation, and its divergence on text."""
     results = RunResults(Run(load_recipe(output / "recipe.yaml", [])))
     scores = results.scores
+    others = [task for task in scores["dense"] if not task.startswith("probe_")]
     groups = {
-        "multiple choice": [task for task in scores["dense"] if task not in GENERATED],
-        "generation": [task for task in scores["dense"] if task in GENERATED],
-    }
+        "multiple choice": [task for task in scores["dense"] if task not in (*GENERATED, *others)],
+        "generation": list(GENERATED),
+    } | ({"tasks without rows": others} if others else {})
     print("| model | tokens | " + " | ".join(groups) + " | KL on text |\n|---|---|" + "---|" * (len(groups) + 1))
     for name in scores:
         cells = [score_cell(scores, name, tasks) for tasks in groups.values()]
         tokens = f"{results.arms[name].metrics['tokens']:,}" if name in results.arms else ""
         print(f"| {name} | {tokens} | " + " | ".join(cells) + f" | {results.forgetting[name].kl:.3f} |")
+    write_items(results, output / "items.json")
+
+
+def write_items(results: RunResults, path: Path) -> None:
+    """Write what every model scored on each item, a line for each task."""
+    lines = []
+    for model, scores in results.scores.items():
+        tasks = [f'    "{task}": {json.dumps([round(item, 4) for item in scores[task].items])}' for task in scores]
+        lines.append(f'  "{model}": {{\n' + ",\n".join(tasks) + "\n  }")
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def write_inputs(options: argparse.Namespace) -> None:
+    """Write texts, tasks and the recipe into the output folder."""
+    output = options.output
+    output.mkdir(parents=True, exist_ok=True)
+    write_paragraphs(options.text, output / "text.jsonl", HELD_OUT_TEXTS)
+    write_paragraphs(options.train_text, output / "train_text.jsonl")
+    if options.data:
+        write_tasks(options.data, output / "tasks")
+        for name in OTHERS:
+            shorten(output / "tasks" / f"{name}.jsonl", options.items)
+    (output / "recipe.yaml").write_text(yaml.safe_dump(recipe(output, options), sort_keys=False))
 
 
 def main() -> None:
@@ -120,6 +157,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--text", type=Path, help="plain text to compare on")
     parser.add_argument("--train-text", type=Path, help="plain text for the arm kd_text")
+    parser.add_argument("--data", type=Path, help="datasets of which no row is trained on")
     parser.add_argument("--model", default="quickstart")
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--rows", type=int, default=600)
@@ -131,14 +169,11 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    output = options.output.resolve()
+    options.output = options.output.resolve()
     if options.table:
-        print_table(output)
-        return
-    output.mkdir(parents=True, exist_ok=True)
-    write_paragraphs(options.text, output / "text.jsonl", HELD_OUT_TEXTS)
-    write_paragraphs(options.train_text, output / "train_text.jsonl")
-    (output / "recipe.yaml").write_text(yaml.safe_dump(recipe(output, options), sort_keys=False))
+        print_table(options.output)
+    else:
+        write_inputs(options)
 
 
 if __name__ == "__main__":
