@@ -19,11 +19,13 @@ import yaml
 from recovery import write_tasks
 from self_distillation import HELD_OUT_TEXTS, score_cell, shorten, write_paragraphs
 
+from trl_prune.checkpoints import load_config
 from trl_prune.recipe import load_recipe
 from trl_prune.recipe.auto import ARGS as AUTO
 from trl_prune.recipe.prune import MEASURED
 from trl_prune.reporting.results import RunResults
 from trl_prune.runs.context import Run
+from trl_prune.smollm2 import smollm2
 
 
 # Probes whose answers are generated; the others are chosen among given ones.
@@ -97,7 +99,7 @@ def recipe(output: Path, options: argparse.Namespace) -> dict:
         "dataset": {"path": "quickstart", "rows": options.rows},
         "output": str(output / "run"),
         "score": {"samples": 128} | measured,
-        "prune": {"by": options.by, "target": {"layers": options.layers}} | texts,
+        "prune": prune_section(options) | texts,
         "recover": arms,
         "evaluate": {
             "tasks": ["recovery_probes", *(f"recovery_{name}" for name in OTHERS if options.data)],
@@ -110,6 +112,14 @@ def recipe(output: Path, options: argparse.Namespace) -> dict:
             "speed_seconds": 0,
         },
     }
+
+
+def prune_section(options: argparse.Namespace) -> dict:
+    """Return the cut: that of `--remove`, or the one that `--by` finds."""
+    if not options.remove:
+        return {"by": options.by, "target": {"layers": options.layers}}
+    count = load_config(smollm2() if options.model == "quickstart" else Path(options.model)).num_hidden_layers
+    return {"keep": {"num_hidden_layers": [block for block in range(count) if block not in options.remove]}}
 
 
 def print_table(output: Path) -> None:
@@ -133,9 +143,13 @@ def write_items(results: RunResults, path: Path) -> None:
     """Write what every model scored on each item, a line for each task."""
     lines = []
     for model, scores in results.scores.items():
-        tasks = [f'    "{task}": {json.dumps([round(item, 4) for item in scores[task].items])}' for task in scores]
+        tasks = [f'    "{task}": {json.dumps(list(map(_short, scores[task].items)))}' for task in scores]
         lines.append(f'  "{model}": {{\n' + ",\n".join(tasks) + "\n  }")
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def _short(item: float) -> float | int:
+    return int(item) if item in (0, 1) else round(item, 4)
 
 
 def write_inputs(options: argparse.Namespace) -> None:
@@ -165,6 +179,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--tokens", type=int, default=8000, help="the budget of kd_on_policy")
     parser.add_argument("--by", default="angular_distance", help="how blocks are chosen")
+    parser.add_argument("--remove", type=int, nargs="+", default=[], help="blocks to remove, instead of --by")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--table", action="store_true")

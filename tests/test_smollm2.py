@@ -68,12 +68,12 @@ def test_the_quickstart_runs_and_reports(tmp_path):
     command = [sys.executable, "-m", "trl_prune.cli", "quickstart", "--fast", f"output={tmp_path / 'run'}"]
     process = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"})
     assert process.returncode == 0, process.stderr[-3000:]
-    for word in ("dense", "pruned", "sft", "selfd", "report.html"):
+    for word in ("dense", "pruned", "sft", "selfd", "repaired", "report.html"):
         assert word in process.stdout
     assert (tmp_path / "run" / "report" / "report.html").stat().st_size > 100_000
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    for name in ("prune", "recover/sft", "recover/selfd"):
+    for name in ("prune", "recover/sft", "recover/selfd", "recover/repaired"):
         folder = tmp_path / "run" / name / "model"
         model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
         assert model.config.num_hidden_layers == 24

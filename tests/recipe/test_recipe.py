@@ -269,9 +269,8 @@ def test_hints_name_existing_keys():
 def test_quickstart_sizes_are_recipes(size):
     recipe = quickstart_recipe(size, ["seed=3"])
     assert recipe.seed == 3
-    assert list(recipe.recover) == ["repaired", "sft", "selfd"]
-    _, sft, selfd = recipe.recover.values()
-    assert sft.init == "repaired"
+    assert list(recipe.recover) == ["sft", "selfd", "repaired"]
+    sft, selfd, _ = recipe.recover.values()
     assert sft.model_dump(exclude={"data"}) == selfd.model_dump(exclude={"data"})
 
 
