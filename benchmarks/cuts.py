@@ -5,7 +5,7 @@
     python benchmarks/cuts.py --output OUT --table
 
 The first command writes a recipe for each cut of SmolLM2-135M (30 blocks): a linear map in the place of each removed
-run, then `local_kd` for a few thousand tokens. The divergence is that from the dense model on paragraphs that no arm
+run, then 30,000 tokens of `local_kd`. The divergence is that from the dense model on paragraphs that no arm
 trains on (`--text`, WikiText's test half); half of the training tokens are from others (`--train-text`).
 """
 
@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 import yaml
-from recovery_arms import ARGS, GENERATED
+from recovery_arms import ARGS, GENERATED, evaluation
 from self_distillation import HELD_OUT_TEXTS, score_cell, write_paragraphs
 
 from trl_prune.recipe import load_recipe
@@ -51,15 +51,7 @@ def recipe(output: Path, name: str, options: argparse.Namespace) -> dict:
                 "args": ARGS | {"learning_rate": 1e-3, "lr_scheduler_type": "linear", "warmup_steps": 0},
             }
         },
-        "evaluate": {
-            "tasks": ["recovery_probes"],
-            "limit": options.items,
-            "apply_chat_template": False,
-            "held_out": {"path": str(output / "text.jsonl")},
-            "questions": [],
-            "batch_size": 64,
-            "speed_seconds": 0,
-        },
+        "evaluate": evaluation(output, options.items),
     }
 
 

@@ -5,10 +5,10 @@
     python benchmarks/recovery_arms.py --output OUT --table
 
 The first command writes a recipe of arms that train on the quickstart's rows for the same number of minutes; the
-second runs it, resumes it, and may be split into the verbs; the third prints the table and writes the items' scores
-to OUT/items.json. Multiple choice and generation
-are apart: a cut takes much more of the latter. The divergence is that from the dense model on paragraphs that no arm
-trains on (`--text`, WikiText's test half), of which the arm `kd_text` reads others (`--train-text`).
+second runs it, resumes it, and may be split into the verbs; the third prints the table and writes what every model
+scored on each item to OUT/items.json. Multiple choice and generation are apart: a cut takes much more of the latter.
+The divergence is that from the dense model on paragraphs that no arm trains on (`--text`, WikiText's test half); some
+arms read others (`--train-text`). An arm `repair_then_...` goes on from `repair`, which is to be among the arms.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import yaml
 from recovery import write_tasks
 from self_distillation import HELD_OUT_TEXTS, score_cell, shorten, write_paragraphs
 
-from trl_prune.checkpoints import load_config
+from trl_prune.checkpoints import load_config, locate
 from trl_prune.recipe import load_recipe
 from trl_prune.recipe.auto import ARGS as AUTO
 from trl_prune.recipe.prune import MEASURED
@@ -48,6 +48,7 @@ GENTLE = LORA | {"args": {"learning_rate": 5e-4}}
 HALF_TEXT = [{"source": "text", "share": 0.5, "dataset": {"path": "TEXT"}}, {"source": "text", "share": 0.5}]
 LOCAL = {"learning_rate": 1e-3, "blocks_after_cut": 3}
 REPAIRED = {"init": "repair", "share": 0.5}
+ON_POLICY_LORA = GENTLE | {"args": {"learning_rate": 5e-4} | ON_POLICY}
 FROZEN = {"freeze_shared_blocks": True}
 ARMS = {
     "auto": {"method": "auto", "data": "references", "validation": None},
@@ -75,6 +76,8 @@ ARMS = {
     "repair_then_sft_lora": {"data": "references"} | REPAIRED | GENTLE,
     "repair_then_kd": {"method": "kd", "data": "text"} | REPAIRED,
     "repair_then_kd_lora": {"method": "kd", "data": "text"} | REPAIRED | GENTLE,
+    "kd_every_token_lora": {"method": "kd", "data": "text"} | LORA,
+    "repair_then_on_policy": {"method": "kd", "data": "references"} | REPAIRED | ON_POLICY_LORA,
     "repair_then_kd_and_ce": {"method": "kd", "data": "references", "args": {"ce_weight": 1.0}} | REPAIRED,
     "local_then_kd": {"method": "kd", "data": HALF_TEXT, "init": "local_half", "share": 0.5} | GENTLE,
 }
@@ -91,34 +94,43 @@ def recipe(output: Path, options: argparse.Namespace) -> dict:
         args = ARGS if arm.get("method") != "auto" else {key: ARGS[key] for key in ARGS if key not in AUTO}
         arms[name.replace(".", "_")] = arm | budget | {"args": args | {"seed": options.seed} | arm.get("args", {})}
     measured = {"dataset": "generated", "max_new_tokens": 32} if options.by in MEASURED else {}
-    texts = {"texts": 16} if measured else {}
     reads_rewritten = "rewritten" in json.dumps(arms)
     rewrite = {"rewrite": {"max_new_tokens": 96, "batch_size": 64}} if reads_rewritten else {}
+    others = {
+        "tasks": ["recovery_probes", *(f"recovery_{name}" for name in OTHERS)],
+        "include_path": [str(output / "tasks")],
+    }
     return rewrite | {
         "model": options.model,
         "dataset": {"path": "quickstart", "rows": options.rows},
         "output": str(output / "run"),
         "score": {"samples": 128} | measured,
-        "prune": prune_section(options) | texts,
+        "prune": prune_section(options),
         "recover": arms,
-        "evaluate": {
-            "tasks": ["recovery_probes", *(f"recovery_{name}" for name in OTHERS if options.data)],
-            "include_path": [str(output / "tasks")] if options.data else [],
-            "limit": options.items,
-            "apply_chat_template": False,
-            "held_out": {"path": str(output / "text.jsonl")},
-            "questions": [],
-            "batch_size": 64,
-            "speed_seconds": 0,
-        },
+        "evaluate": evaluation(output, options.items) | (others if options.data else {}),
+    }
+
+
+def evaluation(output: Path, items: int) -> dict:
+    """Return the `evaluate` section: so many items of each probe, and the texts that no arm trains on."""
+    return {
+        "tasks": ["recovery_probes"],
+        "limit": items,
+        "apply_chat_template": False,
+        "held_out": {"path": str(output / "text.jsonl")},
+        "questions": [],
+        "batch_size": 64,
+        "speed_seconds": 0,
     }
 
 
 def prune_section(options: argparse.Namespace) -> dict:
     """Return the cut: that of `--remove`, or the one that `--by` finds."""
     if not options.remove:
-        return {"by": options.by, "target": {"layers": options.layers}}
-    count = load_config(smollm2() if options.model == "quickstart" else Path(options.model)).num_hidden_layers
+        texts = {"texts": 16} if options.by in MEASURED else {}
+        return {"by": options.by, "target": {"layers": options.layers}} | texts
+    folder = smollm2() if options.model == "quickstart" else locate(options.model)
+    count = load_config(folder).get_text_config().num_hidden_layers
     return {"keep": {"num_hidden_layers": [block for block in range(count) if block not in options.remove]}}
 
 
@@ -131,6 +143,7 @@ def print_table(output: Path) -> None:
         "multiple choice": [task for task in scores["dense"] if task not in (*GENERATED, *others)],
         "generation": list(GENERATED),
     } | ({"tasks without rows": others} if others else {})
+    groups["all"] = list(scores["dense"])
     print("| model | tokens | " + " | ".join(groups) + " | KL on text |\n|---|---|" + "---|" * (len(groups) + 1))
     for name in scores:
         cells = [score_cell(scores, name, tasks) for tasks in groups.values()]
@@ -170,7 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--text", type=Path, help="plain text to compare on")
-    parser.add_argument("--train-text", type=Path, help="plain text for the arm kd_text")
+    parser.add_argument("--train-text", type=Path, help="plain text that some arms train on")
     parser.add_argument("--data", type=Path, help="datasets of which no row is trained on")
     parser.add_argument("--model", default="quickstart")
     parser.add_argument("--layers", type=int, default=24)

@@ -54,9 +54,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    start = verbs.add_parser("quickstart", help="all stages on SmolLM2-135M, which comes from PyPI (about 10 minutes)")
+    start = verbs.add_parser("quickstart", help="all stages on SmolLM2-135M, which comes from PyPI (5 to 12 minutes)")
     size = start.add_mutually_exclusive_group()
-    size.add_argument("--fast", dest="size", action="store_const", const="fast", help="about 4 minutes")
+    size.add_argument("--fast", dest="size", action="store_const", const="fast", help="a tenth of everything")
     size.add_argument("--full", dest="size", action="store_const", const="full", help="all rows and items")
     start.set_defaults(size="default")
     _add_arguments(start, "overrides of the shipped recipe, section.key=value")

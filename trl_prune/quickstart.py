@@ -32,6 +32,17 @@ SIZES: dict[str, list[str]] = {
 }
 
 
+# What gives way where the user overrides these keys.
+REPLACED: dict[tuple[str, ...], str] = {
+    ("dataset=", "dataset.path="): "recover.repaired.data=text",
+    ("prune.target",): "prune.keep=null",
+}
+
+
 def quickstart_recipe(size: str, overrides: list[str]) -> Recipe:
-    """Return the shipped recipe in a size, with the user's overrides on top."""
-    return load_recipe(files("trl_prune") / "quickstart.yaml", [*SIZES[size], *overrides])
+    """Return the shipped recipe in a size, with the user's overrides on top.
+
+    What the recipe says of its own rows and of its cut does not outlive other rows or another size.
+    """
+    own = [value for keys, value in REPLACED.items() if any(override.startswith(keys) for override in overrides)]
+    return load_recipe(files("trl_prune") / "quickstart.yaml", [*SIZES[size], *own, *overrides])

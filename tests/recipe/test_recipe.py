@@ -255,6 +255,13 @@ def sections(section=Recipe):
             yield from sections(inner)
 
 
+def test_the_quickstart_takes_other_rows_and_another_size():
+    recipe = quickstart_recipe("default", ["dataset.path=mine.jsonl", "prune.target.layers=20"])
+    assert recipe.prune.keep is None
+    assert recipe.prune.target.sizes == {"num_hidden_layers": 20}
+    assert {section.path for section in recipe.datasets} == {"mine.jsonl"}
+
+
 def test_hints_name_existing_keys():
     for section in sections():
         for name, key in section.other_names.items():
@@ -270,7 +277,9 @@ def test_quickstart_sizes_are_recipes(size):
     recipe = quickstart_recipe(size, ["seed=3"])
     assert recipe.seed == 3
     assert list(recipe.recover) == ["sft", "selfd", "repaired"]
-    sft, selfd, _ = recipe.recover.values()
+    sft, selfd, repaired = recipe.recover.values()
+    assert repaired.method == "local_kd"
+    assert set(range(30)) - set(recipe.prune.keep.num_hidden_layers) == {3, 4, 5, 6, 7, 9}
     assert sft.model_dump(exclude={"data"}) == selfd.model_dump(exclude={"data"})
 
 

@@ -92,9 +92,11 @@ def test_a_rate_is_kept(tmp_path):
 def test_what_needs_whole_weights_is_refused_where_processes_hold_parts(tmp_path):
     run, arm = arm_of(tmp_path, "llama", freeze_shared_blocks=True)
     local = arm.model_copy(update={"method": "local_kd", "args": {}})
+    corrected = arm.model_copy(update={"method": "kd", "args": {"teacher_correction": "norms"}})
+    tried_arms = {"args.freeze_shared_blocks": arm, "method local_kd": local, "args.teacher_correction": corrected}
     for name, refused in (("multi_gpu", False), ("fsdp2", True), ("zero3", True)):
         launched = Run(run.recipe, resolve_launch(name))
-        for tried, key in ((arm, "args.freeze_shared_blocks"), (local, "method local_kd")):
-            message = rf"recover.arm.{key} needs whole weights in each process, and .*{name}.yaml shards them"
+        for key, tried in tried_arms.items():
+            message = rf"recover.arm.{key} works in one process or under DDP, and .*{name}.yaml is for FSDP or DeepSp"
             with pytest.raises(InputError, match=message) if refused else nullcontext():
                 check_training(launched, tried, "recover.arm")

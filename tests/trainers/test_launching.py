@@ -42,7 +42,7 @@ def test_a_launch_comes_from_a_file_a_shipped_config_or_the_gpus(tmp_path, monke
     assert resolve_launch(str(path)) == Launch(2, path)
     shipped = resolve_launch("fsdp2")
     assert shipped.config.name == "fsdp2.yaml"
-    assert {name: resolve_launch(name).shards_weights for name in ("multi_gpu", "fsdp2", "zero2")} == {
+    assert {name: resolve_launch(name).shards for name in ("multi_gpu", "fsdp2", "zero2")} == {
         "multi_gpu": False,
         "fsdp2": True,
         "zero2": True,

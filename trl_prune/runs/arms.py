@@ -100,15 +100,15 @@ def _check_tokens(run: Run, args: dict) -> None:
 
 
 def _check_whole_weights(run: Run, arm: ArmSection, args: dict) -> None:
-    """Check that an arm is none whose trainer needs whole weights, where processes hold parts of them."""
-    if run.launch is None or not run.launch.shards_weights:
+    """Check that an arm is none whose trainer needs whole weights, where processes may hold parts of them."""
+    if run.launch is None or not run.launch.shards:
         return
     needing = next((name for name in WHOLE_WEIGHTS if args.get(name)), None)
     key = "method local_kd" if arm.method == "local_kd" else needing and f"args.{needing}"
     if key is not None:
         raise InputError(
-            f"{key} needs whole weights in each process, and {run.launch.config} shards them (FSDP or DeepSpeed); "
-            "allowed: one process, or DDP (`--accelerate_config multi_gpu`)"
+            f"{key} works in one process or under DDP, and {run.launch.config} is for FSDP or DeepSpeed; allowed: "
+            "`--accelerate_config multi_gpu`, or another method (docs/recovery.md)"
         )
 
 

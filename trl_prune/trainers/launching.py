@@ -16,7 +16,7 @@ from trl_prune.errors import InputError, first_line
 
 
 ERROR_FILE = "error.txt"
-# accelerate's `distributed_type` of runs whose processes hold parts of the weights.
+# accelerate's `distributed_type` of runs whose processes may hold parts of the weights.
 SHARDING = ("FSDP", "DEEPSPEED")
 
 
@@ -27,12 +27,12 @@ class Launch:
     Attributes:
         processes: the number of processes.
         config: accelerate's config file; without one, each GPU of this machine gets a process.
-        shards_weights: whether each process holds a part of the weights only.
+        shards: whether it is by FSDP or DeepSpeed, where a process may hold a part of the weights only.
     """
 
     processes: int
     config: Path | None = None
-    shards_weights: bool = False
+    shards: bool = False
 
 
 def resolve_launch(config: str | None) -> Launch | None:
