@@ -48,7 +48,7 @@ GENTLE = LORA | {"args": {"learning_rate": 5e-4}}
 HALF_TEXT = [{"source": "text", "share": 0.5, "dataset": {"path": "TEXT"}}, {"source": "text", "share": 0.5}]
 LOCAL = {"learning_rate": 1e-3, "blocks_after_cut": 3}
 REPAIRED = {"init": "repair", "share": 0.5}
-ON_POLICY_LORA = GENTLE | {"args": {"learning_rate": 5e-4} | ON_POLICY}
+GENTLE_ON_POLICY = GENTLE | {"args": GENTLE["args"] | ON_POLICY}
 FROZEN = {"freeze_shared_blocks": True}
 ARMS = {
     "auto": {"method": "auto", "data": "references", "validation": None},
@@ -66,20 +66,17 @@ ARMS = {
     "kd_text": KD | {"data": [{"source": "text", "share": 1.0, "dataset": {"path": "TEXT"}}]},
     "kd_mix": KD | {"data": [{"source": "rewritten", "share": 0.5}, {"source": "references", "share": 0.5}]},
     "kd_lora": KD | LORA,
+    "kd_every_token_lora": {"method": "kd", "data": "text"} | LORA,
     "kd_half_text": KD | LORA | {"data": HALF_TEXT},
     "local": {"method": "local_kd", "data": HALF_TEXT, "args": LOCAL},
     # Half of the time for what they start from, so that both together take as long as the others.
     "local_half": {"method": "local_kd", "data": HALF_TEXT, "args": LOCAL, "share": 0.5},
     "local_then_sft": {"data": "references", "init": "local_half", "share": 0.5} | GENTLE,
+    "local_then_kd": {"method": "kd", "data": HALF_TEXT, "init": "local_half", "share": 0.5} | GENTLE,
     "repair": {"method": "local_kd", "data": "text", "args": {"learning_rate": 1e-3}, "share": 0.5},
     "repair_then_sft": {"data": "references"} | REPAIRED,
-    "repair_then_sft_lora": {"data": "references"} | REPAIRED | GENTLE,
-    "repair_then_kd": {"method": "kd", "data": "text"} | REPAIRED,
     "repair_then_kd_lora": {"method": "kd", "data": "text"} | REPAIRED | GENTLE,
-    "kd_every_token_lora": {"method": "kd", "data": "text"} | LORA,
-    "repair_then_on_policy": {"method": "kd", "data": "references"} | REPAIRED | ON_POLICY_LORA,
-    "repair_then_kd_and_ce": {"method": "kd", "data": "references", "args": {"ce_weight": 1.0}} | REPAIRED,
-    "local_then_kd": {"method": "kd", "data": HALF_TEXT, "init": "local_half", "share": 0.5} | GENTLE,
+    "repair_then_on_policy": {"method": "kd", "data": "references"} | REPAIRED | GENTLE_ON_POLICY,
 }
 
 

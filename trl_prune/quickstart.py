@@ -30,8 +30,6 @@ SIZES: dict[str, list[str]] = {
         "evaluate.limit=null",
     ],
 }
-
-
 # What gives way where the user overrides these keys.
 REPLACED: dict[tuple[str, ...], str] = {
     ("dataset=", "dataset.path="): "recover.repaired.data=text",

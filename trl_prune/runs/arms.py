@@ -103,12 +103,13 @@ def _check_whole_weights(run: Run, arm: ArmSection, args: dict) -> None:
     """Check that an arm is none whose trainer needs whole weights, where processes may hold parts of them."""
     if run.launch is None or not run.launch.shards:
         return
-    needing = next((name for name in WHOLE_WEIGHTS if args.get(name)), None)
-    key = "method local_kd" if arm.method == "local_kd" else needing and f"args.{needing}"
-    if key is not None:
+    needing = [f"args.{name}" for name in WHOLE_WEIGHTS if args.get(name)]
+    if arm.method == "local_kd":
+        needing.insert(0, "method local_kd")
+    if needing:
         raise InputError(
-            f"{key} works in one process or under DDP, and {run.launch.config} is for FSDP or DeepSpeed; allowed: "
-            "`--accelerate_config multi_gpu`, or another method (docs/recovery.md)"
+            f"{needing[0]} works in one process or under DDP, and {run.launch.config} is for FSDP or DeepSpeed; "
+            "allowed: `--accelerate_config multi_gpu`, or another method (docs/recovery.md)"
         )
 
 
