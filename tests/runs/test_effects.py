@@ -3,14 +3,23 @@
 from itertools import combinations
 
 import pytest
+import torch
 
+from tests.conftest import save_tiny
 from tests.recipes import prune_run, recipe
 from trl_prune.checkpoints.loading import load_model
+from trl_prune.errors import InputError
 from trl_prune.pruning.choosing.losses import MeasuredLosses
+from trl_prune.pruning.families import LAYERS
+from trl_prune.pruning.surgery.cut import Cut
 from trl_prune.recipe import parse_recipe
 from trl_prune.runs import effects
 from trl_prune.runs.context import Run
-from trl_prune.runs.effects import describe_search, found_by_effect, measured_effect, removed_by_effect
+from trl_prune.runs.effects import describe_search, effect_tasks, found_by_effect, measured_effect, removed_by_effect
+from trl_prune.runs.evaluation import mean_score
+from trl_prune.runs.repairs import fitted_repairs
+from trl_prune.runs.scoring import calibration
+from trl_prune.stages.prune import check
 
 
 class Interrupted(Exception):
@@ -43,6 +52,60 @@ def test_a_contiguous_search_measures_every_run_of_blocks(tmp_path):
     assert tuple(removed_by_effect(run, 2, tmp_path)) == min(runs, key=lambda pair: losses_of(run)([pair]))
 
 
+@pytest.mark.parametrize("by", ["kl", "task:tiny_choice"])
+@torch.inference_mode()
+def test_as_repaired_the_effect_is_that_of_the_repaired_checkpoint(tmp_path, by):
+    section = {"by": by, "as_repaired": True, "target": {"layers": 3}, "repairs": {"linear_map": {"ridge": 0.01}}}
+    run, keep = prune_run(tmp_path, **section), {LAYERS: [0, 1, 3]}
+    (loss,) = losses_of(run)([(2,)])
+    repairs = fitted_repairs(run, Cut.of(run.config, keep), tmp_path / "fits")
+    run.prune_to(tmp_path / "pruned", keep, repairs)
+    dense, pruned = (load_model(folder, dtype=run.dtype) for folder in (run.dense_dir, tmp_path / "pruned"))
+    if by == "kl":
+        divergences = [divergence(dense, pruned, batch) for batch in calibration(run)]
+        assert loss == pytest.approx(torch.cat(divergences).mean().item(), rel=1e-4)
+        assert losses_of(prune_run(tmp_path, **section | {"as_repaired": False}))([(2,)]) != [loss]
+    else:
+        assert loss == -mean_score(run, pruned, effect_tasks(run))
+
+
+def divergence(dense, pruned, batch):
+    """Return the KL divergence at every token."""
+    wanted, found = (model(**batch, use_cache=False).logits.log_softmax(-1) for model in (dense, pruned))
+    return (wanted.exp() * (wanted - found)).sum(-1)[batch["attention_mask"].bool()]
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"repairs": {}}, "prune.repairs has no linear_map"),
+        (
+            {"target": {"layers": 3, "hidden_size": 16}, "repairs": {"norm_rescale": {}}},
+            "prune.repairs has no linear_map",
+        ),
+    ],
+)
+def test_a_recipe_that_fits_no_maps_cannot_measure_with_them(tmp_path, section, words):
+    run = prune_run(tmp_path, **{"by": "kl", "as_repaired": True, "target": {"layers": 3}} | section)
+    with pytest.raises(InputError, match=f"prune.as_repaired measures with linear maps: {words}"):
+        check(run)
+
+
+def test_too_few_texts_for_maps_are_refused(tmp_path):
+    values = recipe(tmp_path, recover={}, rewrite=None).model_dump() | {"score": {"samples": 1}}
+    section = {"by": "kl", "as_repaired": True, "target": {"layers": 3}}
+    with pytest.raises(InputError, match=r"linear maps: no linear_map: \d+ calibration tokens, 320 required"):
+        check(Run(parse_recipe(values | {"prune": section}, "test")))
+
+
+def test_a_model_whose_blocks_take_no_maps_is_refused(tmp_path):
+    save_tiny(tmp_path / "gemma", "gemma2")
+    values = recipe(tmp_path, recover={}, rewrite=None).model_dump() | {"model": str(tmp_path / "gemma")}
+    section = {"by": "kl", "as_repaired": True, "target": {"layers": 3}}
+    with pytest.raises(InputError, match="linear maps: linear_map cannot repair gemma2: it has a norm"):
+        check(Run(parse_recipe(values | {"prune": section}, "test")))
+
+
 @pytest.mark.parametrize(
     ("section", "words"),
     [
@@ -50,6 +113,11 @@ def test_a_contiguous_search_measures_every_run_of_blocks(tmp_path):
         ({"strategy": "single"}, "single search: about 4 choices of blocks measured, 2.2 passes"),
         ({"strategy": "beam", "beam_width": 2}, "beam search: about 9 choices of blocks measured"),
         ({"by": "task:tiny_choice"}, "greedy search: about 7 choices of blocks measured"),
+        (
+            {"as_repaired": True},
+            "greedy search: about 7 choices of blocks measured, 4.2 passes of the dense model over the texts, "
+            "each with linear maps in the place of what it removes",
+        ),
     ],
 )
 def test_the_plan_says_what_the_search_costs(tmp_path, section, words):

@@ -146,6 +146,8 @@ class PruneSection(Section):
     texts: Count | None = None
     """For an effect on the calibration texts: on how many of them, in whole batches, all if left out. A search needs
     few; repairs are fitted on all."""
+    as_repaired: bool = False
+    """Whether a measured effect is that with linear maps in the place of what a choice removes (`linear_map`)."""
     target: Target | None = None
     """Size of the pruned model."""
     keep: KeepSection | None = None
@@ -186,6 +188,11 @@ class PruneSection(Section):
             measured = ", ".join(MEASURED)
             raise ValueError(
                 f"has `strategy: {self.strategy}`, which is for blocks chosen by a measured effect ({measured} or "
+                f"task:NAME), and `by: {self.by}`"
+            )
+        if self.as_repaired and not self.measured:
+            raise ValueError(
+                f"has `as_repaired`, which is for blocks chosen by a measured effect ({', '.join(MEASURED)} or "
                 f"task:NAME), and `by: {self.by}`"
             )
         if self.texts is not None and self.by not in MEASURED:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -16,11 +17,13 @@ from trl_prune.evaluation.harness import EvaluationTasks
 from trl_prune.pruning.choosing.effects import EFFECTS
 from trl_prune.pruning.choosing.losses import Cost, Effect, MeasuredLosses, expected_cost
 from trl_prune.pruning.choosing.removal import REMOVAL_STRATEGIES, Choice, SearchOptions
+from trl_prune.pruning.choosing.shared_runs import InPlaceOf
 from trl_prune.pruning.families import LAYERS
 from trl_prune.pruning.importance.skipped_layers import layers_skipped
 from trl_prune.runs.context import Run
 from trl_prune.runs.evaluation import mean_score
 from trl_prune.runs.ledger import Ledger
+from trl_prune.runs.repairs import run_maps
 from trl_prune.runs.scoring import calibration, expected_texts
 
 
@@ -40,7 +43,7 @@ def removed_by_effect(run: Run, num_kept: int, folder: Path) -> list[int]:
     count = num_layers - num_kept
     effect = measured_effect(run, run.load_for_scoring(run.dense_dir))
     options = search_options(run)
-    total = expected_cost(section.strategy, num_layers, count, len(effect.tokens), options).choices
+    total = _expected_cost(section.strategy, num_layers, count, len(effect.tokens), options).choices
     with tqdm(total=total, desc=f"prune by {section.by}", unit="choice") as bar:
         losses = MeasuredLosses(effect, Ledger(folder / MEASUREMENTS), bar.update)
         removed = REMOVAL_STRATEGIES[section.strategy](losses, num_layers, count, options)
@@ -84,9 +87,12 @@ def describe_search(run: Run, num_kept: int) -> str:
     on_texts = section.by in EFFECTS
     num_texts = min(section.texts or math.inf, expected_texts(run))
     num_parts = _num_batches(run, num_texts) if on_texts else 1
-    cost = _expected_cost(section.strategy, num_layers, num_layers - num_kept, num_parts, search_options(run))
+    cost = _expected_cost(
+        section.strategy, num_layers, num_layers - num_kept, num_parts, search_options(run), section.as_repaired
+    )
     passes = f", {cost.dense_passes(num_layers):,.1f} passes of the dense model over the texts" * on_texts
-    return f"{section.strategy} search: about {cost.choices:,} choices of blocks measured{passes}"
+    repaired = ", each with linear maps in the place of what it removes" * section.as_repaired
+    return f"{section.strategy} search: about {cost.choices:,} choices of blocks measured{passes}{repaired}"
 
 
 _expected_cost = lru_cache(maxsize=8)(expected_cost)
@@ -94,8 +100,11 @@ _expected_cost = lru_cache(maxsize=8)(expected_cost)
 
 def measured_effect(run: Run, model: PreTrainedModel) -> Effect:
     """Return the effect by which the recipe chooses blocks; its losses are lower where a choice is better."""
-    by = run.recipe.prune.by
-    return EFFECTS[by](model, _measured_batches(run)) if by in EFFECTS else TaskEffect(run, model)
+    section = run.recipe.prune
+    in_place_of = run_maps(run, model).in_place_of if section.as_repaired else None
+    if section.by in EFFECTS:
+        return EFFECTS[section.by](model, _measured_batches(run), in_place_of)
+    return TaskEffect(run, model, in_place_of)
 
 
 def _measured_batches(run: Run) -> list[dict[str, torch.Tensor]]:
@@ -114,8 +123,9 @@ class TaskEffect:
 
     tokens, at_once = (0,), 1
 
-    def __init__(self, run: Run, model: PreTrainedModel) -> None:
+    def __init__(self, run: Run, model: PreTrainedModel, in_place_of: InPlaceOf | None = None) -> None:
         self._run, self._model, self._tasks = run, model, effect_tasks(run)
+        self._in_place_of = in_place_of or (lambda _: nullcontext())
 
     def sums(self, part: int, choices: Sequence[Choice]) -> list[tuple[float, int]]:  # noqa: ARG002
         """Return the negated score without each choice's blocks."""
@@ -126,7 +136,7 @@ class TaskEffect:
         return 0
 
     def _loss(self, removed: Choice) -> float:
-        with layers_skipped(self._model, removed):
+        with layers_skipped(self._model, removed), self._in_place_of(removed):
             return -mean_score(self._run, self._model, self._tasks)
 
 

@@ -1,13 +1,20 @@
 """Which repairs a cut gets, and fitting them on the recipe's calibration texts."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
+from trl_prune.errors import InputError
+from trl_prune.pruning.families import HIDDEN, LAYERS
 from trl_prune.pruning.importance.scores import Scores
-from trl_prune.pruning.repairs import REPAIRS, applicable_repairs, build_repairs
+from trl_prune.pruning.repairs import REPAIRS, applicable_repairs, build_repairs, default_options
 from trl_prune.pruning.repairs.calibration import Calibration
+from trl_prune.pruning.repairs.run_maps import RunMaps, states_bytes
 from trl_prune.pruning.surgery.checkpoint import Repair
 from trl_prune.pruning.surgery.cut import Cut
 from trl_prune.runs.context import Run
@@ -15,7 +22,8 @@ from trl_prune.runs.scoring import calibration, calibration_tokens
 
 
 # The repairs that won on held-out text (benchmarks/README.md): `auto` makes those of them that apply to the cut.
-DEFAULT_REPAIRS = ("least_squares", "linear_map", "norm_rescale")
+MAP = "linear_map"
+DEFAULT_REPAIRS = ("least_squares", MAP, "norm_rescale")
 # Calibration tokens that a fitted repair needs for each of its inputs; with fewer it overfits the texts. The
 # measurements had 10 to 28.
 TOKENS_PER_INPUT = 10
@@ -67,15 +75,46 @@ def fitted_repairs(run: Run, cut: Cut, scratch: Path, lenient: bool = False) -> 
         repairs = {name: options for name, options in repairs.items() if name in applicable}
     if not repairs:
         return []
-    texts = Calibration(
-        load=lambda: run.load_for_scoring(run.dense_dir),
+    texts = _texts(run, lambda: run.load_for_scoring(run.dense_dir), scratch)
+    if "head_merge" in repairs:
+        texts = replace(texts, head_scores=_head_scores(run))
+    return build_repairs(repairs, run.dense_dir, cut, texts)
+
+
+def run_maps(run: Run, model: PreTrainedModel) -> RunMaps:
+    """Return the linear maps in the place of any blocks, as the recipe fits them, for a search among many cuts."""
+    cut = Cut.of(run.config, {LAYERS: list(range(run.costs.sizes[LAYERS] - 1))})
+    options = default_options(MAP) | recipe_repairs(run, cut)[MAP]
+    return RunMaps(run.dense_dir, cut, _texts(run, lambda: model, run.folder.stage_dir("prune") / FITS), **options)
+
+
+def run_maps_bytes(run: Run) -> int:
+    """Return the bytes of the states that these maps are fitted to."""
+    itemsize = getattr(torch, run.dtype).itemsize
+    return states_bytes(calibration_tokens(run), run.costs.sizes[LAYERS], run.costs.sizes[HIDDEN], itemsize)
+
+
+def check_run_maps(run: Run, cut: Cut) -> None:
+    """Check that the recipe repairs a cut with linear maps, as `prune.as_repaired` measures it.
+
+    Raises:
+        InputError: it does not.
+    """
+    if MAP in recipe_repairs(run, cut):
+        return
+    if run.recipe.prune.repairs == "auto":
+        REPAIRS[MAP].check(run.dense_dir, cut, **default_options(MAP))
+    raise InputError(omitted_repairs(run, cut) or f"prune.repairs has no {MAP}")
+
+
+def _texts(run: Run, load: Callable[[], PreTrainedModel], scratch: Path) -> Calibration:
+    return Calibration(
+        load=load,
         # Every token counts: a repair needs many, and answers read what the model makes of prompts.
         batches=[{name: batch[name] for name in ("input_ids", "attention_mask")} for batch in calibration(run)],
         cache_dir=scratch,
-        head_scores=_head_scores(run) if "head_merge" in repairs else None,
         progress=lambda batches: tqdm(batches, desc="repair", unit="batch"),
     )
-    return build_repairs(repairs, run.dense_dir, cut, texts)
 
 
 def _head_scores(run: Run) -> Tensor:

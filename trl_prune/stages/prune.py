@@ -36,7 +36,14 @@ from trl_prune.runs.pruning_plan import (
     recipe_sizes,
     sizes_per_round,
 )
-from trl_prune.runs.repairs import FITS, fitted_repairs, omitted_repairs, recipe_repairs
+from trl_prune.runs.repairs import (
+    FITS,
+    check_run_maps,
+    fitted_repairs,
+    omitted_repairs,
+    recipe_repairs,
+    run_maps_bytes,
+)
 from trl_prune.runs.scoring import calibration_inputs, calibration_settings, check_texts, gigabytes
 from trl_prune.runs.scoring import needs as needs_of_scoring
 from trl_prune.runs.search_space import load_scores
@@ -117,6 +124,7 @@ def check(run: Run) -> None:
     if run.recipe.score.is_generated:
         check_texts(run)
     _check_repairs(run, cut)
+    _check_as_repaired(run, cut)
 
 
 def _check_repairs(run: Run, cut: Cut) -> None:
@@ -125,6 +133,14 @@ def _check_repairs(run: Run, cut: Cut) -> None:
             check_repairs(run.recipe.prune.repairs, run.dense_dir, cut)
         except InputError as error:
             raise InputError(f"prune.repairs: {error}") from error
+
+
+def _check_as_repaired(run: Run, cut: Cut) -> None:
+    try:
+        if run.recipe.prune.as_repaired:
+            check_run_maps(run, cut)
+    except InputError as error:
+        raise InputError(f"prune.as_repaired measures with linear maps: {error}") from error
 
 
 def inputs(run: Run, part: str) -> dict[str, str]:  # noqa: ARG001
@@ -204,7 +220,7 @@ def _sizes(run: Run, keep: Keep) -> str:
 def _memory(run: Run) -> int:
     """Return the bytes that the stage needs: those of the model where it runs, else what surgery holds at once."""
     if _reads_texts(run):
-        return needs_of_scoring(run).in_memory
+        return needs_of_scoring(run).in_memory + (run_maps_bytes(run) if run.recipe.prune.as_repaired else 0)
     return peak_bytes(size for _, size in stored_amounts(run.dense_dir).values())
 
 

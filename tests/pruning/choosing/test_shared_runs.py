@@ -1,5 +1,6 @@
 """Passes that share their first blocks against the model with those blocks skipped."""
 
+from contextlib import ExitStack, contextmanager
 from itertools import combinations
 
 import pytest
@@ -13,6 +14,7 @@ from tests.pruning.batches import batch
 from trl_prune.pruning.choosing.shared_runs import SharedRuns, num_block_runs
 from trl_prune.pruning.importance.hooks import decoder_blocks
 from trl_prune.pruning.importance.skipped_layers import layers_skipped
+from trl_prune.pruning.repairs.linear_map import runs_between
 
 
 CHOICES = [(2,), (0, 3), (), (1, 2), (3,), (0,), (2, 3), (1,), (0, 1, 2, 3)]
@@ -62,10 +64,39 @@ def test_blocks_run_as_often_as_they_are_counted(six_blocks, choices):
     torch.testing.assert_close(found[len(unique) - 1], skipped(model, unique[-1]))
 
 
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sets(st.integers(0, 5)).map(lambda blocks: tuple(sorted(blocks))), min_size=1, max_size=8))
+def test_what_the_block_before_removed_ones_computes_is_shared_only_where_it_is_equal(six_blocks, choices):
+    model, counts, blocks = six_blocks, [], decoder_blocks(six_blocks)
+
+    @contextmanager
+    def in_place_of(removed):
+        """Let the block before each run add a number that tells this run from all others."""
+        with ExitStack() as stack:
+            for start, end in runs_between(sorted({*range(6)} - {*removed}), 6):
+                if start:
+                    add = lambda _, __, output, run=(start, end): output + run[0] + run[1] / 8  # noqa: E731
+                    stack.callback(blocks[start - 1].mlp.register_forward_hook(add).remove)
+            yield
+
+    runs = SharedRuns(model, in_place_of)
+    list(runs.final_states(batch(), [()]))
+    list(runs.final_states(batch(), [tuple(range(6))]))
+    unique = list(dict.fromkeys(choices))
+    handles = [block.register_forward_hook(lambda *_: counts.append(1)) for block in blocks]
+    found = dict(runs.final_states(batch(), unique))
+    [handle.remove() for handle in handles]
+    assert len(counts) == num_block_runs(unique, 6, replaced=True)
+    for index, choice in enumerate(unique):
+        with in_place_of(choice):
+            torch.testing.assert_close(found[index], skipped(model, choice))
+
+
 def test_the_choices_of_a_greedy_step_run_half_of_their_blocks():
     choices = [(layer,) for layer in range(30)]
     assert num_block_runs(choices, 30) == 30 * 29 / 2 + 29
     assert num_block_runs(choices, 30, shares=False) == 30 * 29
+    assert num_block_runs(choices, 30, replaced=True) == 30 * 29 / 2 + 29 + 28
 
 
 def test_all_choices_of_a_size_share_every_common_beginning():

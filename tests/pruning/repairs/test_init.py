@@ -76,7 +76,8 @@ def test_fitted_repairs_read_texts(requested, expected):
         ({NEURONS: [[0, 1]] * 4}, ["least_squares"]),
         ({HEADS: [[0, 2]] * 4}, ["head_merge", "least_squares"]),
         ({LAYERS: [0, 1, 3]}, ["linear_map", "magnitude"]),
-        ({LAYERS: [1, 3]}, ["magnitude"]),
+        ({LAYERS: [1, 3]}, ["linear_map", "magnitude"]),
+        ({LAYERS: [2, 3]}, ["magnitude"]),
         ({LAYERS: [0, 1]}, ["linear_map"]),
     ],
 )

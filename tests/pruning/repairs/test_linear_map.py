@@ -192,8 +192,8 @@ def test_experts_raise(repair_case):
 
 
 def test_removing_the_first_block_raises(repair_case):
-    with pytest.raises(InputError, match="first block: there is no MLP before it"):
-        repair_case().repairs({LAYERS: [1, 3]}, {"linear_map": {}})
+    with pytest.raises(InputError, match="first blocks: there is no MLP before them"):
+        repair_case().repairs({LAYERS: [2, 3]}, {"linear_map": {}})
 
 
 def test_a_plan_that_keeps_all_blocks_raises(repair_case):

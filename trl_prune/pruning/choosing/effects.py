@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from trl_prune.losses.positions import MASKED
 from trl_prune.pruning.choosing.removal import Choice
-from trl_prune.pruning.choosing.shared_runs import SharedRuns, num_block_runs
+from trl_prune.pruning.choosing.shared_runs import InPlaceOf, SharedRuns, num_block_runs
 from trl_prune.pruning.importance.forward import Batch, counted_positions, input_device, max_rows, row_slices
 
 
@@ -31,14 +31,15 @@ class PredictionEffect(ABC):
         model: the dense model, in eval mode.
         batches: dicts with `input_ids` and `attention_mask`, each `(rows, tokens)`, and COUNTED where not all count.
         tokens: the number of tokens of each batch.
+        in_place_of: what is computed in the place of removed blocks; None for a plain cut.
     """
 
     at_once = sys.maxsize
 
-    def __init__(self, model: PreTrainedModel, batches: Sequence[Batch]) -> None:
+    def __init__(self, model: PreTrainedModel, batches: Sequence[Batch], in_place_of: InPlaceOf | None = None) -> None:
         self.model, self.batches = model, list(batches)
         self.tokens = [int(batch["attention_mask"].sum()) for batch in self.batches]
-        self._runs = SharedRuns(model)
+        self._runs = SharedRuns(model, in_place_of)
 
     @torch.inference_mode()
     def sums(self, part: int, choices: Sequence[Choice]) -> list[tuple[float, int]]:
@@ -59,7 +60,7 @@ class PredictionEffect(ABC):
 
     def block_runs(self, choices: Sequence[Choice]) -> int:
         """Return how many blocks run, each on all tokens of a batch, to measure choices at once."""
-        return num_block_runs(choices, len(self._runs), self._shares)
+        return num_block_runs(choices, len(self._runs), self._shares, self._runs.in_place_of is not None)
 
     @cached_property
     def _shares(self) -> bool:
@@ -123,8 +124,8 @@ class Perplexity(PredictionEffect):
 class DenseEffect(PredictionEffect):
     """A comparison with the dense model, which runs once: its last states are kept on the CPU, not its logits."""
 
-    def __init__(self, model: PreTrainedModel, batches: Sequence[Batch]) -> None:
-        super().__init__(model, batches)
+    def __init__(self, model: PreTrainedModel, batches: Sequence[Batch], in_place_of: InPlaceOf | None = None) -> None:
+        super().__init__(model, batches, in_place_of)
         self._dense: dict[tuple[int, int], Tensor] = {}
 
     def positions(self, rows: Batch) -> Tensor:
@@ -169,7 +170,7 @@ class Disagreement(DenseEffect):
         return (logits.argmax(dim=-1) != target).sum()
 
 
-EFFECTS: dict[str, Callable[[PreTrainedModel, Sequence[Batch]], PredictionEffect]] = {
+EFFECTS: dict[str, Callable[..., PredictionEffect]] = {
     "perplexity": Perplexity,
     "kl": Kl,
     "agreement": Disagreement,

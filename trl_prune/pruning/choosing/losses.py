@@ -116,8 +116,8 @@ class Rehearsal:
 
     at_once = sys.maxsize
 
-    def __init__(self, num_layers: int, num_parts: int) -> None:
-        self.tokens, self._num_layers = [1] * num_parts, num_layers
+    def __init__(self, num_layers: int, num_parts: int, replaced: bool) -> None:
+        self.tokens, self._num_layers, self._replaced = [1] * num_parts, num_layers, replaced
 
     def sums(self, part: int, choices: Sequence[Choice]) -> list[tuple[float, int]]:  # noqa: ARG002
         """Return sums of losses that are all different."""
@@ -125,16 +125,18 @@ class Rehearsal:
 
     def block_runs(self, choices: Sequence[Choice]) -> int:
         """Return how many blocks would run."""
-        return num_block_runs(choices, self._num_layers)
+        return num_block_runs(choices, self._num_layers, replaced=self._replaced)
 
 
-def expected_cost(strategy: str, num_layers: int, count: int, num_parts: int, options: SearchOptions) -> Cost:
+def expected_cost(  # noqa: PLR0913
+    strategy: str, num_layers: int, count: int, num_parts: int, options: SearchOptions, replaced: bool = False
+) -> Cost:
     """Return the cost of a search for blocks, on texts of one token for each part, before it is made.
 
     That of `beam` and `evolutionary` depends on which choices meet, that of `swap` on how often it improves: there it
-    is what blocks cost whose effects add up.
+    is what blocks cost whose effects add up. `replaced`: whether something is computed in the place of removed blocks.
     """
-    losses = MeasuredLosses(Rehearsal(num_layers, num_parts))
+    losses = MeasuredLosses(Rehearsal(num_layers, num_parts, replaced))
     REMOVAL_STRATEGIES[strategy](losses, num_layers, count, options)
     return losses.cost
 

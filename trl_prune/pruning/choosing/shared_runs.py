@@ -3,11 +3,14 @@
 Two choices that agree below a block give it the same input. So choices are run in an order in which those that agree
 longest are neighbours, and each starts from the state that it shares with the one before; only those states are held
 that a later choice starts from, at most one for each block.
+
+Where something is computed in the place of removed blocks (`repairs.run_maps`), the block before them computes it. Then
+two choices share what comes before the last block that both keep below their first difference.
 """
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from itertools import pairwise
 
 import torch
@@ -21,6 +24,8 @@ from trl_prune.pruning.importance.one_block import shared_between_blocks
 from trl_prune.pruning.importance.skipped_layers import IdentityBlock
 
 
+# A context in which the kept blocks before removed ones compute what is in the place of these.
+InPlaceOf = Callable[[Choice], AbstractContextManager]
 # How far, as a share of the largest state, a pass that starts from a state may be from a whole one: some kernels on
 # GPUs sum in varying order.
 TOLERANCE = 1e-3
@@ -31,10 +36,12 @@ class SharedRuns:
 
     Attributes:
         model: the model, in eval mode. Whether its blocks can start from a state is tried on the first batch.
+        in_place_of: what is computed in the place of removed blocks; None for a plain cut.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self.model, self._blocks, self._head = model, decoder_blocks(model), model.get_output_embeddings()
+    def __init__(self, model: PreTrainedModel, in_place_of: InPlaceOf | None = None) -> None:
+        self.model, self.in_place_of = model, in_place_of
+        self._blocks, self._head = decoder_blocks(model), model.get_output_embeddings()
         self._stand_ins = [IdentityBlock(block, index) for index, block in enumerate(self._blocks)]
         self._shares: bool | None = None
 
@@ -89,7 +96,8 @@ class SharedRuns:
 
     def _shared(self, batch: Batch, choices: Sequence[Choice]) -> Iterator[tuple[int, Tensor]]:
         order = sorted(range(len(choices)), key=lambda index: _kept_mask(choices[index], len(self)))
-        splits = [_split(choices[one], choices[other], len(self)) for one, other in pairwise(order)]
+        masks = [_kept_mask(choices[index], len(self)) for index in order]
+        splits = [_split(one, other, self.in_place_of is not None) for one, other in pairwise(masks)]
         entries: dict[int, Tensor] = {}
         for position, index in enumerate(order):
             start = splits[position - 1] if position else 0
@@ -124,6 +132,7 @@ class SharedRuns:
 
         with ExitStack() as stack:
             self._replace({*(range(start) if state is not None else ()), *removed}, stack)
+            stack.enter_context(self.in_place_of(removed) if self.in_place_of else nullcontext())
             if state is not None and start:
                 stack.enter_context(self._stand_ins[start - 1].returning(state))
             for layer in read:
@@ -145,12 +154,19 @@ class _HeadReached(Exception):
     """Ends a forward pass before the LM head."""
 
 
-def num_block_runs(choices: Sequence[Choice], num_layers: int, shares: bool = True) -> int:
-    """Return how many blocks run, each on all tokens, where the choices share what they agree on below a block."""
+def num_block_runs(choices: Sequence[Choice], num_layers: int, shares: bool = True, replaced: bool = False) -> int:
+    """Return how many blocks run, each on all tokens, where the choices share what they agree on below a block.
+
+    Args:
+        choices: the removed blocks of each.
+        num_layers: the number of blocks.
+        shares: whether passes can start from a state.
+        replaced: whether something is computed in the place of removed blocks.
+    """
     if not shares:
         return sum(num_layers - len(choice) for choice in choices)
     ordered = sorted({_kept_mask(choice, num_layers) for choice in choices})
-    starts = [0, *(_first_difference(one, other) for one, other in pairwise(ordered))]
+    starts = [0, *(_split(one, other, replaced) for one, other in pairwise(ordered))]
     return sum(sum(mask[start:]) for mask, start in zip(ordered, starts, strict=True))
 
 
@@ -159,14 +175,15 @@ def _kept_mask(choice: Choice, num_layers: int) -> tuple[bool, ...]:
     return tuple(layer not in removed for layer in range(num_layers))
 
 
-def _split(one: Choice, other: Choice, num_layers: int) -> int:
-    return _first_difference(_kept_mask(one, num_layers), _kept_mask(other, num_layers))
+def _split(one: Sequence[bool], other: Sequence[bool], replaced: bool) -> int:
+    """Return the block from which on two choices, given by what they keep, no longer compute the same.
 
-
-def _first_difference(one: Sequence[bool], other: Sequence[bool]) -> int:
-    """Return the first block that one keeps and the other does not; of equal ones, the last block."""
+    That is the first block that one keeps and the other does not, or, where something is computed in the place of
+    removed blocks, the last kept one below it; of equal choices, the last block.
+    """
     pairs = enumerate(zip(one, other, strict=True))
-    return next((layer for layer, (kept, also) in pairs if kept != also), len(one) - 1)
+    first = next((layer for layer, (kept, also) in pairs if kept != also), len(one) - 1)
+    return next((layer for layer in reversed(range(first)) if one[layer]), 0) if replaced else first
 
 
 def _descending(splits: Sequence[int]) -> list[int]:

@@ -8,7 +8,8 @@ map of `M` can:
     K = D^T M (M^T M + lambda I)^-1,   D = y - x,   lambda = ridge * mean(diag M^T M).
 
 The regularisation is towards `K = 0`, the plain cut, so that on the calibration texts the map is never worse. `T` is
-folded into `down_proj`; the checkpoint keeps its format, so `c` is used only if the format has a bias.
+folded into `down_proj`; the checkpoint keeps its format, so `c` is used only if the format has a bias. A run of the
+first blocks has no MLP before it and stays a plain cut.
 
 Of several runs the lowest is fitted first, and each further one to what the model with the maps below it computes: `M`
 and `x` are those of the repaired model and `y` is the dense model's, so that a map corrects what those below it left.
@@ -38,6 +39,8 @@ from trl_prune.pruning.surgery.cut import Cut
 
 # Norms between the MLP's output and the residual stream.
 AFTER_MLP = re.compile(r"\.post_(feedforward|mlp)_layernorm\.")
+# A run of removed blocks, half open.
+Run = tuple[int, int]
 
 
 class LinearMap:
@@ -66,29 +69,40 @@ class LinearMap:
         return mapped.to(tensor.dtype)
 
 
-def removed_runs(cut: Cut) -> list[tuple[int, int]]:
+def removed_runs(cut: Cut) -> list[Run]:
     """Return each removed run of blocks as a half-open range."""
-    kept = [-1, *cut.keep[LAYERS], cut.sizes[LAYERS]]
-    return [(before + 1, after) for before, after in pairwise(kept) if after > before + 1]
+    return runs_between(cut.keep[LAYERS], cut.sizes[LAYERS])
+
+
+def runs_between(kept: Iterable[int], num_layers: int) -> list[Run]:
+    """Return each run of blocks between kept ones, ascending, as a half-open range."""
+    return [(before + 1, after) for before, after in pairwise([-1, *kept, num_layers]) if after > before + 1]
+
+
+def mapped_runs(cut: Cut) -> list[Run]:
+    """Return the removed runs that have a block before them."""
+    return [(start, end) for start, end in removed_runs(cut) if start > 0]
 
 
 def check(source: Path, cut: Cut, *, ridge: float) -> None:
-    """Check that before each removed run there is an MLP output that a map can be folded into.
+    """Check that before the removed runs there are MLP outputs that maps can be folded into.
 
     Raises:
-        InputError: `ridge` is not above 0, the plan removes no block or the first one, or the block before a run has
-            experts or a norm after its MLP.
+        InputError: `ridge` is not above 0, the plan removes no block or the first ones alone, or the block before a
+            run has experts or a norm after its MLP.
     """
     if not ridge > 0:
         raise InputError(f"linear_map.ridge is {ridge}; wanted: a number above 0")
-    runs = removed_runs(cut)
-    if not runs:
+    if not removed_runs(cut):
         raise InputError("linear_map repairs cuts of num_hidden_layers; the plan keeps every block")
-    if runs[0][0] == 0:
-        raise InputError("linear_map cannot repair a cut of the first block: there is no MLP before it to fold into")
+    runs = mapped_runs(cut)
+    if not runs:
+        raise InputError(
+            "linear_map cannot repair a cut of the first blocks: there is no MLP before them to fold into"
+        )
     names = sorted(tensor_files(source))
     for start, _ in runs:
-        _check_foldable(start - 1, names, cut)
+        check_foldable(start - 1, names, cut)
 
 
 def has_norm_after_mlp(names: Iterable[str], cut: Cut) -> bool:
@@ -96,7 +110,12 @@ def has_norm_after_mlp(names: Iterable[str], cut: Cut) -> bool:
     return any(map(AFTER_MLP.search, names)) or not getattr(cut.config, "do_layer_norm_before", True)
 
 
-def _check_foldable(layer: int, names: list[str], cut: Cut) -> None:
+def check_foldable(layer: int, names: Iterable[str], cut: Cut) -> None:
+    """Check that a map can be folded into a block's MLP output, given the names of the checkpoint's tensors.
+
+    Raises:
+        InputError: the block has experts, or a norm after its MLP.
+    """
     model_type = cut.config.model_type
     in_block = [name for name in names if cut.layer_of(name) == layer]
     if has_norm_after_mlp(in_block, cut):
@@ -142,14 +161,14 @@ def build(source: Path, cut: Cut, calibration: Calibration, *, ridge: float = 0.
     """
     record: dict = {"repair": "linear_map", "ridge": ridge, "tokens": calibration.tokens}
     fits = FitCache(calibration.cache_dir, ["from below", record, cut.keep[LAYERS], cut.keep.get(HIDDEN)])
-    runs = {mlp_output(start - 1, source, cut): (start, end) for start, end in removed_runs(cut)}
-    biased = {name for name in runs if f"{name.removesuffix('weight')}bias" in tensor_files(source)}
-    fitted: dict[str, tuple[int, int]] = {}
+    runs = {mlp_output(start - 1, source, cut): (start, end) for start, end in mapped_runs(cut)}
+    biased = {name for name in runs if has_bias(name, source)}
+    fitted: dict[str, Run] = {}
     for name, run in runs.items():
         if name not in fits:
             below = LinearMap(cut, fits, set(fitted), {})
             moments = _joint_moments(name, run, fitted, below, calibration)
-            fits.save(name, fit_map(moments, ridge, _gain(cut), name in biased))
+            fits.save(name, fit_map(moments, ridge, stream_gain(cut), name in biased))
         fitted[name] = run
     errors = [fits.load(name, "errors").tolist() for name in runs]
     record["maps"] = [
@@ -159,12 +178,18 @@ def build(source: Path, cut: Cut, calibration: Calibration, *, ridge: float = 0.
     return LinearMap(cut, fits, set(runs), record)
 
 
-def _gain(cut: Cut) -> float:
+def has_bias(name: str, source: Path) -> bool:
+    """Return whether a weight, given by its name, has a bias beside it."""
+    return f"{name.removesuffix('weight')}bias" in tensor_files(source)
+
+
+def stream_gain(cut: Cut) -> float:
+    """Return the factor of the MLP's output in the residual stream."""
     return getattr(cut.config, "residual_multiplier", 1.0)
 
 
 def _joint_moments(
-    name: str, run: tuple[int, int], fitted: Mapping[str, tuple[int, int]], below: LinearMap, calibration: Calibration
+    name: str, run: Run, fitted: Mapping[str, Run], below: LinearMap, calibration: Calibration
 ) -> Moments:
     """Return the moments of an MLP's outputs concatenated with the displacement by a run, kept channels only.
 
@@ -203,20 +228,20 @@ def _states(calibration: Calibration, sites: list[Site], batch: Batch, kept: Ten
 
 
 @contextmanager
-def _repaired(
-    calibration: Calibration, fitted: Mapping[str, tuple[int, int]], below: LinearMap, kept: Tensor
-) -> Iterator[None]:
+def _repaired(calibration: Calibration, fitted: Mapping[str, Run], below: LinearMap, kept: Tensor) -> Iterator[None]:
     """Let the dense model run without some runs of blocks and with their maps."""
     removed = [layer for start, end in fitted.values() for layer in range(start, end)]
     with ExitStack() as stack:
         stack.enter_context(layers_skipped(calibration.model, removed))
         for name in fitted:
-            hook = _mapping(below.fits.load(name, "map"), below.fits.load(name, "shift"), kept)
+            hook = mapping(below.fits.load(name, "map"), below.fits.load(name, "shift"), kept)
             stack.callback(calibration.module(name).register_forward_hook(hook).remove)
         yield
 
 
-def _mapping(matrix: Tensor, shift: Tensor, kept: Tensor) -> Callable[..., Tensor]:
+def mapping(matrix: Tensor, shift: Tensor, kept: Tensor) -> Callable[..., Tensor]:
+    """Return a forward hook that maps the kept channels of a module's output."""
+
     def hook(_: nn.Module, __: tuple, output: Tensor) -> Tensor:
         channels = kept.to(output.device)
         return output.index_copy(-1, channels, output[..., channels] @ matrix.to(output).mT + shift.to(output))
