@@ -4,8 +4,8 @@ Two choices that agree below a block give it the same input. So choices are run 
 longest are neighbours, and each starts from the state that it shares with the one before; only those states are held
 that a later choice starts from, at most one for each block.
 
-Where something is computed in the place of removed blocks (`repairs.run_maps`), the block before them computes it. Then
-two choices share what comes before the last block that both keep below their first difference.
+Where something is computed in the place of removed blocks (`repairs.run_maps`), the block before them computes it.
+Then two choices share what comes before the last block that both keep below their first difference.
 """
 
 import inspect
