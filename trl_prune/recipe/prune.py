@@ -128,7 +128,7 @@ class PruneSection(Section):
         "num_hidden_layers": "target.layers", "parameters": "target.parameters", "share": "target.share",
     }  # fmt: skip
 
-    optional: ClassVar[tuple[str, ...]] = ("beam_width", "generations", "texts")
+    optional: ClassVar[tuple[str, ...]] = ("as_repaired", "beam_width", "generations", "texts")
 
     by: str = "angular_distance"
     """How blocks are chosen: from the scores by `angular_distance` (a contiguous run, 2410.09982), `block_influence`

@@ -17,9 +17,10 @@ class Section(BaseModel):
     other_names: ClassVar[dict[str, str]] = {}
     """What neighbouring tools call keys of this section, for "did you mean"; values may be dotted."""
     optional: ClassVar[tuple[str, ...]] = ()
-    """Keys that a dump leaves out while they are None, so that a result of an older version still matches."""
+    """Keys that a dump leaves out while they have their default, so that a result of an older version still matches."""
 
     @model_serializer(mode="wrap")
     def _without_unset(self, serialise: SerializerFunctionWrapHandler) -> dict[str, object]:
-        values = serialise(self)
-        return {name: value for name, value in values.items() if value is not None or name not in self.optional}
+        values, fields = serialise(self), type(self).model_fields
+        left_out = {name for name in self.optional if values.get(name) == fields[name].default}
+        return {name: value for name, value in values.items() if name not in left_out}
