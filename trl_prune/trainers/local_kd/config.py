@@ -5,10 +5,6 @@ from dataclasses import dataclass, field
 from trl import SFTConfig
 
 from trl_prune.losses.hidden_states import HIDDEN_LOSSES
-from trl_prune.trainers.local_kd.forward import STUDENT
-
-
-UPPER_INPUTS = ("dense", STUDENT)
 
 
 @dataclass
@@ -31,13 +27,6 @@ class LocalKDConfig(SFTConfig):
         default=2,
         metadata={"help": "How many blocks behind each cut are trained; the block before it is trained as well."},
     )
-    upper_inputs: str = field(
-        default="dense",
-        metadata={
-            "help": "What the blocks next to a cut get where another cut is below it: the `dense` model's state, or "
-            "the `student`'s, so that they learn to correct what the blocks below them leave."
-        },
-    )
     hidden_distance: str = field(
         default="relative_mse",
         metadata={"help": "Distance of the states: `relative_mse`, `mse` or `cosine`."},
@@ -47,8 +36,6 @@ class LocalKDConfig(SFTConfig):
         super().__post_init__()
         if not isinstance(self.blocks_after_cut, int) or self.blocks_after_cut < 0:
             raise ValueError(f"`blocks_after_cut` is {self.blocks_after_cut!r}; wanted: a whole number from 0 on")
-        if self.upper_inputs not in UPPER_INPUTS:
-            raise ValueError(f"`upper_inputs` is {self.upper_inputs!r}; allowed: {', '.join(UPPER_INPUTS)}")
         if self.gradient_checkpointing and (self.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
             raise ValueError(
                 "`gradient_checkpointing_kwargs` has `use_reentrant`, with which blocks whose input has no gradient "

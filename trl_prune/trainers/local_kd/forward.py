@@ -23,10 +23,6 @@ from trl_prune.trainers.intermediate_states import StatePoint, capture_states, c
 from trl_prune.trainers.local_kd.segments import Segment
 
 
-# Segments above another get the student's own state.
-STUDENT = "student"
-
-
 @dataclass(frozen=True)
 class DenseStates:
     """The dense model's side of a batch.
@@ -94,11 +90,7 @@ def next_norms(model: PreTrainedModel, segments: Sequence[Segment]) -> list[nn.M
 
 
 def patch_forward(
-    model: PreTrainedModel,
-    segments: Sequence[Segment],
-    norms: Sequence[nn.Module | None],
-    distance: str,
-    upper_inputs: str,
+    model: PreTrainedModel, segments: Sequence[Segment], norms: Sequence[nn.Module | None], distance: str
 ) -> None:
     """Make `model(..., labels=labels, dense_states=DenseStates(...))` return a `LocalOutput`; other calls remain.
 
@@ -107,7 +99,6 @@ def patch_forward(
         segments: the blocks that run.
         norms: the norm under which each of their states is compared (`next_norms`).
         distance: a name of `HIDDEN_LOSSES`.
-        upper_inputs: what segments above another get, `dense` or `student`.
     """
 
     def local_forward(
@@ -115,7 +106,7 @@ def patch_forward(
     ) -> LocalOutput:
         # The backbone alone: the LM head does not matter.
         backbone = functools.partial(model.base_model, *call.args, **call.keywords)
-        given = _segment_states(model, backbone, segments, dense, upper_inputs)
+        given = _segment_states(model, backbone, segments, dense)
         return _local_output(given, dense, norms, labels, distance)
 
     add_forward(model, "dense_states", local_forward)
@@ -137,17 +128,9 @@ def _local_output(
 
 
 def _segment_states(
-    model: PreTrainedModel,
-    backbone: functools.partial,
-    segments: Sequence[Segment],
-    dense: DenseStates,
-    upper_inputs: str,
+    model: PreTrainedModel, backbone: functools.partial, segments: Sequence[Segment], dense: DenseStates
 ) -> list[Tensor]:
-    """Return the state that each block of the segments gives.
-
-    The lowest segment gets the dense model's state. One above another gets it as well, or what the student's blocks
-    between them make of the state below, without its gradient: every segment is trained by its own states alone.
-    """
+    """Return the state that each block of the segments gives when its segment gets the dense model's state."""
     blocks = decoder_blocks(model)
     points = [StatePoint("block", block) for segment in segments for block in segment.blocks]
     with ExitStack() as stack:
@@ -157,21 +140,12 @@ def _segment_states(
         starts = [*(segment.blocks.start for segment in segments), len(blocks)]
         stops = [segment.blocks.stop for segment in segments]
         for start, stop, output in zip(starts, [*stops, len(blocks)], [*dense.sources, dense.last], strict=True):
-            skipped = blocks[ran:start]
-            if skipped and ran > 0 and start < len(blocks) and upper_inputs == STUDENT:
-                stack.callback(skipped[0].register_forward_pre_hook(_without_gradient, with_kwargs=True).remove)
-            elif skipped:
+            if skipped := blocks[ran:start]:
                 weight = next(blocks[min(start, len(blocks) - 1)].parameters())
                 stack.enter_context(returning(skipped, functools.partial(_like, output, weight)))
             ran = stop
         backbone(use_cache=False)
     return [states[point] for point in points]
-
-
-def _without_gradient(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    if args:
-        return (args[0].detach(), *args[1:]), kwargs
-    return args, kwargs | {"hidden_states": kwargs["hidden_states"].detach()}
 
 
 def _at(states: Tensor, learned: Tensor, device: torch.device) -> Tensor:

@@ -87,7 +87,7 @@ class LocalKDTrainer(CheckedSFTTrainer):
         freeze_all_but(self.model, [blocks[block] for segment in self.segments for block in segment.blocks])
         self.teacher = source.load_model(self.args.device, self._base_model)
         norms = next_norms(self.teacher, self.segments)
-        patch_forward(self._base_model, self.segments, norms, self.args.hidden_distance, self.args.upper_inputs)
+        patch_forward(self._base_model, self.segments, norms, self.args.hidden_distance)
 
     def _segments(self, source: TeacherSource) -> list[Segment]:
         """Return the blocks next to the cuts.
