@@ -95,12 +95,13 @@ def until_end(text: str) -> tuple[str, bool]:
 def recipe(options: argparse.Namespace) -> dict:
     """Return the recipe."""
     output = options.output
+    measured = {"as_repaired": True, "texts": 16} if options.as_repaired else {}
     return {
         "model": options.model,
         "dataset": {"path": str(output / "rows.jsonl")},
         "output": str(output / "run"),
         "score": {"samples": 128},
-        "prune": {"by": options.by, "target": {"layers": options.layers}},
+        "prune": {"by": options.by, "target": {"layers": options.layers}} | measured,
         "recover": {
             "sft": {"method": "auto", "minutes": options.minutes, "args": ARGS},
             "kd": {
@@ -133,6 +134,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--layers", type=int, default=20)
     parser.add_argument("--by", default="block_influence")
+    parser.add_argument("--as-repaired", action="store_true", help="measure the effect `--by` behind linear maps")
     parser.add_argument("--functions", type=int, default=640, help="functions that the dense model finishes")
     parser.add_argument("--problems", type=int, default=60, help="problems of HumanEval")
     parser.add_argument("--minutes", type=float, default=60)
