@@ -32,14 +32,6 @@ CHOICE = ("facts", "commonsense", "grammar", "antonyms", "category", "sequences"
 SCORES = {"generation": GENERATED, "multiple choice": tuple(f"probe_{name}" for name in CHOICE)}
 
 
-class ScoreEffect(TaskEffect):
-    """The negated mean score of several tasks."""
-
-    def __init__(self, run: Run, model: object, tasks: tuple[str, ...]) -> None:
-        super().__init__(run, model, run_maps(run, model).in_place_of)
-        self._tasks = run.load_tasks("tasks", list(tasks))
-
-
 def cuts(count: int) -> list[Choice]:
     """Return every second run of neighbours, and drawn cuts of one to three runs, none of them the first block."""
     generator = Random(SEED)
@@ -84,7 +76,10 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     choices = cuts(options.cuts)
     model = (run := run_with(options)).load_for_scoring(run.dense_dir)
-    effects = {name: ScoreEffect(run, model, tasks) for name, tasks in SCORES.items()}
+    in_place_of = run_maps(run, model).in_place_of
+    effects = {
+        name: TaskEffect(run, model, run.load_tasks(name, list(tasks)), in_place_of) for name, tasks in SCORES.items()
+    }
     for by in EFFECTS:
         for name, repaired in ((f"{by}, cut", False), (f"{by}, as repaired", True)):
             measured = run_with(options, by=by, as_repaired=repaired, texts=options.texts)

@@ -104,7 +104,7 @@ def measured_effect(run: Run, model: PreTrainedModel) -> Effect:
     in_place_of = run_maps(run, model).in_place_of if section.as_repaired else None
     if section.by in EFFECTS:
         return EFFECTS[section.by](model, _measured_batches(run), in_place_of)
-    return TaskEffect(run, model, in_place_of)
+    return TaskEffect(run, model, effect_tasks(run), in_place_of)
 
 
 def _measured_batches(run: Run) -> list[dict[str, torch.Tensor]]:
@@ -119,12 +119,14 @@ def _num_batches(run: Run, texts: int) -> int:
 
 
 class TaskEffect:
-    """The negated score of an lm-eval task, as `losses.Effect`: one part, whose tokens are not counted."""
+    """The negated mean score over lm-eval tasks, as `losses.Effect`: one part, whose tokens are not counted."""
 
     tokens, at_once = (0,), 1
 
-    def __init__(self, run: Run, model: PreTrainedModel, in_place_of: InPlaceOf | None = None) -> None:
-        self._run, self._model, self._tasks = run, model, effect_tasks(run)
+    def __init__(
+        self, run: Run, model: PreTrainedModel, tasks: EvaluationTasks, in_place_of: InPlaceOf | None = None
+    ) -> None:
+        self._run, self._model, self._tasks = run, model, tasks
         self._in_place_of = in_place_of or (lambda _: nullcontext())
 
     def sums(self, part: int, choices: Sequence[Choice]) -> list[tuple[float, int]]:  # noqa: ARG002
