@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--layers", type=int, default=20)
     parser.add_argument("--by", default="block_influence")
-    parser.add_argument("--as-repaired", action="store_true", help="measure the effect `--by` behind linear maps")
+    parser.add_argument("--as-repaired", action="store_true", help="measure `--by kl` behind linear maps, on 16 rows")
     parser.add_argument("--functions", type=int, default=640, help="functions that the dense model finishes")
     parser.add_argument("--problems", type=int, default=60, help="problems of HumanEval")
     parser.add_argument("--minutes", type=float, default=60)

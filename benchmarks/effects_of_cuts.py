@@ -90,7 +90,7 @@ def main() -> None:
     }
     (options.output / "losses.json").write_text(json.dumps({"removed": choices} | losses, indent=1))
     print("| effect | " + " | ".join(SCORES) + " |\n|---|---|---|")
-    for name in effects.keys() - SCORES.keys():
+    for name in (name for name in effects if name not in SCORES):
         cells = [f"{spearmanr(losses[name], losses[score]).statistic:.2f}" for score in SCORES]
         print(f"| {name} | " + " | ".join(cells) + " |")
 

@@ -115,8 +115,8 @@ def test_a_model_whose_blocks_take_no_maps_is_refused(tmp_path):
         ({"by": "task:tiny_choice"}, "greedy search: about 7 choices of blocks measured"),
         (
             {"as_repaired": True},
-            "greedy search: about 7 choices of blocks measured, 4.2 passes of the dense model over the texts, "
-            "each with linear maps in the place of what it removes",
+            "greedy search: about 7 choices of blocks measured with linear maps in the place of what they remove, "
+            "4.2 passes of the dense model over the texts",
         ),
     ],
 )

@@ -147,7 +147,8 @@ class PruneSection(Section):
     """For an effect on the calibration texts: on how many of them, in whole batches, all if left out. A search needs
     few; repairs are fitted on all."""
     as_repaired: bool = False
-    """Whether a measured effect is that with linear maps in the place of what a choice removes (`linear_map`)."""
+    """Whether a measured effect is that with linear maps in the place of what a choice removes; for models and
+    `repairs` with a `linear_map`."""
     target: Target | None = None
     """Size of the pruned model."""
     keep: KeepSection | None = None

@@ -17,7 +17,7 @@ class Section(BaseModel):
     other_names: ClassVar[dict[str, str]] = {}
     """What neighbouring tools call keys of this section, for "did you mean"; values may be dotted."""
     optional: ClassVar[tuple[str, ...]] = ()
-    """Keys that a dump leaves out while they have their default, so that a result of an older version still matches."""
+    """Keys that a dump leaves out while they have their default: a result of an older version still matches."""
 
     @model_serializer(mode="wrap")
     def _without_unset(self, serialise: SerializerFunctionWrapHandler) -> dict[str, object]:

@@ -56,11 +56,14 @@ def _as_json(run: Run, removed: Choice, loss: float, cost: Cost) -> dict:
     section = run.recipe.prune
     passes = round(cost.dense_passes(run.costs.sizes[LAYERS]), 2)
     found = {"by": section.by, "strategy": section.strategy, "removed": list(removed), "loss": loss}
+    found |= {"as_repaired": True} if section.as_repaired else {}
     return found | {"cost": asdict(cost) | {"dense_passes": passes}}
 
 
 def found_by_effect(folder: Path) -> dict | None:
     """Return what a finished search found: `removed`, their `loss`, and its `cost`; None where there was no search.
+
+    With `as_repaired` the loss is that with linear maps.
 
     The cost has the number of `choices` measured, `block_tokens` (forward passes of one block times the tokens that
     went through it), the `tokens` of all texts and `dense_passes`, the cost in passes of the dense model over these.
@@ -91,8 +94,8 @@ def describe_search(run: Run, num_kept: int) -> str:
         section.strategy, num_layers, num_layers - num_kept, num_parts, search_options(run), section.as_repaired
     )
     passes = f", {cost.dense_passes(num_layers):,.1f} passes of the dense model over the texts" * on_texts
-    repaired = ", each with linear maps in the place of what it removes" * section.as_repaired
-    return f"{section.strategy} search: about {cost.choices:,} choices of blocks measured{passes}{repaired}"
+    repaired = " with linear maps in the place of what they remove" * section.as_repaired
+    return f"{section.strategy} search: about {cost.choices:,} choices of blocks measured{repaired}{passes}"
 
 
 _expected_cost = lru_cache(maxsize=8)(expected_cost)

@@ -54,7 +54,7 @@ def chosen_by(section: PruneSection, axes: Collection[str]) -> str:
         return "by hand"
     if section.by == "search":
         return "by the search"
-    methods = [f"blocks by {section.by}"] * (LAYERS in axes)
+    methods = [f"blocks by {section.by}{' as repaired' * section.as_repaired}"] * (LAYERS in axes)
     return " and ".join(methods + ["units by their scores"] * any(axis != LAYERS for axis in axes)) or "nothing"
 
 

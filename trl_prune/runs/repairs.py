@@ -14,7 +14,7 @@ from trl_prune.pruning.families import HIDDEN, LAYERS
 from trl_prune.pruning.importance.scores import Scores
 from trl_prune.pruning.repairs import REPAIRS, applicable_repairs, build_repairs, default_options
 from trl_prune.pruning.repairs.calibration import Calibration
-from trl_prune.pruning.repairs.run_maps import RunMaps, states_bytes
+from trl_prune.pruning.repairs.run_maps import RunMaps, check_every_block, states_bytes
 from trl_prune.pruning.surgery.checkpoint import Repair
 from trl_prune.pruning.surgery.cut import Cut
 from trl_prune.runs.context import Run
@@ -83,9 +83,11 @@ def fitted_repairs(run: Run, cut: Cut, scratch: Path, lenient: bool = False) -> 
 
 def run_maps(run: Run, model: PreTrainedModel) -> RunMaps:
     """Return the linear maps in the place of any blocks, as the recipe fits them, for a search among many cuts."""
-    cut = Cut.of(run.config, {LAYERS: list(range(run.costs.sizes[LAYERS] - 1))})
-    options = default_options(MAP) | recipe_repairs(run, cut)[MAP]
-    return RunMaps(run.dense_dir, cut, _texts(run, lambda: model, run.folder.stage_dir("prune") / FITS), **options)
+    # The texts first: where they are the model's answers, only those that exist can be counted.
+    texts = _texts(run, lambda: model, run.folder.stage_dir("prune") / FITS)
+    check_run_maps(run)
+    cut = _of_one_block(run)
+    return RunMaps(run.dense_dir, cut, texts, **default_options(MAP) | recipe_repairs(run, cut)[MAP])
 
 
 def run_maps_bytes(run: Run) -> int:
@@ -94,17 +96,20 @@ def run_maps_bytes(run: Run) -> int:
     return states_bytes(calibration_tokens(run), run.costs.sizes[LAYERS], run.costs.sizes[HIDDEN], itemsize)
 
 
-def check_run_maps(run: Run, cut: Cut) -> None:
-    """Check that the recipe repairs a cut with linear maps, as `prune.as_repaired` measures it.
+def check_run_maps(run: Run) -> None:
+    """Check that the recipe repairs whatever blocks are removed with linear maps, as `prune.as_repaired` measures it.
 
     Raises:
-        InputError: it does not.
+        InputError: it does not, or some blocks take no map.
     """
-    if MAP in recipe_repairs(run, cut):
-        return
-    if run.recipe.prune.repairs == "auto":
-        REPAIRS[MAP].check(run.dense_dir, cut, **default_options(MAP))
-    raise InputError(omitted_repairs(run, cut) or f"prune.repairs has no {MAP}")
+    cut = _of_one_block(run)
+    check_every_block(run.dense_dir, cut)
+    if MAP not in recipe_repairs(run, cut):
+        raise InputError(omitted_repairs(run, cut) or f"prune.repairs has no {MAP}")
+
+
+def _of_one_block(run: Run) -> Cut:
+    return Cut.of(run.config, {LAYERS: list(range(run.costs.sizes[LAYERS] - 1))})
 
 
 def _texts(run: Run, load: Callable[[], PreTrainedModel], scratch: Path) -> Calibration:

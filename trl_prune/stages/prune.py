@@ -124,7 +124,7 @@ def check(run: Run) -> None:
     if run.recipe.score.is_generated:
         check_texts(run)
     _check_repairs(run, cut)
-    _check_as_repaired(run, cut)
+    _check_as_repaired(run)
 
 
 def _check_repairs(run: Run, cut: Cut) -> None:
@@ -135,10 +135,10 @@ def _check_repairs(run: Run, cut: Cut) -> None:
             raise InputError(f"prune.repairs: {error}") from error
 
 
-def _check_as_repaired(run: Run, cut: Cut) -> None:
+def _check_as_repaired(run: Run) -> None:
     try:
         if run.recipe.prune.as_repaired:
-            check_run_maps(run, cut)
+            check_run_maps(run)
     except InputError as error:
         raise InputError(f"prune.as_repaired measures with linear maps: {error}") from error
 

@@ -1,17 +1,21 @@
 """Maps in a model in memory against those that `linear_map` folds into the checkpoint."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
 from tests.families import family_params
 from tests.pruning.repairs.conftest import texts
 from tests.pruning.surgery.loading import TOKENS
+from trl_prune.errors import InputError
 from trl_prune.pruning.choosing.effects import EFFECTS
 from trl_prune.pruning.choosing.losses import MeasuredLosses
 from trl_prune.pruning.families import LAYERS
 from trl_prune.pruning.importance.skipped_layers import layers_skipped
 from trl_prune.pruning.repairs import applicable_repairs
-from trl_prune.pruning.repairs.run_maps import RunMaps, foldable_outputs, states_bytes
+from trl_prune.pruning.repairs.run_maps import RunMaps, states_bytes
 
 
 RIDGE = 0.1
@@ -117,17 +121,27 @@ def _loss(effect, dense, pruned, batches):
     return total / count
 
 
-def test_blocks_whose_map_cannot_be_folded_have_none(repair_case):
-    dense = repair_case("gemma2")
-    assert foldable_outputs(dense.dense_dir, dense.cut({LAYERS: [0]})) == {}
-    with layers_skipped(dense.model, [1]):
-        expected = dense.model(TOKENS, use_cache=False).logits.float()
-    torch.testing.assert_close(replaced_logits(dense, run_maps(dense), (1,)), expected)
+@pytest.mark.parametrize("family", ["gemma2", "mixtral"])
+def test_a_model_with_blocks_that_take_no_map_is_refused(family, repair_case):
+    with pytest.raises(InputError, match=f"linear_map cannot repair {family}"):
+        run_maps(repair_case(family))
+
+
+def test_nothing_outlives_the_maps(repair_case):
+    maps = run_maps(repair_case())
+    gc.disable()
+    try:
+        reference = weakref.ref(maps._map.__wrapped__.__self__)
+        del maps
+        assert reference() is None  # the states are as large as the model
+    finally:
+        gc.enable()
 
 
 def test_the_states_take_as_many_bytes_as_counted(repair_case):
     dense = repair_case()
     maps = run_maps(dense)
-    held = [*maps._outputs.values(), *maps._states.values()]
+    fits = maps._map.__wrapped__.__self__
+    held = [*fits.outputs.values(), *fits.stream.values()]
     counted = states_bytes(dense.calibration.tokens, 4, 32, 8)
     assert sum(tensor.nbytes for tensor in held) == counted

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor
 
 from trl_prune.checkpoints import tensor_files
-from trl_prune.errors import InputError
 from trl_prune.pruning.families import LAYERS
+from trl_prune.pruning.importance.forward import input_device
 from trl_prune.pruning.importance.hooks import STREAM, Site, stream_sites
 from trl_prune.pruning.repairs.calibration import GIB, Calibration
 from trl_prune.pruning.repairs.linear_map import (
@@ -27,9 +28,11 @@ from trl_prune.pruning.repairs.moments import Moments
 from trl_prune.pruning.surgery.cut import Cut
 
 
-# Maps are held up to this size together; others are fitted again when they are asked for.
+# Maps are held on the CPU up to this size together, and at least two for each block, which a step of a search asks for
+# again and again.
 MAX_MAPS_BYTES = 4 * GIB
-MIN_MAPS = 32
+# Positions whose products are summed at once.
+CHUNK = 2**12
 
 
 class RunMaps:
@@ -43,54 +46,79 @@ class RunMaps:
         cut: any plan applied to the dense model.
         calibration: model and texts.
         ridge: regularisation towards the plain cut, as in `linear_map`.
+
+    Raises:
+        InputError: there is a block whose MLP output a map cannot be folded into.
     """
 
     def __init__(self, source: Path, cut: Cut, calibration: Calibration, ridge: float):
-        self._num_layers, self._ridge, self._gain = cut.sizes[LAYERS], ridge, stream_gain(cut)
-        outputs = foldable_outputs(source, cut)
-        self._modules = {layer: calibration.module(name) for layer, name in outputs.items()}
-        self._biased = {layer for layer, name in outputs.items() if has_bias(name, source)}
-        self._outputs, self._states = _read_states(calibration, outputs)
-        self._device, hidden_size = calibration.model.device, self._states[0].shape[-1]
-        self._kept = torch.arange(hidden_size)
-        self._map = lru_cache(max(MIN_MAPS, MAX_MAPS_BYTES // (4 * hidden_size**2)))(self._fit)
+        check_every_block(source, cut)
+        self._num_layers = cut.sizes[LAYERS]
+        names = {layer: mlp_output(layer, source, cut) for layer in range(self._num_layers - 1)}
+        self._modules = {layer: calibration.module(name) for layer, name in names.items()}
+        states = _read_states(calibration, names)
+        biased = frozenset(layer for layer, name in names.items() if has_bias(name, source))
+        fits = MapFits(*states, biased, ridge, stream_gain(cut), input_device(calibration.model))
+        hidden_size = fits.stream[0].shape[-1]
+        self._channels = torch.arange(hidden_size)
+        self._map = lru_cache(max(2 * self._num_layers, MAX_MAPS_BYTES // (4 * hidden_size**2)))(fits.fit)
 
     @contextmanager
     def in_place_of(self, removed: Iterable[int]) -> Iterator[None]:
-        """Let the model compute with the maps in the place of removed blocks, which others leave out.
+        """Let the model compute with the maps in the place of removed blocks, which the caller skips.
 
-        A run whose maps cannot be folded into the block before it, or that has none before it, gets no map.
+        A run of the first blocks gets none, as in `linear_map`.
         """
         kept = sorted(set(range(self._num_layers)).difference(removed))
         with ExitStack() as stack:
-            for run in runs_between(kept, self._num_layers):
-                if run[0] - 1 in self._modules:
-                    hook = mapping(*self._map(run), self._kept)
-                    stack.callback(self._modules[run[0] - 1].register_forward_hook(hook).remove)
+            for start, end in runs_between(kept, self._num_layers):
+                if start > 0:
+                    hook = mapping(*self._map((start, end)), self._channels)
+                    stack.callback(self._modules[start - 1].register_forward_hook(hook).remove)
             yield
 
-    def _fit(self, run: Run) -> tuple[Tensor, Tensor]:
+
+@dataclass(frozen=True)
+class MapFits:
+    """Fits the map of any run.
+
+    Attributes:
+        outputs: the dense model's MLP outputs by block, `(tokens, hidden_size)`, on the CPU.
+        stream: the residual stream before each block and after the last, of the same shape.
+        biased: the blocks whose MLP output has a bias.
+        ridge: regularisation towards the plain cut.
+        gain: the factor of the MLP's output in the residual stream.
+        device: where maps are fitted.
+    """
+
+    outputs: dict[int, Tensor]
+    stream: dict[int, Tensor]
+    biased: frozenset[int]
+    ridge: float
+    gain: float
+    device: torch.device
+
+    def fit(self, run: Run) -> tuple[Tensor, Tensor]:
+        """Return a run's matrix, `(hidden_size, hidden_size)`, and shift, on the CPU."""
         start, end = run
-        output, before, after = (
-            states.to(self._device).float()
-            for states in (self._outputs[start - 1], self._states[start], self._states[end])
-        )
-        moments = Moments.empty(2 * output.shape[-1], output.device)
-        moments.add(torch.cat([output, after - before], dim=1))
-        fitted = fit_map(moments, self._ridge, self._gain, start - 1 in self._biased)
-        return fitted["map"], fitted["shift"]
+        places = (self.outputs[start - 1], self.stream[start], self.stream[end])
+        moments = Moments.empty(2 * self.stream[0].shape[-1], self.device)
+        for output, before, after in zip(*(states.split(CHUNK) for states in places), strict=True):
+            moved = [states.to(self.device).float() for states in (output, before, after)]
+            moments.add(torch.cat([moved[0], moved[2] - moved[1]], dim=1))
+        fitted = fit_map(moments, self.ridge, self.gain, start - 1 in self.biased)
+        return fitted["map"].cpu(), fitted["shift"].cpu()
 
 
-def foldable_outputs(source: Path, cut: Cut) -> dict[int, str]:
-    """Return the names of the MLP output weights that a map can be folded into, by block, the last block left out."""
-    names, outputs = sorted(tensor_files(source)), {}
+def check_every_block(source: Path, cut: Cut) -> None:
+    """Check that a map can be folded into every block but the last, so that any run but the first blocks gets one.
+
+    Raises:
+        InputError: a block has experts, or a norm after its MLP.
+    """
+    names = sorted(tensor_files(source))
     for layer in range(cut.sizes[LAYERS] - 1):
-        try:
-            check_foldable(layer, names, cut)
-        except InputError:
-            continue
-        outputs[layer] = mlp_output(layer, source, cut)
-    return outputs
+        check_foldable(layer, names, cut)
 
 
 def states_bytes(num_tokens: int, num_layers: int, hidden_size: int, itemsize: int) -> int:
@@ -108,8 +136,9 @@ def _read_states(calibration: Calibration, outputs: dict[int, str]) -> tuple[dic
 
     mlps = [Site("output", layer, calibration.module(name), "output") for layer, name in outputs.items()]
     calibration.read_activations([*mlps, *stream_sites(calibration.model)], add)
-    states = {place: torch.cat(parts) for place, parts in read.items()}
-    return (
-        {layer: tensor for (key, layer), tensor in states.items() if key == "output"},
-        {layer: tensor for (key, layer), tensor in states.items() if key == STREAM},
-    )
+    # One after the other, so that parts and wholes are not all held together.
+    states = {place: torch.cat(read.pop(place)) for place in list(read)}
+    by_key = {
+        key: {layer: tensor for (of, layer), tensor in states.items() if of == key} for key in ("output", STREAM)
+    }
+    return by_key["output"], by_key[STREAM]
