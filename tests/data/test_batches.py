@@ -1,7 +1,7 @@
 import pytest
 from datasets import Dataset
 
-from trl_prune.data.batches import calibration_batches, pad, sample
+from trl_prune.data.batches import calibration_batches, pad, rows_in_one_text, sample
 from trl_prune.errors import InputError
 
 
@@ -27,3 +27,18 @@ def test_sample_is_a_seeded_subset_in_order():
     assert sampled == sample(rows, 10, seed=1)["text"] != sample(rows, 10, seed=2)["text"]
     assert sorted(sampled, key=int) == list(sampled)
     assert sample(rows, 99, seed=1) is rows
+
+
+def test_rows_of_one_text_are_examples_without_a_chat_template():
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": f"{n} + 1?"}],
+            "completion": [{"role": "assistant", "content": str(n + 1)}],
+        }
+        for n in range(5)
+    ]
+    texts = rows_in_one_text(Dataset.from_list(rows), 2)["text"]
+    assert texts == ["0 + 1?\n1\n\n1 + 1?\n2", "2 + 1?\n3\n\n3 + 1?\n4"]
+    assert rows_in_one_text(Dataset.from_list(rows[:1]), 2)["text"] == ["0 + 1?\n1"]
+    plain = Dataset.from_list([{"prompt": "2 + 2 =", "completion": " 4\n"}, {"prompt": "1 + 2 =", "completion": " 3"}])
+    assert rows_in_one_text(plain, 2)["text"] == ["2 + 2 = 4\n\n1 + 2 = 3"]

@@ -16,7 +16,16 @@ from trl_prune.pruning.surgery.cut import meta_model
 from trl_prune.recipe import parse_recipe
 from trl_prune.runs import scoring
 from trl_prune.runs.context import Run
-from trl_prune.runs.scoring import STATES, check_way, describe_way, is_out_of_core, states_on_disk
+from trl_prune.runs.scoring import (
+    STATES,
+    calibration,
+    check_way,
+    describe_texts,
+    describe_way,
+    expected_texts,
+    is_out_of_core,
+    states_on_disk,
+)
 
 
 def pruning_recipe(folder, name="run", **sections):
@@ -98,3 +107,14 @@ def test_the_plan_of_a_published_mixture(name, tmp_path, monkeypatch):
     assert "block by block, with up to" in lines[-2]
     assert "of disk meanwhile" in lines[-2]
     assert "of memory" in lines[-1]
+
+
+def test_texts_of_several_rows_are_counted_and_said(tmp_path):
+    run = Run(pruning_recipe(tmp_path, score={"samples": 3, "rows_per_text": 2, "batch_size": 2}))
+    batches = calibration(run)
+    assert [len(batch["input_ids"]) for batch in batches] == [2, 1]
+    text = run.tokenizer.decode(batches[0]["input_ids"][0][batches[0]["attention_mask"][0].bool()])
+    assert text.count("\n\n") == 1
+    assert (expected_texts(run), describe_texts(run)) == (3, "3 texts of 2 rows each")
+    with pytest.raises(InputError, match="has `rows_per_text`, which is for rows that are read"):
+        pruning_recipe(tmp_path, score={"rows_per_text": 2, "dataset": "generated"})

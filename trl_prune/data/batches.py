@@ -6,7 +6,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from trl_prune.data.rendering import row_conversation, row_text
+from trl_prune.data.rendering import plain_text, row_conversation, row_text
 from trl_prune.errors import InputError
 
 
@@ -30,6 +30,18 @@ def calibration_batches(
     if not usable:
         raise InputError("no row has a text of two tokens or more")
     return [pad(usable[start : start + batch_size], tokenizer) for start in range(0, len(usable), batch_size)]
+
+
+def rows_in_one_text(rows: Dataset, count: int) -> Dataset:
+    """Return texts of several rows, one after the other as in a prompt with examples, as rows of `text`.
+
+    Args:
+        rows: normal rows; those that are left over at the end are left out, unless there are no others.
+        count: rows of a text.
+    """
+    texts = [plain_text(row).strip() for row in rows]
+    starts = range(0, max(len(texts) - count, 0) + 1, count)
+    return Dataset.from_dict({"text": ["\n\n".join(texts[start : start + count]) for start in starts]})
 
 
 def _encoded(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[list[int]]:

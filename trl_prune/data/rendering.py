@@ -105,11 +105,18 @@ def row_text(row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
         InputError: the chat template rejects the conversation.
     """
     messages = row_conversation(row)
-    if messages is None:
-        return row["prompt"] + row["completion"] if row.get("prompt") is not None else row["text"]
-    if tokenizer.chat_template is None:
-        return "\n".join(message["content"] for message in messages)
+    if messages is None or tokenizer.chat_template is None:
+        return plain_text(row)
     return rendered(tokenizer, messages)[1]
+
+
+def plain_text(row: Row) -> str:
+    """Return a row as text without a chat template: its messages, each on a line of its own, or its own text."""
+    messages = row_conversation(row)
+    if messages is not None:
+        contents = (message.get("content") for message in messages)
+        return "\n".join(content for content in contents if isinstance(content, str))
+    return row["prompt"] + row["completion"] if row.get("prompt") is not None else row["text"]
 
 
 def row_conversation(row: Row) -> list[Message] | None:

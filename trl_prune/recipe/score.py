@@ -22,10 +22,13 @@ class ScoreSection(Section):
         "calibration": "dataset", "limit": "samples", "max_seq_length": "max_length", "num_samples": "samples",
         "rows": "samples",
     }  # fmt: skip
-    optional: ClassVar[tuple[str, ...]] = ("max_new_tokens",)
+    optional: ClassVar[tuple[str, ...]] = ("max_new_tokens", "rows_per_text")
 
     samples: Count = 256
     """Number of calibration texts."""
+    rows_per_text: Count = 1
+    """Rows of a calibration text. Several are plain text, without a chat template: each message on a line of its own,
+    one row after the other, as in a prompt with examples."""
     tokens: Literal["all", "last"] = "all"
     """Positions that count for blocks: every token, or each text's last (2410.09982; needs 1,000 texts or more)."""
     max_length: Count = 512
@@ -65,6 +68,12 @@ class ScoreSection(Section):
                 f"has answers of up to {self.answer_tokens} tokens (`max_new_tokens`), which leaves no room for a "
                 f"prompt in texts of {self.max_length} (`max_length`)"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_rows(self) -> "ScoreSection":
+        if self.rows_per_text > 1 and self.is_generated:
+            raise ValueError(f"has `rows_per_text`, which is for rows that are read, and `dataset: {GENERATED}`")
         return self
 
     @property

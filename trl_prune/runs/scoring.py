@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from trl_prune.data.batches import calibration_batches, sample
+from trl_prune.data.batches import calibration_batches, rows_in_one_text, sample
 from trl_prune.data.teacher import within_context
 from trl_prune.errors import InputError
 from trl_prune.pruning.importance.blockwise import score_by_blocks
@@ -35,7 +35,9 @@ def calibration(run: Run) -> list[dict[str, torch.Tensor]]:
     section = run.recipe.score
     if section.is_generated:
         return own_answer_batches(run)
-    drawn = sample(_rows(run), section.samples, run.recipe.seed)
+    drawn = sample(_rows(run), section.samples * section.rows_per_text, run.recipe.seed)
+    if section.rows_per_text > 1:
+        drawn = rows_in_one_text(drawn, section.rows_per_text)
     length = within_context(section.max_length, run.config)
     return calibration_batches(drawn, run.tokenizer, section.batch_size, length)
 
@@ -68,7 +70,8 @@ def _read_tokens(run: Run, *_: str) -> int:
 
 def expected_texts(run: Run) -> int:
     """Return how many calibration texts there are at most."""
-    return min(run.recipe.score.samples, len(_rows(run)))
+    section = run.recipe.score
+    return min(section.samples, max(len(_rows(run)) // section.rows_per_text, 1))
 
 
 def _rows(run: Run) -> Dataset:
@@ -82,7 +85,8 @@ def describe_texts(run: Run) -> str:
     if section.is_generated:
         prompts = len(asked_prompts(run))
         return f"the dense model's answers to {prompts} prompts, up to {section.answer_tokens} tokens each"
-    return f"{expected_texts(run)} texts"
+    examples = f" of {section.rows_per_text} rows each" * (section.rows_per_text > 1)
+    return f"{expected_texts(run)} texts{examples}"
 
 
 def check_texts(run: Run) -> None:
