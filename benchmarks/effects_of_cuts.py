@@ -1,6 +1,6 @@
 """Which measured effect of a cut says what the repaired model can do: rank correlations over many cuts.
 
-    python benchmarks/effects_of_cuts.py --output OUT [--cuts 40] [--items 60] [--texts 48]
+    python benchmarks/effects_of_cuts.py --output OUT [--cuts 40] [--items 60] [--texts 48] [--by kl]
 
 Cuts of six of SmolLM2-135M's 30 blocks: runs of neighbours, and drawn ones of one to three runs. Of each, every effect
 by which a search chooses blocks is measured before and behind the repair (`prune.as_repaired`), on the quickstart's
@@ -71,6 +71,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--cuts", type=int, default=40)
     parser.add_argument("--items", type=int, default=60, help="items of each probe")
+    parser.add_argument("--scores", nargs="+", choices=SCORES, default=list(SCORES))
+    parser.add_argument("--by", nargs="+", choices=EFFECTS, default=list(EFFECTS))
     parser.add_argument("--texts", type=int, default=48, help="texts that effects are measured on")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -78,9 +80,9 @@ def main() -> None:
     model = (run := run_with(options)).load_for_scoring(run.dense_dir)
     in_place_of = run_maps(run, model).in_place_of
     effects = {
-        name: TaskEffect(run, model, run.load_tasks(name, list(tasks)), in_place_of) for name, tasks in SCORES.items()
+        name: TaskEffect(run, model, run.load_tasks(name, list(SCORES[name])), in_place_of) for name in options.scores
     }
-    for by in EFFECTS:
+    for by in options.by:
         for name, repaired in ((f"{by}, cut", False), (f"{by}, as repaired", True)):
             measured = run_with(options, by=by, as_repaired=repaired, texts=options.texts)
             effects[name] = measured_effect(measured, model)
@@ -89,9 +91,9 @@ def main() -> None:
         for name, effect in effects.items()
     }
     (options.output / "losses.json").write_text(json.dumps({"removed": choices} | losses, indent=1))
-    print("| effect | " + " | ".join(SCORES) + " |\n|---|---|---|")
+    print("| effect | " + " | ".join(options.scores) + " |\n|---|" + "---|" * len(options.scores))
     for name in (name for name in effects if name not in SCORES):
-        cells = [f"{spearmanr(losses[name], losses[score]).statistic:.2f}" for score in SCORES]
+        cells = [f"{spearmanr(losses[name], losses[score]).statistic:.2f}" for score in options.scores]
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 
