@@ -43,7 +43,7 @@ def removed_by_effect(run: Run, num_kept: int, folder: Path) -> list[int]:
     count = num_layers - num_kept
     effect = measured_effect(run, run.load_for_scoring(run.dense_dir))
     options = search_options(run)
-    total = _expected_cost(section.strategy, num_layers, count, len(effect.tokens), options).choices
+    total = _search_cost(run, count, len(effect.tokens)).choices
     with tqdm(total=total, desc=f"prune by {section.by}", unit="choice") as bar:
         losses = MeasuredLosses(effect, Ledger(folder / MEASUREMENTS), bar.update)
         removed = REMOVAL_STRATEGIES[section.strategy](losses, num_layers, count, options)
@@ -90,12 +90,16 @@ def describe_search(run: Run, num_kept: int) -> str:
     on_texts = section.by in EFFECTS
     num_texts = min(section.texts or math.inf, expected_texts(run))
     num_parts = _num_batches(run, num_texts) if on_texts else 1
-    cost = _expected_cost(
-        section.strategy, num_layers, num_layers - num_kept, num_parts, search_options(run), section.as_repaired
-    )
+    cost = _search_cost(run, num_layers - num_kept, num_parts)
     passes = f", {cost.dense_passes(num_layers):,.1f} passes of the dense model over the texts" * on_texts
     repaired = " with linear maps in the place of what they remove" * section.as_repaired
     return f"{section.strategy} search: about {cost.choices:,} choices of blocks measured{repaired}{passes}"
+
+
+def _search_cost(run: Run, count: int, num_parts: int) -> Cost:
+    """Return what the recipe's search for so many blocks is expected to cost, on texts of one token for each part."""
+    section, options = run.recipe.prune, search_options(run)
+    return _expected_cost(section.strategy, run.costs.sizes[LAYERS], count, num_parts, options, section.as_repaired)
 
 
 _expected_cost = lru_cache(maxsize=8)(expected_cost)

@@ -21,8 +21,8 @@ from trl_prune.runs.context import Run
 from trl_prune.runs.scoring import calibration, calibration_tokens
 
 
-# The repairs that won on held-out text (benchmarks/README.md): `auto` makes those of them that apply to the cut.
 MAP = "linear_map"
+# The repairs that won on held-out text (benchmarks/README.md): `auto` makes those of them that apply to the cut.
 DEFAULT_REPAIRS = ("least_squares", MAP, "norm_rescale")
 # Calibration tokens that a fitted repair needs for each of its inputs; with fewer it overfits the texts. The
 # measurements had 10 to 28.
