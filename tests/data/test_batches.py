@@ -1,7 +1,7 @@
 import pytest
 from datasets import Dataset
 
-from trl_prune.data.batches import calibration_batches, pad, rows_in_one_text, sample
+from trl_prune.data.batches import calibration_batches, num_texts, pad, rows_in_one_text, sample
 from trl_prune.errors import InputError
 
 
@@ -42,3 +42,17 @@ def test_rows_of_one_text_are_examples_without_a_chat_template():
     assert rows_in_one_text(Dataset.from_list(rows[:1]), 2)["text"] == ["0 + 1?\n1"]
     plain = Dataset.from_list([{"prompt": "2 + 2 =", "completion": " 4\n"}, {"prompt": "1 + 2 =", "completion": " 3"}])
     assert rows_in_one_text(plain, 2)["text"] == ["2 + 2 = 4\n\n1 + 2 = 3"]
+    assert rows_in_one_text(plain, 1) is plain
+
+
+def test_rows_of_one_text_are_of_one_capability_where_rows_name_it():
+    names = ["b", "a", None, "a", "b", None]
+    rows = [{"text": f"{number}{name}", "capability": name} for number, name in enumerate(names)]
+    texts = rows_in_one_text(Dataset.from_list(rows), 2)["text"]
+    assert texts == ["2None\n\n5None", "1a\n\n3a", "0b\n\n4b"]
+
+
+@pytest.mark.parametrize(("rows", "count", "texts"), [(0, 2, 0), (1, 2, 1), (2, 2, 1), (5, 2, 2), (5, 1, 5)])
+def test_texts_that_rows_make_are_counted_as_they_are_made(rows, count, texts):
+    made = rows_in_one_text(Dataset.from_dict({"text": ["one"] * rows}), count)
+    assert len(made) == num_texts(rows, count) == texts

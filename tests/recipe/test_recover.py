@@ -69,6 +69,9 @@ def test_a_mix_names_its_sources_and_their_datasets():
     assert arm.uses_rewritten
     assert arm.data_label == "70 % rewritten + 20 % references + 10 % text of wiki.jsonl"
     assert [section.path for section in recipe.datasets] == ["d.jsonl", "wiki.jsonl"]
+    several = parse(mix({"source": "text", "share": 1.0, "rows_per_text": 8})).recover["mix"]
+    assert several.data_label == "100 % text, 8 rows in a text"
+    assert "rows_per_text" not in str(arm.model_dump())
 
 
 def mix(*sources, **options):
@@ -93,6 +96,10 @@ def mix(*sources, **options):
         (
             mix(MIX[0], {"source": "text", "path": "a"}),
             "unknown key 'recover.mix.data.1.path'; did you mean 'recover.mix.data.1.dataset.path'?",
+        ),
+        (
+            mix(MIX[0] | {"share": 1, "rows_per_text": 8}),
+            "recover.mix.data.0 has `rows_per_text`, which is for `source: text`, and `source: rewritten`",
         ),
         (mix(*MIX, args={"completion_only_loss": True}), "whose sources say which tokens the loss is on"),
         ({"a": {"data": 3}}, "recover.a.data is 3; wanted: 'references', 'rewritten' or 'text'"),

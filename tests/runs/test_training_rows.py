@@ -105,6 +105,19 @@ def test_sources_of_one_dataset_share_no_row(folder, monkeypatch):
     assert not any("Rewritten." in text for text in texts(run, everywhere))
 
 
+def test_text_of_several_rows_is_trained_on_as_one_text_and_counted_as_such(folder):
+    data = [{"source": "references", "share": 0.5}, {"source": "text", "share": 0.5, "rows_per_text": 8}]
+    run, arm = run_with(folder, data=data)
+    result = training_rows(run, arm, training_args(run, arm, "float32"))
+    assert [source["rows"] for source in result.sources] == [30, 30 // 8]
+    together = [text for text in texts(run, result.rows) if "\n\n" in text]
+    assert [text.count("Name number") for text in together] == [8] * 3
+    assert all(MASKED not in row["labels"] for row in result.rows if len(row["input_ids"]) > 100)
+    check_rows(run, "arm", arm.model_copy(update={"validation": 32}))
+    with pytest.raises(InputError, match="validation is 33, and the arm has 33 rows"):
+        check_rows(run, "arm", arm.model_copy(update={"validation": 33}))
+
+
 @pytest.mark.parametrize("spelling", ["rows.jsonl", "./rows.jsonl", "link.jsonl"])
 @pytest.mark.parametrize("extra", [{}, {"split": "test"}, {"rows": 60}])
 def test_a_file_is_one_dataset_however_it_is_named(folder, monkeypatch, spelling, extra):

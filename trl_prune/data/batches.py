@@ -6,6 +6,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from trl_prune.data.formats import CAPABILITY
 from trl_prune.data.rendering import plain_text, row_conversation, row_text
 from trl_prune.errors import InputError
 
@@ -36,12 +37,23 @@ def rows_in_one_text(rows: Dataset, count: int) -> Dataset:
     """Return texts of several rows, one after the other as in a prompt with examples, as rows of `text`.
 
     Args:
-        rows: normal rows; those that are left over at the end are left out, unless there are no others.
-        count: rows of a text.
+        rows: normal rows; where they name a `capability`, those of one come together. Those that are left over at the
+            end are left out, unless there are no others.
+        count: rows of a text; with one, the rows are returned as they are.
     """
+    if count == 1:
+        return rows
+    if CAPABILITY in rows.column_names:
+        names = [str(name) for name in rows[CAPABILITY]]
+        rows = rows.select(sorted(range(len(rows)), key=names.__getitem__))
     texts = [plain_text(row).strip() for row in rows]
-    starts = range(0, max(len(texts) - count, 0) + 1, count)
+    starts = range(0, count * num_texts(len(texts), count), count)
     return Dataset.from_dict({"text": ["\n\n".join(texts[start : start + count]) for start in starts]})
+
+
+def num_texts(rows: int, count: int) -> int:
+    """Return how many texts of `count` rows so many rows make."""
+    return max(rows // count, min(rows, 1))
 
 
 def _encoded(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[list[int]]:

@@ -20,6 +20,8 @@ FORMATS = ("prompt + completion", "messages", "text")
 FORMAT_COLUMNS = (("prompt", "completion"), ("messages",), ("text",))
 # TRL renders a row's conversation with these keyword arguments.
 TEMPLATE_COLUMN = "chat_template_kwargs"
+# The column that says which of the tasks' capabilities a row trains.
+CAPABILITY = "capability"
 
 
 def formats_of(columns: Collection[str]) -> list[str]:

@@ -32,6 +32,7 @@ class SourceSection(Section):
         "data": "source", "fraction": "share", "name": "source", "path": "dataset.path", "proportion": "share",
         "ratio": "share", "rows": "dataset.rows", "type": "source", "weight": "share",
     }  # fmt: skip
+    optional: ClassVar[tuple[str, ...]] = ("rows_per_text",)
 
     source: SourceName
     """The answers of a dataset, those the dense model wrote, or rows as text with a loss on every token."""
@@ -39,11 +40,20 @@ class SourceSection(Section):
     """Share of the mix's rows."""
     dataset: DatasetSection | None = None
     """The rows of `references` or `text`; the recipe's own dataset if left out."""
+    rows_per_text: Count = 1
+    """For `text`: rows of a training text. Several are plain text, as `score.rows_per_text` has them."""
+
+    @model_validator(mode="after")
+    def _check_rows_per_text(self) -> "SourceSection":
+        if self.rows_per_text > 1 and self.source != "text":
+            raise ValueError(f"has `rows_per_text`, which is for `source: text`, and `source: {self.source}`")
+        return self
 
     @property
     def label(self) -> str:
         """What messages and reports call the source."""
-        return self.source if self.dataset is None else f"{self.source} of {self.dataset.path}"
+        label = self.source if self.dataset is None else f"{self.source} of {self.dataset.path}"
+        return label + f", {self.rows_per_text} rows in a text" * (self.rows_per_text > 1)
 
 
 class SweepSection(Section):

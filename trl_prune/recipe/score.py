@@ -28,7 +28,7 @@ class ScoreSection(Section):
     """Number of calibration texts."""
     rows_per_text: Count = 1
     """Rows of a calibration text. Several are plain text, without a chat template: each message on a line of its own,
-    one row after the other, as in a prompt with examples."""
+    one row after the other, as in a prompt with examples; rows that name one `capability` come together."""
     tokens: Literal["all", "last"] = "all"
     """Positions that count for blocks: every token, or each text's last (2410.09982; needs 1,000 texts or more)."""
     max_length: Count = 512

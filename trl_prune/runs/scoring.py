@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from trl_prune.data.batches import calibration_batches, rows_in_one_text, sample
+from trl_prune.data.batches import calibration_batches, num_texts, rows_in_one_text, sample
 from trl_prune.data.teacher import within_context
 from trl_prune.errors import InputError
 from trl_prune.pruning.importance.blockwise import score_by_blocks
@@ -36,10 +36,9 @@ def calibration(run: Run) -> list[dict[str, torch.Tensor]]:
     if section.is_generated:
         return own_answer_batches(run)
     drawn = sample(_rows(run), section.samples * section.rows_per_text, run.recipe.seed)
-    if section.rows_per_text > 1:
-        drawn = rows_in_one_text(drawn, section.rows_per_text)
+    texts = rows_in_one_text(drawn, section.rows_per_text)
     length = within_context(section.max_length, run.config)
-    return calibration_batches(drawn, run.tokenizer, section.batch_size, length)
+    return calibration_batches(texts, run.tokenizer, section.batch_size, length)
 
 
 def calibration_inputs(run: Run) -> dict[str, str]:
@@ -71,7 +70,7 @@ def _read_tokens(run: Run, *_: str) -> int:
 def expected_texts(run: Run) -> int:
     """Return how many calibration texts there are at most."""
     section = run.recipe.score
-    return min(section.samples, max(len(_rows(run)) // section.rows_per_text, 1))
+    return min(section.samples, num_texts(len(_rows(run)), section.rows_per_text))
 
 
 def _rows(run: Run) -> Dataset:

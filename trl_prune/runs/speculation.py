@@ -8,7 +8,7 @@ from datasets import Dataset
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from trl_prune.checkpoints import fingerprint, load_config, load_model, load_tokenizer, locate
-from trl_prune.data.formats import Row, prompt_and_answer, template_variables
+from trl_prune.data.formats import CAPABILITY, Row, prompt_and_answer, template_variables
 from trl_prune.data.generation.decoding import end_ids
 from trl_prune.data.generation.prompts import prompt_ids
 from trl_prune.data.teacher import context_length
@@ -18,7 +18,6 @@ from trl_prune.evaluation.speculative.texts import SpeculativePrompt
 from trl_prune.recipe import DatasetSection, Recipe, SpeculateSection
 from trl_prune.recipe.speculate import draft_names, is_model_name
 from trl_prune.runs.context import Run
-from trl_prune.runs.training_rows import CAPABILITY
 from trl_prune.trainers.teachers.tokenizer_check import check_encodings
 
 

@@ -6,7 +6,16 @@ from pathlib import Path
 from datasets import Dataset, concatenate_datasets
 
 from trl_prune.checkpoints import load_tokenizer
-from trl_prune.data.formats import FORMATS, Row, answer_index, check_has_template, format_of, template_variables
+from trl_prune.data.batches import num_texts, rows_in_one_text
+from trl_prune.data.formats import (
+    CAPABILITY,
+    FORMATS,
+    Row,
+    answer_index,
+    check_has_template,
+    format_of,
+    template_variables,
+)
 from trl_prune.data.generation.prompts import prompt_ids
 from trl_prune.data.mixing import MixSource, draw_mix
 from trl_prune.data.reading import read_dataset
@@ -24,10 +33,6 @@ from trl_prune.runs.selected_rows import (
     uses_selection,
 )
 from trl_prune.trainers.preparation import longest_prompt, prepare_source, with_chat_template_kwargs
-
-
-# The column that says which of the tasks' capabilities a row trains.
-CAPABILITY = "capability"
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,9 @@ def training_rows(run: Run, arm: ArmSection, args: dict) -> TrainingRows:
 def _mixed(run: Run, arm: ArmSection, args: dict, parts: list[Dataset]) -> TrainingRows:
     tokenizer = load_tokenizer(run.dense_dir)  # not the run's own: preparing rows may change its special tokens
     prepared = [
-        prepare_source(rows, args, tokenizer, every_token=source.source == "text")
+        prepare_source(
+            rows_in_one_text(rows, source.rows_per_text), args, tokenizer, every_token=source.source == "text"
+        )
         for source, rows in zip(arm.sources, parts, strict=True)
     ]
     sources = [
@@ -175,7 +182,8 @@ def check_rows(run: Run, name: str, arm: ArmSection) -> None:
     _check_selected(run, f"recover.{name}", arm)
     counts = [_planned_count(run, arm, source) for source in arm.sources]
     if arm.is_mix or arm.rows is not None:
-        counts = list(map(len, _draw(run, name, arm, counts)))
+        drawn = zip(arm.sources, _draw(run, name, arm, counts), strict=True)
+        counts = [num_texts(len(indices), source.rows_per_text) for source, indices in drawn]
     if arm.validation is not None and arm.validation >= sum(counts):
         raise InputError(
             f"recover.{name}.validation is {arm.validation}, and the arm has {sum(counts)} rows; keep some to train on"

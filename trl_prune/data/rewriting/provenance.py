@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean
 
 from trl_prune.checkpoints import write_text
-from trl_prune.data.formats import Row
+from trl_prune.data.formats import CAPABILITY, Row
 from trl_prune.data.rewriting.acceptance import ACCEPTED
 
 
@@ -70,7 +70,7 @@ def acceptance_summary(records: Sequence[AnswerRecord], rows: Sequence[Row]) -> 
         count of each reason; `types_chosen_by`: how many types each source chose; `length`: mean words of accepted
         rewrites, and of the references that they replace.
     """
-    capabilities = [str(rows[record.row].get("capability") or "unnamed") for record in records]
+    capabilities = [str(rows[record.row].get(CAPABILITY) or "unnamed") for record in records]
     types = [record.answer_type or "none" for record in records]
     return {
         "by_capability": _acceptance_by(capabilities, records),
