@@ -1,6 +1,7 @@
 """The quickstart: the shipped recipe in one of three sizes."""
 
 from importlib.resources import files
+from itertools import chain
 
 from trl_prune.recipe import Recipe, load_recipe
 
@@ -10,7 +11,8 @@ SIZES: dict[str, list[str]] = {
     "fast": [
         "output=runs/quickstart-fast",
         "dataset.rows=80",
-        "score.samples=32",
+        "score.samples=16",
+        "prune.texts=2",
         "rewrite.max_new_tokens=64",
         "recover.repaired.tokens=8000",
         "recover.sft.tokens=4000",
@@ -23,7 +25,7 @@ SIZES: dict[str, list[str]] = {
     "full": [
         "output=runs/quickstart-full",
         "dataset.rows=null",
-        "score.samples=256",
+        "score.samples=96",
         "recover.repaired.tokens=300000",
         "recover.sft.tokens=80000",
         "recover.selfd.tokens=80000",
@@ -31,9 +33,10 @@ SIZES: dict[str, list[str]] = {
     ],
 }
 # What gives way where the user overrides these keys.
-REPLACED: dict[tuple[str, ...], str] = {
-    ("dataset=", "dataset.path="): "recover.repaired.data=text",
-    ("prune.target",): "prune.keep=null",
+REPLACED: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("dataset=", "dataset.path="): ("score.dataset=null", "recover.repaired.data=text"),
+    ("prune.by=",): ("prune.strategy=greedy", "prune.as_repaired=false", "prune.texts=null"),
+    ("prune.keep",): ("prune.target=null",),
 }
 
 
@@ -42,5 +45,8 @@ def quickstart_recipe(size: str, overrides: list[str]) -> Recipe:
 
     What the recipe says of its own rows and of its cut does not outlive other rows or another size.
     """
-    own = [value for keys, value in REPLACED.items() if any(override.startswith(keys) for override in overrides)]
-    return load_recipe(files("trl_prune") / "quickstart.yaml", [*SIZES[size], *own, *overrides])
+    replaced = [
+        values for keys, values in REPLACED.items() if any(override.startswith(keys) for override in overrides)
+    ]
+    own = [*SIZES[size], *chain.from_iterable(replaced)]
+    return load_recipe(files("trl_prune") / "quickstart.yaml", [*own, *overrides])

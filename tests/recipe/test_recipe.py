@@ -255,11 +255,15 @@ def sections(section=Recipe):
             yield from sections(inner)
 
 
-def test_the_quickstart_takes_other_rows_and_another_size():
+def test_the_quickstart_takes_other_rows_another_size_and_another_cut():
     recipe = quickstart_recipe("default", ["dataset.path=mine.jsonl", "prune.target.layers=20"])
-    assert recipe.prune.keep is None
     assert recipe.prune.target.sizes == {"num_hidden_layers": 20}
     assert {section.path for section in recipe.datasets} == {"mine.jsonl"}
+    assert recipe.recover["repaired"].data == "text"
+    assert quickstart_recipe("fast", ["prune.by=angular_distance"]).prune.strategy == "greedy"
+    swaps = quickstart_recipe("fast", ["prune.by=agreement", "prune.strategy=swap", "prune.as_repaired=true"]).prune
+    assert (swaps.by, swaps.strategy, swaps.as_repaired, swaps.texts) == ("agreement", "swap", True, None)
+    assert quickstart_recipe("default", ["prune.keep.num_hidden_layers=[0,1,2]"]).prune.target is None
 
 
 def test_hints_name_existing_keys():
@@ -279,7 +283,7 @@ def test_quickstart_sizes_are_recipes(size):
     assert list(recipe.recover) == ["sft", "selfd", "repaired"]
     sft, selfd, repaired = recipe.recover.values()
     assert repaired.method == "local_kd"
-    assert set(range(30)) - set(recipe.prune.keep.num_hidden_layers) == {3, 4, 5, 6, 7, 9}
+    assert (recipe.prune.by, recipe.prune.as_repaired, recipe.prune.target.layers) == ("kl", True, 24)
     assert sft.model_dump(exclude={"data"}) == selfd.model_dump(exclude={"data"})
 
 

@@ -116,5 +116,13 @@ def test_texts_of_several_rows_are_counted_and_said(tmp_path):
     text = run.tokenizer.decode(batches[0]["input_ids"][0][batches[0]["attention_mask"][0].bool()])
     assert text.count("\n\n") == 1
     assert (expected_texts(run), describe_texts(run)) == (3, "3 texts of 2 rows each")
+    both = Run(pruning_recipe(tmp_path, score={"samples": 6, "rows_per_text": [1, 2], "batch_size": 9}))
+    (batch,) = calibration(both)
+    found = [both.tokenizer.decode(ids[mask.bool()]) for ids, mask in zip(*batch.values(), strict=True)]
+    assert len(found) == expected_texts(both) == 4 + 2
+    assert sum("\n\n" in text for text in found) == 2
+    assert describe_texts(both) == "6 texts of 1 and 2 rows each"
+    with pytest.raises(InputError, match=r"score.rows_per_text is \[2, 2\]; wanted: each number once"):
+        pruning_recipe(tmp_path, score={"rows_per_text": [2, 2]})
     with pytest.raises(InputError, match="has `rows_per_text`, which is for rows that are read"):
         pruning_recipe(tmp_path, score={"rows_per_text": 2, "dataset": "generated"})

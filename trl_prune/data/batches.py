@@ -1,12 +1,13 @@
 """Sample rows, tokenize them for calibration and pad them to batches."""
 
 import random
+from collections.abc import Iterable
 
 import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from trl_prune.data.formats import CAPABILITY
+from trl_prune.data.formats import CAPABILITY, Row
 from trl_prune.data.rendering import plain_text, row_conversation, row_text
 from trl_prune.errors import InputError
 
@@ -16,7 +17,7 @@ MIN_TOKENS = 2
 
 
 def calibration_batches(
-    rows: Dataset, tokenizer: PreTrainedTokenizerBase, batch_size: int, max_length: int
+    rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase, batch_size: int, max_length: int
 ) -> list[dict[str, torch.Tensor]]:
     """Return padded batches of the rows' texts, longest first, so that the first batch needs the most memory.
 
@@ -56,7 +57,7 @@ def num_texts(rows: int, count: int) -> int:
     return max(rows // count, min(rows, 1))
 
 
-def _encoded(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[list[int]]:
+def _encoded(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[list[int]]:
     """Return each row's token ids; where a chat template has written the special tokens, none are added."""
     encoded = []
     for index, row in enumerate(rows):

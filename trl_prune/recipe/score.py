@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Discriminator, Tag, field_validator, model_validator
 
 from trl_prune.recipe.dataset import DatasetSection
-from trl_prune.recipe.section import Count, Section
+from trl_prune.recipe.section import Count, Counts, Section
 
 
 GENERATED = "generated"
@@ -26,9 +26,10 @@ class ScoreSection(Section):
 
     samples: Count = 256
     """Number of calibration texts."""
-    rows_per_text: Count = 1
+    rows_per_text: Counts = [1]
     """Rows of a calibration text. Several are plain text, without a chat template: each message on a line of its own,
-    one row after the other, as in a prompt with examples; rows that name one `capability` come together."""
+    one row after the other, as in a prompt with examples; rows that name one `capability` come together. A list, such
+    as `[1, 8]`, has the same rows in each of these forms."""
     tokens: Literal["all", "last"] = "all"
     """Positions that count for blocks: every token, or each text's last (2410.09982; needs 1,000 texts or more)."""
     max_length: Count = 512
@@ -72,7 +73,7 @@ class ScoreSection(Section):
 
     @model_validator(mode="after")
     def _check_rows(self) -> "ScoreSection":
-        if self.rows_per_text > 1 and self.is_generated:
+        if self.rows_per_text != [1] and self.is_generated:
             raise ValueError(f"has `rows_per_text`, which is for rows that are read, and `dataset: {GENERATED}`")
         return self
 

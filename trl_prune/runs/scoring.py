@@ -3,7 +3,9 @@
 import shutil
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -19,6 +21,7 @@ from trl_prune.pruning.importance.memory import ScoringNeeds, scoring_needs
 from trl_prune.pruning.importance.one_block import OneBlockModel, why_not_one_by_one
 from trl_prune.pruning.importance.scores import Scores, empty_scores, score
 from trl_prune.pruning.surgery.cut import meta_model
+from trl_prune.recipe.score import ScoreSection
 from trl_prune.runs.context import Run, dataset_fingerprint
 from trl_prune.runs.own_answers import asked_prompts, own_answer_batches, own_answer_tokens
 
@@ -35,10 +38,10 @@ def calibration(run: Run) -> list[dict[str, torch.Tensor]]:
     section = run.recipe.score
     if section.is_generated:
         return own_answer_batches(run)
-    drawn = sample(_rows(run), section.samples * section.rows_per_text, run.recipe.seed)
-    texts = rows_in_one_text(drawn, section.rows_per_text)
+    drawn = sample(_rows(run), _num_rows(section), run.recipe.seed)
+    forms = [rows_in_one_text(drawn, count) for count in section.rows_per_text]
     length = within_context(section.max_length, run.config)
-    return calibration_batches(texts, run.tokenizer, section.batch_size, length)
+    return calibration_batches(chain.from_iterable(forms), run.tokenizer, section.batch_size, length)
 
 
 def calibration_inputs(run: Run) -> dict[str, str]:
@@ -70,7 +73,13 @@ def _read_tokens(run: Run, *_: str) -> int:
 def expected_texts(run: Run) -> int:
     """Return how many calibration texts there are at most."""
     section = run.recipe.score
-    return min(section.samples, num_texts(len(_rows(run)), section.rows_per_text))
+    rows = min(len(_rows(run)), _num_rows(section))
+    return sum(num_texts(rows, count) for count in section.rows_per_text)
+
+
+def _num_rows(section: ScoreSection) -> int:
+    """Return how many rows make `samples` texts, with each row in every form."""
+    return max(int(section.samples / sum(Fraction(1, count) for count in section.rows_per_text)), 1)
 
 
 def _rows(run: Run) -> Dataset:
@@ -84,7 +93,8 @@ def describe_texts(run: Run) -> str:
     if section.is_generated:
         prompts = len(asked_prompts(run))
         return f"the dense model's answers to {prompts} prompts, up to {section.answer_tokens} tokens each"
-    examples = f" of {section.rows_per_text} rows each" * (section.rows_per_text > 1)
+    numbers = " and ".join(map(str, section.rows_per_text))
+    examples = f" of {numbers} rows each" * (section.rows_per_text != [1])
     return f"{expected_texts(run)} texts{examples}"
 
 
