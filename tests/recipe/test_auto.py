@@ -6,6 +6,7 @@ from trl_prune.recipe.auto import ARGS, DISTILLED_FROM, MINUTES, PEFT, VALIDATIO
 from trl_prune.recipe.loading import load_recipe, parse_recipe
 
 
+BOTH_FORMS = [("text", 0.5, 1), ("text", 0.5, 8)]
 MINIMAL = {
     "model": "dense",
     "dataset": {"path": "rows.jsonl"},
@@ -19,12 +20,14 @@ def test_a_recipe_that_names_a_model_rows_and_a_size_is_enough():
     recipe = Recipe.model_validate(MINIMAL)
     assert list(recipe.recover) == ["repaired", "recovered"]
     first, arm = recipe.recover.values()
-    assert (first.method, first.data, first.peft, first.validation) == ("local_kd", "text", None, VALIDATION)
+    assert (first.method, first.peft, first.validation) == ("local_kd", None, VALIDATION)
+    assert [(source.source, source.share, source.rows_per_text) for source in first.data] == BOTH_FORMS
     assert first.minutes + arm.minutes == MINUTES
-    assert (arm.init, arm.method, arm.data, arm.tokens) == ("repaired", "kd", "text", None)
+    assert (arm.init, arm.method, arm.data, arm.tokens) == ("repaired", "kd", first.data, None)
     assert (arm.args, arm.peft, arm.validation) == (ARGS, PEFT, VALIDATION)
     assert recipe.rewrite is None
-    assert recipe.prune.by == "auto"
+    assert (recipe.prune.by, recipe.prune.strategy, recipe.prune.as_repaired) == ("kl", "contiguous", "auto")
+    assert recipe.score.rows_per_text == [1, 8]
 
 
 @pytest.mark.parametrize(
@@ -36,13 +39,20 @@ def test_a_recipe_that_names_a_model_rows_and_a_size_is_enough():
     ],
 )
 def test_where_more_than_blocks_is_cut_nothing_is_repaired_first(prune):
-    (arm,) = Recipe.model_validate(MINIMAL | {"prune": prune}).recover.values()
+    recipe = Recipe.model_validate(MINIMAL | {"prune": prune})
+    (arm,) = recipe.recover.values()
+    assert recipe.score.rows_per_text == [1]
+    assert recipe.prune.by == ("angular_distance" if "keep" in prune else "auto")
     assert (arm.init, arm.method, arm.minutes) == ("pruned", "sft", MINUTES)
 
 
 def test_blocks_are_chosen_as_the_recipe_says():
     for prune in ({"target": {"layers": 24}, "by": "deepest"}, {"keep": {"num_hidden_layers": [0]}}):
-        assert Recipe.model_validate(MINIMAL | {"prune": prune}).prune.by in ("deepest", "angular_distance")
+        recipe = Recipe.model_validate(MINIMAL | {"prune": prune})
+        assert recipe.prune.by in ("deepest", "angular_distance")
+        assert recipe.score.rows_per_text == [1, 8]
+    score = Recipe.model_validate(MINIMAL | {"score": {"samples": 9}}).score
+    assert (score.samples, score.rows_per_text) == (9, [1])
 
 
 def test_an_arm_of_ones_own_leaves_the_blocks_and_what_others_need():
@@ -70,7 +80,12 @@ def test_what_the_recipe_says_goes_first():
 
 def test_rewritten_answers_are_trained_on_where_the_recipe_rewrites():
     recipe = Recipe.model_validate(MINIMAL | {"rewrite": {}})
-    assert recipe.recover["recovered"].data == "rewritten"
+    assert [arm.data for arm in recipe.recover.values()] == ["text", "rewritten"]
+
+
+def test_a_teachers_cache_is_of_the_rows_as_they_are():
+    recipe = Recipe.model_validate(MINIMAL | {"cache_teacher": {}})
+    assert [arm.data for arm in recipe.recover.values()] == ["text", "text"]
 
 
 @pytest.mark.parametrize(("tokens", "method"), [(DISTILLED_FROM - 1, "sft"), (DISTILLED_FROM, "kd")])
@@ -119,7 +134,7 @@ def test_auto_may_come_from_the_command_line(tmp_path):
     assert load_recipe(path, ["recover=auto"]).recover["recovered"].method == "kd"
     recipe = load_recipe(path, ["recover=auto", "recover.recovered.minutes=5"])
     arm = recipe.recover["recovered"]
-    assert (arm.method, arm.minutes, recipe.prune.by) == ("kd", 5, "auto")
+    assert (arm.method, arm.minutes, recipe.prune.by) == ("kd", 5, "kl")
     with pytest.raises(InputError, match="recover is 'Auto'; wanted: 'auto', or arms by name"):
         load_recipe(path, ["recover=Auto"])
 

@@ -85,7 +85,7 @@ def test_a_merge_names_what_it_was_made_of_without_its_place(run, tmp_path):
     merge = {"recipe": "slerp", "models": ["sft", str(tmp_path / "other")], "t": 0.25}
     values = run.recipe.model_dump(mode="json", exclude_unset=True) | {"merge": {"both": merge}}
     merging = Run(parse_recipe(values, "test"))
-    sentence = how_made(merging, "both", {}, ["num_hidden_layers"])[-1]
+    sentence = how_made(merging, "both", {}, {"cut": ["num_hidden_layers"]})[-1]
     assert sentence == "Merged with mergekit by slerp, t 0.25 from `sft`, `other`."
     write_card(merging, "both", run.model_dir("sft"), {})
     card = (run.model_dir("sft") / "README.md").read_text()

@@ -107,6 +107,24 @@ def test_a_model_whose_blocks_take_no_maps_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("family", "samples", "as_repaired"), [("llama", 64, True), ("llama", 1, False), ("gemma2", 64, False)]
+)
+def test_auto_measures_as_repaired_where_maps_can_be_fitted(tmp_path, family, samples, as_repaired):
+    save_tiny(tmp_path / "model", family)
+    values = recipe(tmp_path, recover={}, rewrite=None).model_dump() | {"model": str(tmp_path / "model")}
+    values |= {"score": {"samples": samples}}
+    section = {"by": "kl", "strategy": "contiguous", "target": {"layers": 3}}
+    auto, plain = (
+        Run(parse_recipe(values | {"prune": section | {"as_repaired": wanted}}, "test")) for wanted in ("auto", False)
+    )
+    check(auto)
+    assert ("linear maps" in describe_search(auto, 3)) == as_repaired
+    assert removed_by_effect(auto, 3, new_folder(tmp_path / "auto")) in ([0], [1], [2], [3])
+    assert found_by_effect(tmp_path / "auto").get("as_repaired", False) == as_repaired
+    assert (losses_of(auto)([(2,)]) != losses_of(plain)([(2,)])) == as_repaired
+
+
+@pytest.mark.parametrize(
     ("section", "words"),
     [
         ({}, "greedy search: about 7 choices of blocks measured, 3.5 passes of the dense model over the texts"),

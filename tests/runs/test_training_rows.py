@@ -113,9 +113,6 @@ def test_text_of_several_rows_is_trained_on_as_one_text_and_counted_as_such(fold
     together = [text for text in texts(run, result.rows) if "\n\n" in text]
     assert [text.count("Name number") for text in together] == [8] * 3
     assert all(MASKED not in row["labels"] for row in result.rows if len(row["input_ids"]) > 100)
-    both = rows_of(folder, data=[{"source": "text", "share": 1.0, "rows_per_text": [1, 8]}])
-    assert both.count == 60 + 60 // 8
-    assert both.sources[0]["source"] == "text, 1 and 8 rows in a text"
     check_rows(run, "arm", arm.model_copy(update={"validation": 32}))
     with pytest.raises(InputError, match="validation is 33, and the arm has 33 rows"):
         check_rows(run, "arm", arm.model_copy(update={"validation": 33}))

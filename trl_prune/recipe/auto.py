@@ -21,6 +21,16 @@ DISTILLED_FROM = 1_000_000_000
 VALIDATION = 16
 PEFT = {"r": 64, "lora_alpha": 128}
 SCHEDULE = {"lr_scheduler_type": "warmup_stable_decay", "warmup_steps": 0.05}
+# Rows one after the other, as a prompt with examples has them, beside rows as they are: who learns from one form alone
+# forgets the other.
+ROWS_PER_TEXT = 8
+TEXTS = [
+    {"source": "text", "share": 0.5},
+    {"source": "text", "share": 0.5, "rows_per_text": ROWS_PER_TEXT},
+]
+CALIBRATION = {"rows_per_text": [1, ROWS_PER_TEXT]}
+# Which blocks: the run of neighbours that is missed least behind the repair.
+BLOCKS = {"by": "kl", "strategy": "contiguous", "as_repaired": AUTO, "texts": 32}
 # The rate depends on the model's size (`runs.arms.chosen_rate`).
 ARGS = {"learning_rate": AUTO} | SCHEDULE
 
@@ -31,9 +41,18 @@ def with_auto_arms(values: dict) -> dict:
         return values
     if not _removes_blocks_alone(values.get("prune")):
         return values | {"recover": {AUTO_ARM: {"method": AUTO}}}
-    repaired = {"method": "local_kd", "data": "text", "minutes": REPAIR_MINUTES, "validation": VALIDATION}
+    data = _texts(values)
+    repaired = {"method": "local_kd", "data": data, "minutes": REPAIR_MINUTES, "validation": VALIDATION}
     recovered = {"method": AUTO, "init": REPAIRED_ARM, "minutes": MINUTES - REPAIR_MINUTES}
     return values | {"recover": {REPAIRED_ARM: repaired | {"args": ARGS}, AUTO_ARM: recovered}}
+
+
+def _texts(values: dict) -> str | list[dict]:
+    """Return the rows as text in both forms; in one where answers are trained on next, or a teacher's cache is read.
+
+    Both arms leave the same rows out, which answers and texts of several rows cannot have in common.
+    """
+    return TEXTS if values.get("rewrite") is None and values.get("cache_teacher") is None else "text"
 
 
 def _removes_blocks_alone(prune: object) -> bool:
@@ -55,8 +74,8 @@ def with_auto(values: object) -> object:
         return values
     # Rewriting may take longer than the training, so it is the recipe that asks for it.
     data = "references" if values.get("rewrite") is None else "rewritten"
-    resolved = {name: _resolved(arm, data) for name, arm in arms.items() if _is_auto(arm)}
-    blocks = _with_blocks(values.get("prune")) if AUTO_ARM in resolved else {}
+    resolved = {name: _resolved(arm, data, _texts(values)) for name, arm in arms.items() if _is_auto(arm)}
+    blocks = _with_blocks(values) if AUTO_ARM in resolved else {}
     return values | blocks | {"recover": arms | resolved}
 
 
@@ -64,18 +83,24 @@ def _is_auto(arm: object) -> bool:
     return isinstance(arm, dict) and arm.get("method") == AUTO
 
 
-def _with_blocks(prune: object) -> dict[str, object]:
-    """Return a `prune` section that says how blocks are chosen, if it leaves that open."""
-    chooses = isinstance(prune, dict) and prune.get("keep") is None and "by" not in prune
-    return {"prune": {"by": AUTO} | prune} if chooses else {}
+def _with_blocks(values: dict) -> dict[str, object]:
+    """Return the sections that say how blocks are chosen, and on what texts, as far as the recipe leaves them open."""
+    prune = values.get("prune")
+    if not isinstance(prune, dict):
+        return {}
+    chooses = prune.get("keep") is None and "by" not in prune
+    if not _removes_blocks_alone(prune):
+        return {"prune": {"by": AUTO} | prune} if chooses else {}
+    texts = {"score": CALIBRATION} if values.get("score") is None else {}
+    return texts | ({"prune": BLOCKS | prune} if chooses else {})
 
 
-def _resolved(arm: dict, data: str) -> dict:
+def _resolved(arm: dict, data: str, texts: str | list[dict]) -> dict:
     args, tokens = arm.get("args", {}), arm.get("tokens")
     goes_on = arm.get("init") == REPAIRED_ARM
     method = "kd" if goes_on or (isinstance(tokens, int) and tokens >= DISTILLED_FROM) else "sft"
     if goes_on and data == "references":
-        data = "text"
+        data = texts
     if not isinstance(args, dict):
         return {"data": data} | arm | {"method": method}  # refused where the arm is validated
     has_budget = any(arm.get(key) is not None for key in BUDGETS) or args_budgets(args)

@@ -146,9 +146,9 @@ class PruneSection(Section):
     texts: Count | None = None
     """For an effect on the calibration texts: on how many of them, in whole batches, all if left out. A search needs
     few; repairs are fitted on all."""
-    as_repaired: bool = False
+    as_repaired: bool | Literal["auto"] = False
     """Whether a measured effect is that with linear maps in the place of what a choice removes; for models and
-    `repairs` with a `linear_map`."""
+    `repairs` with a `linear_map`. `auto`: where there is one, and texts enough to fit it."""
     target: Target | None = None
     """Size of the pruned model."""
     keep: KeepSection | None = None

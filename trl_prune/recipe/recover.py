@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from trl_prune.recipe.dataset import DatasetSection
-from trl_prune.recipe.section import Count, Counts, Section, Share
+from trl_prune.recipe.section import Count, Section, Share
 
 
 # How far from 1 the shares of a mix may sum to.
@@ -40,12 +40,12 @@ class SourceSection(Section):
     """Share of the mix's rows."""
     dataset: DatasetSection | None = None
     """The rows of `references` or `text`; the recipe's own dataset if left out."""
-    rows_per_text: Counts = [1]
-    """For `text`: rows of a training text, one number or several, as `score.rows_per_text` has them."""
+    rows_per_text: Count = 1
+    """For `text`: rows of a training text. Several are plain text, as `score.rows_per_text` has them."""
 
     @model_validator(mode="after")
     def _check_rows_per_text(self) -> "SourceSection":
-        if self.rows_per_text != [1] and self.source != "text":
+        if self.rows_per_text > 1 and self.source != "text":
             raise ValueError(f"has `rows_per_text`, which is for `source: text`, and `source: {self.source}`")
         return self
 
@@ -53,8 +53,7 @@ class SourceSection(Section):
     def label(self) -> str:
         """What messages and reports call the source."""
         label = self.source if self.dataset is None else f"{self.source} of {self.dataset.path}"
-        several = f", {' and '.join(map(str, self.rows_per_text))} rows in a text"
-        return label + several * (self.rows_per_text != [1])
+        return label + f", {self.rows_per_text} rows in a text" * (self.rows_per_text > 1)
 
 
 class SweepSection(Section):

@@ -81,7 +81,7 @@ def _card(run: Run, name: str, folder: Path, metrics: Mapping, scores: Mapping[s
         "sizes": {label: (sizes["dense"][key], sizes["pruned"][key]) for key, label in SIZE_LABELS.items()},
         "kept": kept_sizes(provenance.keep),
         "repairs": [edit["repair"] for edit in provenance.edits if "repair" in edit],
-        "made": how_made(run, name, metrics, sizes["cut"]),
+        "made": how_made(run, name, metrics, sizes),
         "picture": PICTURE if (folder / PICTURE).is_file() else None,
         "scores": scores,
         "shares": {task: _share(scores[name][task], score) for task, score in scores.get("dense", {}).items()},

@@ -1,6 +1,6 @@
 """Sentences on how a model of a run was made, with the papers of the methods."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from trl_prune.recipe import ArmSection, Recipe
 from trl_prune.recipe.recover import RANDOM_UNITS, RANDOM_WEIGHTS
@@ -19,16 +19,17 @@ BASELINES = {
 }
 
 
-def how_made(run: Run, name: str, metrics: Mapping, axes: Collection[str]) -> list[str]:
+def how_made(run: Run, name: str, metrics: Mapping, pruned: Mapping) -> list[str]:
     """Return how a model was pruned, and then trained or merged, one sentence or more for each step.
 
     Args:
         run: the run.
         name: `pruned`, an arm or a merge.
         metrics: what the model's stage measured.
-        axes: the axes that pruning cut.
+        pruned: what the prune stage measured.
     """
-    sentences = [f"Pruned: {chosen_by(run.recipe.prune, axes)}{_paper(BLOCKS_FROM.get(run.recipe.prune.by))}."]
+    chosen = chosen_by(run.recipe.prune, pruned["cut"], pruned.get("by_effect", {}).get("as_repaired", False))
+    sentences = [f"Pruned: {chosen}{_paper(BLOCKS_FROM.get(run.recipe.prune.by))}."]
     if name in run.recipe.recover:
         return sentences + _trained(run, run.recipe.recover[name], metrics)
     return sentences + ([] if name == "pruned" else _merged(run.recipe, name))

@@ -23,7 +23,7 @@ from trl_prune.pruning.importance.skipped_layers import layers_skipped
 from trl_prune.runs.context import Run
 from trl_prune.runs.evaluation import mean_score
 from trl_prune.runs.ledger import Ledger
-from trl_prune.runs.repairs import run_maps
+from trl_prune.runs.repairs import measures_as_repaired, run_maps
 from trl_prune.runs.scoring import calibration, expected_texts
 
 
@@ -56,7 +56,7 @@ def _as_json(run: Run, removed: Choice, loss: float, cost: Cost) -> dict:
     section = run.recipe.prune
     passes = round(cost.dense_passes(run.costs.sizes[LAYERS]), 2)
     found = {"by": section.by, "strategy": section.strategy, "removed": list(removed), "loss": loss}
-    found |= {"as_repaired": True} if section.as_repaired else {}
+    found |= {"as_repaired": True} if measures_as_repaired(run) else {}
     return found | {"cost": asdict(cost) | {"dense_passes": passes}}
 
 
@@ -92,14 +92,15 @@ def describe_search(run: Run, num_kept: int) -> str:
     num_parts = _num_batches(run, num_texts) if on_texts else 1
     cost = _search_cost(run, num_layers - num_kept, num_parts)
     passes = f", {cost.dense_passes(num_layers):,.1f} passes of the dense model over the texts" * on_texts
-    repaired = " with linear maps in the place of what they remove" * section.as_repaired
+    repaired = " with linear maps in the place of what they remove" * measures_as_repaired(run)
     return f"{section.strategy} search: about {cost.choices:,} choices of blocks measured{repaired}{passes}"
 
 
 def _search_cost(run: Run, count: int, num_parts: int) -> Cost:
     """Return what the recipe's search for so many blocks is expected to cost, on texts of one token for each part."""
-    section, options = run.recipe.prune, search_options(run)
-    return _expected_cost(section.strategy, run.costs.sizes[LAYERS], count, num_parts, options, section.as_repaired)
+    options, as_repaired = search_options(run), measures_as_repaired(run)
+    strategy, num_layers = run.recipe.prune.strategy, run.costs.sizes[LAYERS]
+    return _expected_cost(strategy, num_layers, count, num_parts, options, as_repaired)
 
 
 _expected_cost = lru_cache(maxsize=8)(expected_cost)
@@ -108,9 +109,11 @@ _expected_cost = lru_cache(maxsize=8)(expected_cost)
 def measured_effect(run: Run, model: PreTrainedModel) -> Effect:
     """Return the effect by which the recipe chooses blocks; its losses are lower where a choice is better."""
     section = run.recipe.prune
-    in_place_of = run_maps(run, model).in_place_of if section.as_repaired else None
+    # The batches first: where they are the model's answers, only those that exist tell whether maps can be fitted.
+    batches = _measured_batches(run) if section.by in EFFECTS else []
+    in_place_of = run_maps(run, model).in_place_of if measures_as_repaired(run) else None
     if section.by in EFFECTS:
-        return EFFECTS[section.by](model, _measured_batches(run), in_place_of)
+        return EFFECTS[section.by](model, batches, in_place_of)
     return TaskEffect(run, model, effect_tasks(run), in_place_of)
 
 

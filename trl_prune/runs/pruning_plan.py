@@ -43,18 +43,19 @@ def recipe_sizes(run: Run) -> TargetSizes:
         raise InputError(f"prune.target: {error}") from error
 
 
-def chosen_by(section: PruneSection, axes: Collection[str]) -> str:
+def chosen_by(section: PruneSection, axes: Collection[str], as_repaired: bool) -> str:
     """Return what chose the units that are kept, in words.
 
     Args:
         section: the recipe's.
         axes: the axes that are cut.
+        as_repaired: whether the effect of removing blocks was measured with linear maps in their place.
     """
     if section.keep is not None:
         return "by hand"
     if section.by == "search":
         return "by the search"
-    methods = [f"blocks by {section.by}{' as repaired' * section.as_repaired}"] * (LAYERS in axes)
+    methods = [f"blocks by {section.by}{' as repaired' * as_repaired}"] * (LAYERS in axes)
     return " and ".join(methods + ["units by their scores"] * any(axis != LAYERS for axis in axes)) or "nothing"
 
 

@@ -90,6 +90,18 @@ def run_maps(run: Run, model: PreTrainedModel) -> RunMaps:
     return RunMaps(run.dense_dir, cut, texts, **default_options(MAP) | recipe_repairs(run, cut)[MAP])
 
 
+def measures_as_repaired(run: Run) -> bool:
+    """Return whether the search for blocks measures with linear maps; `auto` is where they can be fitted."""
+    wanted = run.recipe.prune.as_repaired
+    if wanted != "auto":
+        return wanted
+    try:
+        check_run_maps(run)
+    except InputError:
+        return False
+    return True
+
+
 def run_maps_bytes(run: Run) -> int:
     """Return the bytes of the states that these maps are fitted to."""
     itemsize = getattr(torch, run.dtype).itemsize

@@ -79,13 +79,11 @@ def training_rows(run: Run, arm: ArmSection, args: dict) -> TrainingRows:
 
 def _mixed(run: Run, arm: ArmSection, args: dict, parts: list[Dataset]) -> TrainingRows:
     tokenizer = load_tokenizer(run.dense_dir)  # not the run's own: preparing rows may change its special tokens
-    prepared = []
-    for source, rows in zip(arm.sources, parts, strict=True):
-        forms = [rows_in_one_text(rows, count) for count in source.rows_per_text]
-        every_token = source.source == "text"
-        prepared.append(
-            concatenate_datasets([prepare_source(form, args, tokenizer, every_token=every_token) for form in forms])
-        )
+    texts = [rows_in_one_text(rows, source.rows_per_text) for source, rows in zip(arm.sources, parts, strict=True)]
+    prepared = [
+        prepare_source(rows, args, tokenizer, every_token=source.source == "text")
+        for source, rows in zip(arm.sources, texts, strict=True)
+    ]
     sources = [
         {"source": source.label, "share": source.share, "rows": len(rows), "tokens": sum(map(len, rows["input_ids"]))}
         for source, rows in zip(arm.sources, prepared, strict=True)
@@ -184,7 +182,7 @@ def check_rows(run: Run, name: str, arm: ArmSection) -> None:
     counts = [_planned_count(run, arm, source) for source in arm.sources]
     if arm.is_mix or arm.rows is not None:
         drawn = zip(arm.sources, _draw(run, name, arm, counts), strict=True)
-        counts = [num_texts(len(indices), count) for source, indices in drawn for count in source.rows_per_text]
+        counts = [num_texts(len(indices), source.rows_per_text) for source, indices in drawn]
     if arm.validation is not None and arm.validation >= sum(counts):
         raise InputError(
             f"recover.{name}.validation is {arm.validation}, and the arm has {sum(counts)} rows; keep some to train on"

@@ -40,6 +40,7 @@ from trl_prune.runs.repairs import (
     FITS,
     check_run_maps,
     fitted_repairs,
+    measures_as_repaired,
     omitted_repairs,
     recipe_repairs,
     run_maps_bytes,
@@ -137,7 +138,7 @@ def _check_repairs(run: Run, cut: Cut) -> None:
 
 def _check_as_repaired(run: Run) -> None:
     try:
-        if run.recipe.prune.as_repaired:
+        if run.recipe.prune.as_repaired is True:
             check_run_maps(run)
     except InputError as error:
         raise InputError(f"prune.as_repaired measures with linear maps: {error}") from error
@@ -178,7 +179,7 @@ def describe(run: Run, part: str) -> str:  # noqa: ARG001
     cut = Cut.of(run.config, keep)
     axes = ", ".join(f"{axis} {dense} -> {kept}" for axis, (dense, kept) in _cut_axes(cut).items())
     clauses = [
-        f"{axes or 'nothing removed'}, {chosen_by(run.recipe.prune, _cut_axes(cut))}",
+        f"{axes or 'nothing removed'}, {chosen_by(run.recipe.prune, _cut_axes(cut), measures_as_repaired(run))}",
         _search(run, cut),
         _rounding(run),
         f"repairs: {', '.join(recipe_repairs(run, cut)) or 'none'}",
@@ -220,7 +221,7 @@ def _sizes(run: Run, keep: Keep) -> str:
 def _memory(run: Run) -> int:
     """Return the bytes that the stage needs: those of the model where it runs, else what surgery holds at once."""
     if _reads_texts(run):
-        return needs_of_scoring(run).in_memory + (run_maps_bytes(run) if run.recipe.prune.as_repaired else 0)
+        return needs_of_scoring(run).in_memory + (run_maps_bytes(run) if measures_as_repaired(run) else 0)
     return peak_bytes(size for _, size in stored_amounts(run.dense_dir).values())
 
 
