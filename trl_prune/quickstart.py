@@ -4,6 +4,7 @@ from importlib.resources import files
 from itertools import chain
 
 from trl_prune.recipe import Recipe, load_recipe
+from trl_prune.recipe.prune import BLOCKS_BY, MEASURED
 
 
 # What each size changes in quickstart.yaml.
@@ -32,11 +33,15 @@ SIZES: dict[str, list[str]] = {
         "evaluate.limit=null",
     ],
 }
+BY_SCORES = tuple(f"prune.by={name}" for name in BLOCKS_BY if name not in MEASURED)
 # What gives way where the user overrides these keys.
 REPLACED: dict[tuple[str, ...], tuple[str, ...]] = {
     ("dataset=", "dataset.path="): ("score.dataset=null", "recover.repaired.data=text"),
-    ("prune.by=",): ("prune.strategy=greedy", "prune.as_repaired=false", "prune.texts=null"),
-    ("prune.keep",): ("prune.target=null",),
+    ("score.dataset=generated",): ("score.rows_per_text=1",),
+    BY_SCORES: ("prune.strategy=greedy", "prune.as_repaired=false", "prune.texts=null"),
+    ("prune.by=task:",): ("prune.texts=null",),
+    ("prune.target.",): ("prune.target.layers=null",),
+    ("prune.keep",): ("prune.target=null", "prune.as_repaired=false"),
 }
 
 

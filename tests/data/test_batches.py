@@ -45,11 +45,11 @@ def test_rows_of_one_text_are_examples_without_a_chat_template():
     assert rows_in_one_text(plain, 1) is plain
 
 
-def test_rows_of_one_text_are_of_one_capability_where_rows_name_it():
-    names = ["b", "a", None, "a", "b", None]
+def test_rows_of_one_text_are_sorted_by_the_capability_that_they_name():
+    names = ["b", "a", None, "a", "b", None, "a"]
     rows = [{"text": f"{number}{name}", "capability": name} for number, name in enumerate(names)]
     texts = rows_in_one_text(Dataset.from_list(rows), 2)["text"]
-    assert texts == ["2None\n\n5None", "1a\n\n3a", "0b\n\n4b"]
+    assert texts == ["2None\n\n5None", "1a\n\n3a", "6a\n\n0b"]
 
 
 @pytest.mark.parametrize(("rows", "count", "texts"), [(0, 2, 0), (1, 2, 1), (2, 2, 1), (5, 2, 2), (5, 1, 5)])

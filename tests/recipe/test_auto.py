@@ -6,7 +6,6 @@ from trl_prune.recipe.auto import ARGS, DISTILLED_FROM, MINUTES, PEFT, VALIDATIO
 from trl_prune.recipe.loading import load_recipe, parse_recipe
 
 
-BOTH_FORMS = [("text", 0.5, 1), ("text", 0.5, 8)]
 MINIMAL = {
     "model": "dense",
     "dataset": {"path": "rows.jsonl"},
@@ -20,10 +19,9 @@ def test_a_recipe_that_names_a_model_rows_and_a_size_is_enough():
     recipe = Recipe.model_validate(MINIMAL)
     assert list(recipe.recover) == ["repaired", "recovered"]
     first, arm = recipe.recover.values()
-    assert (first.method, first.peft, first.validation) == ("local_kd", None, VALIDATION)
-    assert [(source.source, source.share, source.rows_per_text) for source in first.data] == BOTH_FORMS
+    assert (first.method, first.data, first.peft, first.validation) == ("local_kd", "text", None, VALIDATION)
     assert first.minutes + arm.minutes == MINUTES
-    assert (arm.init, arm.method, arm.data, arm.tokens) == ("repaired", "kd", first.data, None)
+    assert (arm.init, arm.method, arm.data, arm.tokens) == ("repaired", "kd", "text", None)
     assert (arm.args, arm.peft, arm.validation) == (ARGS, PEFT, VALIDATION)
     assert recipe.rewrite is None
     assert (recipe.prune.by, recipe.prune.strategy, recipe.prune.as_repaired) == ("kl", "contiguous", "auto")
@@ -50,9 +48,18 @@ def test_blocks_are_chosen_as_the_recipe_says():
     for prune in ({"target": {"layers": 24}, "by": "deepest"}, {"keep": {"num_hidden_layers": [0]}}):
         recipe = Recipe.model_validate(MINIMAL | {"prune": prune})
         assert recipe.prune.by in ("deepest", "angular_distance")
-        assert recipe.score.rows_per_text == [1, 8]
-    score = Recipe.model_validate(MINIMAL | {"score": {"samples": 9}}).score
-    assert (score.samples, score.rows_per_text) == (9, [1])
+        assert recipe.score.rows_per_text == [1]
+    in_rounds = Recipe.model_validate(MINIMAL | {"prune": {"target": {"layers": 24}, "rounds": 2}}).prune
+    assert (in_rounds.by, in_rounds.strategy) == ("auto", "greedy")
+
+
+@pytest.mark.parametrize(
+    ("score", "rows_per_text"),
+    [({"samples": 9}, [1, 8]), ({"rows_per_text": 4}, [4]), ({"dataset": "generated"}, [1])],
+)
+def test_blocks_are_chosen_on_the_recipes_texts(score, rows_per_text):
+    recipe = Recipe.model_validate(MINIMAL | {"score": score})
+    assert (recipe.prune.by, recipe.score.rows_per_text) == ("kl", rows_per_text)
 
 
 def test_an_arm_of_ones_own_leaves_the_blocks_and_what_others_need():
@@ -81,11 +88,6 @@ def test_what_the_recipe_says_goes_first():
 def test_rewritten_answers_are_trained_on_where_the_recipe_rewrites():
     recipe = Recipe.model_validate(MINIMAL | {"rewrite": {}})
     assert [arm.data for arm in recipe.recover.values()] == ["text", "rewritten"]
-
-
-def test_a_teachers_cache_is_of_the_rows_as_they_are():
-    recipe = Recipe.model_validate(MINIMAL | {"cache_teacher": {}})
-    assert [arm.data for arm in recipe.recover.values()] == ["text", "text"]
 
 
 @pytest.mark.parametrize(("tokens", "method"), [(DISTILLED_FROM - 1, "sft"), (DISTILLED_FROM, "kd")])

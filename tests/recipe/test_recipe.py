@@ -260,10 +260,15 @@ def test_the_quickstart_takes_other_rows_another_size_and_another_cut():
     assert recipe.prune.target.sizes == {"num_hidden_layers": 20}
     assert {section.path for section in recipe.datasets} == {"mine.jsonl"}
     assert recipe.recover["repaired"].data == "text"
-    assert quickstart_recipe("fast", ["prune.by=angular_distance"]).prune.strategy == "greedy"
-    swaps = quickstart_recipe("fast", ["prune.by=agreement", "prune.strategy=swap", "prune.as_repaired=true"]).prune
-    assert (swaps.by, swaps.strategy, swaps.as_repaired, swaps.texts) == ("agreement", "swap", True, None)
-    assert quickstart_recipe("default", ["prune.keep.num_hidden_layers=[0,1,2]"]).prune.target is None
+    by_scores = quickstart_recipe("fast", ["prune.by=angular_distance"]).prune
+    assert (by_scores.strategy, by_scores.as_repaired, by_scores.texts) == ("greedy", False, None)
+    swaps = quickstart_recipe("default", ["prune.by=agreement", "prune.strategy=swap"]).prune
+    assert (swaps.by, swaps.strategy, swaps.as_repaired, swaps.texts) == ("agreement", "swap", "auto", 36)
+    assert quickstart_recipe("default", ["prune.by=task:probe_plurals"]).prune.strategy == "contiguous"
+    assert quickstart_recipe("default", ["prune.target.share=0.8"]).prune.target.budgets == {"share": 0.8}
+    kept = quickstart_recipe("default", ["prune.keep.num_hidden_layers=[0,1,2]"]).prune
+    assert (kept.target, kept.as_repaired) == (None, False)
+    assert quickstart_recipe("default", ["score.dataset=generated"]).score.is_generated
 
 
 def test_hints_name_existing_keys():
@@ -283,7 +288,7 @@ def test_quickstart_sizes_are_recipes(size):
     assert list(recipe.recover) == ["sft", "selfd", "repaired"]
     sft, selfd, repaired = recipe.recover.values()
     assert repaired.method == "local_kd"
-    assert (recipe.prune.by, recipe.prune.as_repaired, recipe.prune.target.layers) == ("kl", True, 24)
+    assert (recipe.prune.by, recipe.prune.as_repaired, recipe.prune.target.layers) == ("kl", "auto", 24)
     assert sft.model_dump(exclude={"data"}) == selfd.model_dump(exclude={"data"})
 
 

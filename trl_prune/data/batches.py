@@ -38,8 +38,8 @@ def rows_in_one_text(rows: Dataset, count: int) -> Dataset:
     """Return texts of several rows, one after the other as in a prompt with examples, as rows of `text`.
 
     Args:
-        rows: normal rows; where they name a `capability`, those of one come together. Those that are left over at the
-            end are left out, unless there are no others.
+        rows: normal rows; where they name a `capability`, they are sorted by it, so that most texts have one. Those
+            that are left over at the end are left out, unless there are no others.
         count: rows of a text; with one, the rows are returned as they are.
     """
     if count == 1:

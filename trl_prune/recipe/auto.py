@@ -4,6 +4,7 @@ docs/recovery.md has the comparison. Whatever the recipe says goes first.
 """
 
 from trl_prune.recipe.recover import args_budgets
+from trl_prune.recipe.score import GENERATED
 
 
 AUTO = "auto"
@@ -21,15 +22,9 @@ DISTILLED_FROM = 1_000_000_000
 VALIDATION = 16
 PEFT = {"r": 64, "lora_alpha": 128}
 SCHEDULE = {"lr_scheduler_type": "warmup_stable_decay", "warmup_steps": 0.05}
-# Rows one after the other, as a prompt with examples has them, beside rows as they are: who learns from one form alone
-# forgets the other.
-ROWS_PER_TEXT = 8
-TEXTS = [
-    {"source": "text", "share": 0.5},
-    {"source": "text", "share": 0.5, "rows_per_text": ROWS_PER_TEXT},
-]
-CALIBRATION = {"rows_per_text": [1, ROWS_PER_TEXT]}
-# Which blocks: the run of neighbours that is missed least behind the repair.
+# Which blocks: the run of neighbours that is missed least behind the repair, on rows as they are and on rows one after
+# the other, as a prompt with examples has them.
+CALIBRATION = {"rows_per_text": [1, 8]}
 BLOCKS = {"by": "kl", "strategy": "contiguous", "as_repaired": AUTO, "texts": 32}
 # The rate depends on the model's size (`runs.arms.chosen_rate`).
 ARGS = {"learning_rate": AUTO} | SCHEDULE
@@ -41,18 +36,9 @@ def with_auto_arms(values: dict) -> dict:
         return values
     if not _removes_blocks_alone(values.get("prune")):
         return values | {"recover": {AUTO_ARM: {"method": AUTO}}}
-    data = _texts(values)
-    repaired = {"method": "local_kd", "data": data, "minutes": REPAIR_MINUTES, "validation": VALIDATION}
+    repaired = {"method": "local_kd", "data": "text", "minutes": REPAIR_MINUTES, "validation": VALIDATION}
     recovered = {"method": AUTO, "init": REPAIRED_ARM, "minutes": MINUTES - REPAIR_MINUTES}
     return values | {"recover": {REPAIRED_ARM: repaired | {"args": ARGS}, AUTO_ARM: recovered}}
-
-
-def _texts(values: dict) -> str | list[dict]:
-    """Return the rows as text in both forms; in one where answers are trained on next, or a teacher's cache is read.
-
-    Both arms leave the same rows out, which answers and texts of several rows cannot have in common.
-    """
-    return TEXTS if values.get("rewrite") is None and values.get("cache_teacher") is None else "text"
 
 
 def _removes_blocks_alone(prune: object) -> bool:
@@ -74,7 +60,7 @@ def with_auto(values: object) -> object:
         return values
     # Rewriting may take longer than the training, so it is the recipe that asks for it.
     data = "references" if values.get("rewrite") is None else "rewritten"
-    resolved = {name: _resolved(arm, data, _texts(values)) for name, arm in arms.items() if _is_auto(arm)}
+    resolved = {name: _resolved(arm, data) for name, arm in arms.items() if _is_auto(arm)}
     blocks = _with_blocks(values) if AUTO_ARM in resolved else {}
     return values | blocks | {"recover": arms | resolved}
 
@@ -88,19 +74,21 @@ def _with_blocks(values: dict) -> dict[str, object]:
     prune = values.get("prune")
     if not isinstance(prune, dict):
         return {}
-    chooses = prune.get("keep") is None and "by" not in prune
-    if not _removes_blocks_alone(prune):
-        return {"prune": {"by": AUTO} | prune} if chooses else {}
-    texts = {"score": CALIBRATION} if values.get("score") is None else {}
-    return texts | ({"prune": BLOCKS | prune} if chooses else {})
+    if prune.get("keep") is not None or "by" in prune:
+        return {}
+    if not _removes_blocks_alone(prune) or prune.get("rounds", 1) != 1:
+        return {"prune": {"by": AUTO} | prune}
+    score = {} if values.get("score") is None else values["score"]
+    reads_rows = isinstance(score, dict) and score.get("dataset") != GENERATED
+    return {"prune": BLOCKS | prune} | ({"score": CALIBRATION | score} if reads_rows else {})
 
 
-def _resolved(arm: dict, data: str, texts: str | list[dict]) -> dict:
+def _resolved(arm: dict, data: str) -> dict:
     args, tokens = arm.get("args", {}), arm.get("tokens")
     goes_on = arm.get("init") == REPAIRED_ARM
     method = "kd" if goes_on or (isinstance(tokens, int) and tokens >= DISTILLED_FROM) else "sft"
     if goes_on and data == "references":
-        data = texts
+        data = "text"
     if not isinstance(args, dict):
         return {"data": data} | arm | {"method": method}  # refused where the arm is validated
     has_budget = any(arm.get(key) is not None for key in BUDGETS) or args_budgets(args)

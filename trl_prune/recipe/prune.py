@@ -146,9 +146,10 @@ class PruneSection(Section):
     texts: Count | None = None
     """For an effect on the calibration texts: on how many of them, in whole batches, all if left out. A search needs
     few; repairs are fitted on all."""
-    as_repaired: bool | Literal["auto"] = False
+    as_repaired: Literal[True, False, "auto"] = False
     """Whether a measured effect is that with linear maps in the place of what a choice removes; for models and
-    `repairs` with a `linear_map`. `auto`: where there is one, and texts enough to fit it."""
+    `repairs` with a `linear_map`. `auto`: where there is one, with texts enough to fit it and states of 32
+    GiB at most."""
     target: Target | None = None
     """Size of the pruned model."""
     keep: KeepSection | None = None

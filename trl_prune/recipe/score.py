@@ -28,7 +28,7 @@ class ScoreSection(Section):
     """Number of calibration texts."""
     rows_per_text: Counts = [1]
     """Rows of a calibration text. Several are plain text, without a chat template: each message on a line of its own,
-    one row after the other, as in a prompt with examples; rows that name one `capability` come together. A list, such
+    one row after the other, as in a prompt with examples; rows that name a `capability` are sorted by it. A list, such
     as `[1, 8]`, has the same rows in each of these forms."""
     tokens: Literal["all", "last"] = "all"
     """Positions that count for blocks: every token, or each text's last (2410.09982; needs 1,000 texts or more)."""

@@ -109,8 +109,8 @@ _expected_cost = lru_cache(maxsize=8)(expected_cost)
 def measured_effect(run: Run, model: PreTrainedModel) -> Effect:
     """Return the effect by which the recipe chooses blocks; its losses are lower where a choice is better."""
     section = run.recipe.prune
-    # The batches first: where they are the model's answers, only those that exist tell whether maps can be fitted.
-    batches = _measured_batches(run) if section.by in EFFECTS else []
+    # The texts first: where they are the model's answers, only those that exist tell whether maps can be fitted.
+    batches = _measured_batches(run) if section.by in EFFECTS or section.as_repaired else []
     in_place_of = run_maps(run, model).in_place_of if measures_as_repaired(run) else None
     if section.by in EFFECTS:
         return EFFECTS[section.by](model, batches, in_place_of)

@@ -13,7 +13,7 @@ from trl_prune.errors import InputError
 from trl_prune.pruning.families import HIDDEN, LAYERS
 from trl_prune.pruning.importance.scores import Scores
 from trl_prune.pruning.repairs import REPAIRS, applicable_repairs, build_repairs, default_options
-from trl_prune.pruning.repairs.calibration import Calibration
+from trl_prune.pruning.repairs.calibration import GIB, Calibration
 from trl_prune.pruning.repairs.run_maps import RunMaps, check_every_block, states_bytes
 from trl_prune.pruning.surgery.checkpoint import Repair
 from trl_prune.pruning.surgery.cut import Cut
@@ -27,6 +27,9 @@ DEFAULT_REPAIRS = ("least_squares", MAP, "norm_rescale")
 # Calibration tokens that a fitted repair needs for each of its inputs; with fewer it overfits the texts. The
 # measurements had 10 to 28.
 TOKENS_PER_INPUT = 10
+# States that maps are fitted to where the recipe leaves open whether the search does: those of a model of 8B on some
+# 60,000 tokens.
+MAX_STATES_BYTES = 32 * GIB
 # Scratch folder of fitted weights, beside the checkpoint that is written.
 FITS = "repairs"
 
@@ -91,7 +94,10 @@ def run_maps(run: Run, model: PreTrainedModel) -> RunMaps:
 
 
 def measures_as_repaired(run: Run) -> bool:
-    """Return whether the search for blocks measures with linear maps; `auto` is where they can be fitted."""
+    """Return whether the search for blocks measures with linear maps; `auto` is where they can be fitted.
+
+    How much memory is free does not decide, or another machine would choose other blocks.
+    """
     wanted = run.recipe.prune.as_repaired
     if wanted != "auto":
         return wanted
@@ -99,7 +105,7 @@ def measures_as_repaired(run: Run) -> bool:
         check_run_maps(run)
     except InputError:
         return False
-    return True
+    return run_maps_bytes(run) <= MAX_STATES_BYTES
 
 
 def run_maps_bytes(run: Run) -> int:
