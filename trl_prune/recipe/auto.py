@@ -72,9 +72,7 @@ def _is_auto(arm: object) -> bool:
 def _with_blocks(values: dict) -> dict[str, object]:
     """Return the sections that say how blocks are chosen, and on what texts, as far as the recipe leaves them open."""
     prune = values.get("prune")
-    if not isinstance(prune, dict):
-        return {}
-    if prune.get("keep") is not None or "by" in prune:
+    if not isinstance(prune, dict) or prune.get("keep") is not None or "by" in prune:
         return {}
     if not _removes_blocks_alone(prune) or prune.get("rounds", 1) != 1:
         return {"prune": {"by": AUTO} | prune}
