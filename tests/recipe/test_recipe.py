@@ -54,6 +54,7 @@ def test_arms_that_distil_read_the_cache_where_there_is_one():
         (arms(cache=False, teacher_cache=True), "the recipe has no `cache_teacher` section"),
         (arms(method="sft", teacher_cache=True), "recover.kd.teacher_cache is for `method: kd`, not sft"),
         (arms(init="random"), "recover.kd.init is 'random'; allowed: pruned, random_units, random_weights"),
+        (arms(init="x" * 5000), f"recover.kd.init is '{'x' * 199}...; allowed: pruned"),
         (arms(init="kd"), "recover.kd.init is 'kd'; that arm must come before it"),
         (arms() | {"cache_teacher": {"tier": "zip"}}, "cache_teacher.tier is 'zip'; wanted: 'sampled', 'topk' or"),
         (arms() | {"cache_teacher": {"draws": 65}}, "cache_teacher.draws is 65; wanted: less than or equal to 64"),

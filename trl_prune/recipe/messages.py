@@ -21,9 +21,9 @@ def error_sentence(error: ErrorDetails) -> str:
     path = [str(part) for part in _without_forms(error["loc"])]
     key = ".".join(path)
     if error["type"] == "extra_forbidden":
-        return f"unknown key {key!r}; {_hint(path)}"
+        return f"unknown key {shown(key)}; {_hint(path)}"
     if error["type"] == "missing":
-        return f"the key {key!r} is missing"
+        return f"the key {shown(key)} is missing"
     message = error["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if error["type"] == "value_error":

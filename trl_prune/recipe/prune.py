@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import field_validator, model_validator
 
+from trl_prune.errors import shown
 from trl_prune.recipe.section import Count, Section, Share
 
 
@@ -173,7 +174,7 @@ class PruneSection(Section):
     @classmethod
     def _check_by(cls, by: str) -> str:
         if by not in BLOCKS_BY and not re.fullmatch(r"task:\S+", by):
-            raise ValueError(f"is {by!r}; wanted: {', '.join(map(repr, BLOCKS_BY))} or 'task:NAME'")
+            raise ValueError(f"is {shown(by)}; wanted: {', '.join(map(repr, BLOCKS_BY))} or 'task:NAME'")
         return by
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from trl_prune.errors import closest
+from trl_prune.errors import closest, shown
 from trl_prune.recipe.auto import AUTO, with_auto
 from trl_prune.recipe.cache_teacher import CacheTeacherSection
 from trl_prune.recipe.dataset import DatasetSection
@@ -81,7 +81,7 @@ class Recipe(Section):
     @classmethod
     def _check_arms_word(cls, value: object) -> object:
         if isinstance(value, str):
-            raise ValueError(f"is {value!r}; wanted: {AUTO!r}, or arms by name")
+            raise ValueError(f"is {shown(value)}; wanted: {AUTO!r}, or arms by name")
         return value
 
     @field_validator("recover")
@@ -115,7 +115,7 @@ class Recipe(Section):
         if arm.init not in before:
             allowed = f"allowed: {', '.join([PRUNED, *BASELINES, *before])}"
             hint = "that arm must come before it" if arm.init in arms else allowed
-            raise ValueError(f"recover.{name}.init is {arm.init!r}; {hint}")
+            raise ValueError(f"recover.{name}.init is {shown(arm.init)}; {hint}")
         if arm.validation is not None and self.recover[arm.init].held_out_by(self.seed) != arm.held_out_by(self.seed):
             raise ValueError(
                 f"recover.{name} has `validation`, and recover.{arm.init}, from which it starts, may have trained on "
@@ -147,7 +147,7 @@ class Recipe(Section):
         if self.select.selection(arm.selection) is None:
             allowed = [self.select.method, *self.select.selections]
             raise ValueError(
-                f"recover.{name}.selection is {arm.selection!r}; allowed: {', '.join(allowed)}, or another method"
+                f"recover.{name}.selection is {shown(arm.selection)}; allowed: {', '.join(allowed)}, or another method"
             )
         if self.select.selection(arm.selection).method == "rds" and self.select.target is None:
             raise ValueError(
@@ -203,7 +203,7 @@ class Recipe(Section):
         if is_model_name(model) and model not in allowed:
             likely = closest(model, allowed)
             hint = f"did you mean {likely!r}?" if likely else f"allowed: {', '.join(allowed)}"
-            raise ValueError(f"{key} names {model!r}; {hint} (or a folder as `./NAME`, or a hub id)")
+            raise ValueError(f"{key} names {shown(model)}; {hint} (or a folder as `./NAME`, or a hub id)")
 
     @model_validator(mode="after")
     def _check_models(self) -> "Recipe":
@@ -211,7 +211,7 @@ class Recipe(Section):
             raise ValueError("evaluate.models lacks 'dense', against which recovery is counted")
         for name in self.evaluated:
             if name not in self.models:
-                raise ValueError(f"evaluate.models names {name!r}; allowed: {', '.join(self.models)}")
+                raise ValueError(f"evaluate.models names {shown(name)}; allowed: {', '.join(self.models)}")
         return self
 
     @model_validator(mode="after")
@@ -221,13 +221,19 @@ class Recipe(Section):
             if is_model_name(draft) and draft not in self.models[1:]:
                 likely = closest(draft, self.models[1:])
                 hint = f"did you mean {likely!r}?" if likely else f"allowed: {', '.join(self.models[1:])}"
-                raise ValueError(f"speculate.drafts names {draft!r}; {hint} (or a folder as `./NAME`, or a hub id)")
+                raise ValueError(
+                    f"speculate.drafts names {shown(draft)}; {hint} (or a folder as `./NAME`, or a hub id)"
+                )
         names = draft_names(drafts or [])
         for name, draft in zip(names, drafts or [], strict=True):
             if name in ("dense", ""):
-                raise ValueError(f"speculate.drafts names {draft!r}; wanted: a path that does not end in {name!r}")
+                raise ValueError(
+                    f"speculate.drafts names {shown(draft)}; wanted: a path that does not end in {name!r}"
+                )
             if names.count(name) > 1:
-                raise ValueError(f"speculate.drafts has more than one {name!r}; wanted: paths that differ in a name")
+                raise ValueError(
+                    f"speculate.drafts has more than one {shown(name)}; wanted: paths that differ in a name"
+                )
         return self
 
     @property

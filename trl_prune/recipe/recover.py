@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from trl_prune.errors import shown
 from trl_prune.recipe.dataset import DatasetSection
 from trl_prune.recipe.section import Count, Section, Share
 
@@ -119,7 +120,7 @@ class ArmSection(Section):
         for source in data:
             if source.source == "rewritten" and source.dataset is not None:
                 raise ValueError(
-                    f"has the source `rewritten` with the dataset {source.dataset.path!r}; only the recipe's own "
+                    f"has the source `rewritten` with the dataset {shown(source.dataset.path)}; only the recipe's own "
                     "dataset is rewritten: leave it out"
                 )
         return data
@@ -219,6 +220,6 @@ def expand_sweeps(arms: dict[str, ArmSection]) -> dict[str, ArmSection]:
                 raise ValueError(f"has a number twice in {name}.sweep.rows: {arm.sweep.rows}")
         clash = next((copy for copy in copies if copy in expanded or (copy in arms and copy != name)), None)
         if clash is not None:
-            raise ValueError(f"has the arm {clash!r} twice, one of them from a sweep; rename one")
+            raise ValueError(f"has the arm {shown(clash)} twice, one of them from a sweep; rename one")
         expanded |= copies
     return expanded

@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Tag, field_validator, model_validator
 
+from trl_prune.errors import shown
 from trl_prune.recipe.dataset import DatasetSection
 from trl_prune.recipe.section import Count, Counts, Section
 
@@ -57,7 +58,7 @@ class ScoreSection(Section):
     @classmethod
     def _check_name(cls, value: object) -> object:
         if isinstance(value, str) and value != GENERATED:
-            raise ValueError(f"is {value!r}; wanted: {GENERATED!r}, or a section with a `path`")
+            raise ValueError(f"is {shown(value)}; wanted: {GENERATED!r}, or a section with a `path`")
         return value
 
     @model_validator(mode="after")

@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from trl_prune.errors import shown
 from trl_prune.recipe.dataset import DatasetSection
 from trl_prune.recipe.recover import PRUNED, ArmSection
 from trl_prune.recipe.section import Count, Section, Share
@@ -99,5 +100,5 @@ class SearchSection(Section):
     @model_validator(mode="after")
     def _check_rungs(self) -> "SearchSection":
         if self.rungs != sorted(set(self.rungs)):
-            raise ValueError(f"rungs are {self.rungs}; wanted: growing numbers of tokens")
+            raise ValueError(f"rungs are {shown(self.rungs)}; wanted: growing numbers of tokens")
         return self

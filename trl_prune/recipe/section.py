@@ -12,6 +12,8 @@ from pydantic import (
     model_serializer,
 )
 
+from trl_prune.errors import shown
+
 
 def _listed(value: object) -> object:
     return value if isinstance(value, list) else [value]
@@ -19,7 +21,7 @@ def _listed(value: object) -> object:
 
 def _distinct(values: list[int]) -> list[int]:
     if len(set(values)) < len(values):
-        raise ValueError(f"is {values}; wanted: each number once")
+        raise ValueError(f"is {shown(values)}; wanted: each number once")
     return values
 
 

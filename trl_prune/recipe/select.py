@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from trl_prune.errors import shown
 from trl_prune.recipe.dataset import DatasetSection
 from trl_prune.recipe.section import Count, Section
 
@@ -49,7 +50,7 @@ class SelectionSection(Section):
     def _check_budget(cls, budget: object) -> object:
         is_count = isinstance(budget, Integral) and not isinstance(budget, bool) and budget >= 1
         if not is_count and not (isinstance(budget, float) and 0 < budget <= 1):
-            raise ValueError(f"is {budget!r}; wanted: a share above 0 and up to 1.0, or a number of rows from 1")
+            raise ValueError(f"is {shown(budget)}; wanted: a share above 0 and up to 1.0, or a number of rows from 1")
         return int(budget) if is_count else budget
 
     @field_validator("consistency", mode="before")
@@ -92,14 +93,14 @@ class SelectSection(SelectionSection):
     def _check_near_duplicates(cls, similarity: object) -> object:
         is_number = isinstance(similarity, int | float) and not isinstance(similarity, bool)
         if similarity not in ("auto", None) and not (is_number and 0 < similarity <= 1):
-            raise ValueError(f"is {similarity!r}; wanted: auto, null, or a cosine similarity above 0 and up to 1")
+            raise ValueError(f"is {shown(similarity)}; wanted: auto, null, or a cosine similarity above 0 and up to 1")
         return similarity
 
     @field_validator("clusters", mode="before")
     @classmethod
     def _check_clusters(cls, clusters: object) -> object:
         if clusters != "auto" and (isinstance(clusters, bool) or not isinstance(clusters, int) or clusters < 1):
-            raise ValueError(f"is {clusters!r}; wanted: auto, or a number of clusters from 1")
+            raise ValueError(f"is {shown(clusters)}; wanted: auto, or a number of clusters from 1")
         return clusters
 
     @model_validator(mode="before")

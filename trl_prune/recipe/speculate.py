@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
+from trl_prune.errors import shown
 from trl_prune.recipe.dataset import DatasetSection
 from trl_prune.recipe.section import Count, Section
 
@@ -47,7 +48,7 @@ class SpeculateSection(Section):
     @classmethod
     def _check_list(cls, values: list | None) -> list | None:
         if values is not None and (not values or len(set(values)) < len(values)):
-            raise ValueError(f"is {values}; wanted: one entry at least, and no entry twice")
+            raise ValueError(f"is {shown(values)}; wanted: one entry at least, and no entry twice")
         return values
 
 
