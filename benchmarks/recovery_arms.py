@@ -59,7 +59,7 @@ ARMS = {
     "kd_references": KD | {"data": "references"},
     "sft_lora": {"data": "rewritten"} | LORA,
     "sft_frozen": {"data": "references", "args": FROZEN},
-    "kd_frozen": KD | {"args": FROZEN},
+    "kd_every_token_frozen": KD | {"data": "text", "args": FROZEN},
     "kd_on_policy": KD | {"args": ON_POLICY},
     "kd_and_ce": KD | {"args": {"ce_weight": 0.5}},
     "kd_every_token": KD | {"data": "text"},

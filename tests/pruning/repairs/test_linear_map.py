@@ -119,6 +119,16 @@ def test_map_equals_lstsq_and_is_never_worse(repair_case):
     assert error == {"cut": 1.0, "fitted": pytest.approx(float(remaining), rel=1e-5)}
 
 
+def test_blocks_above_a_run_do_not_run(repair_case):
+    dense, passes = repair_case(num_hidden_layers=6), [0] * 6
+    for layer, block in enumerate(decoder_blocks(dense.model)):
+        block.register_forward_hook(lambda *_, layer=layer: passes.__setitem__(layer, passes[layer] + 1))
+    dense.repairs({LAYERS: [0, 1, 4, 5]}, {"linear_map": {}})
+    # The identity in a block's place runs the block once, to see what it returns.
+    assert passes == [passes[0]] * 4 + [1, 1]
+    assert passes[0] > 1
+
+
 @torch.inference_mode()
 def test_linear_blocks_in_two_gaps_are_replaced_exactly(repair_case):
     dense = repair_case(num_hidden_layers=6)

@@ -205,14 +205,16 @@ def _joint_moments(
     sites = [calibration.output_site(name), Site("before", start, blocks[start - 1], "output")]
     after = Site("after", end, blocks[end - 1], "output")
     moments = Moments.empty(2 * len(kept), calibration.model.device)
-    for batch in calibration.progress(calibration.batches):
-        states = _states(calibration, [*sites, after], batch, kept)
-        if fitted:
-            with _repaired(calibration, fitted, below, kept):
-                states |= _states(calibration, sites, batch, kept)
-        for output, before, wanted in zip(states[name], states["before"], states["after"], strict=True):
-            displacement = wanted.to(output) - before.to(output)
-            moments.add(torch.cat([output, displacement], dim=1).to(moments.gram.device))
+    # What comes after the run is not read.
+    with layers_skipped(calibration.model, range(end, cut.sizes[LAYERS])):
+        for batch in calibration.progress(calibration.batches):
+            states = _states(calibration, [*sites, after], batch, kept)
+            if fitted:
+                with _repaired(calibration, fitted, below, kept):
+                    states |= _states(calibration, sites, batch, kept)
+            for output, before, wanted in zip(states[name], states["before"], states["after"], strict=True):
+                displacement = wanted.to(output) - before.to(output)
+                moments.add(torch.cat([output, displacement], dim=1).to(moments.gram.device))
     return moments
 
 
