@@ -38,7 +38,7 @@ class SourceSection(Section):
     source: SourceName
     """The answers of a dataset, those the dense model wrote, or rows as text with a loss on every token."""
     share: Share
-    """Share of the mix's rows."""
+    """Share of the mix's rows, before texts are made of several."""
     dataset: DatasetSection | None = None
     """The rows of `references` or `text`; the recipe's own dataset if left out."""
     rows_per_text: Count = 1
