@@ -8,6 +8,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,16 @@ def save_tiny(folder: Path, family: str = "llama", **changes: object) -> Path:
     tiny_tokenizer().save_pretrained(folder)
     (folder / "LICENSE").write_text("a licence\n")
     return folder
+
+
+@pytest.hookimpl(trylast=True)  # when `-m` has deselected
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the files that take longest first, then those with most tests: while the last one runs, cores are idle."""
+    minutes, tests = Counter(), Counter(item.path for item in items)
+    for item in items:
+        slow = item.get_closest_marker("slow")
+        minutes[item.path] += slow.kwargs.get("minutes", 0) if slow else 0
+    items.sort(key=lambda item: (-minutes[item.path], -tests[item.path]))
 
 
 @pytest.fixture(scope="session")

@@ -313,7 +313,7 @@ def kill_when(process: subprocess.Popen, run_dir: Path, pattern: str) -> None:
     process.wait()
 
 
-@pytest.mark.slow  # seven starts of the whole stack
+@pytest.mark.slow(minutes=3)  # seven starts of the whole stack
 @pytest.mark.parametrize("stages", [list(KILL_AT)])
 def test_a_run_killed_in_every_stage_equals_an_uninterrupted_one(tmp_path, stages):
     values = recipe_values(tmp_path, "broken")

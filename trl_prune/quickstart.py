@@ -33,10 +33,12 @@ SIZES: dict[str, list[str]] = {
         "evaluate.limit=null",
     ],
 }
+# The shipped recipe calibrates and repairs on all shipped rows, beside `dataset.rows`; other rows serve all stages.
+OWN_DATASET, OWN_ROWS = ("dataset=", "dataset.path="), "dataset.rows=250"
 BY_SCORES = tuple(f"prune.by={name}" for name in BLOCKS_BY if name not in MEASURED)
 # What gives way where the user overrides these keys.
 REPLACED: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("dataset=", "dataset.path="): ("score.dataset=null", "recover.repaired.data=text"),
+    OWN_DATASET: ("score.dataset=null", "recover.repaired.data=text"),
     ("score.dataset=generated",): ("score.rows_per_text=1",),
     BY_SCORES: ("prune.strategy=greedy", "prune.as_repaired=false", "prune.texts=null"),
     ("prune.by=task:",): ("prune.texts=null",),
@@ -53,5 +55,6 @@ def quickstart_recipe(size: str, overrides: list[str]) -> Recipe:
     replaced = [
         values for keys, values in REPLACED.items() if any(override.startswith(keys) for override in overrides)
     ]
-    own = [*SIZES[size], *chain.from_iterable(replaced)]
+    rows = [OWN_ROWS] * any(override.startswith(OWN_DATASET) for override in overrides)
+    own = [*rows, *SIZES[size], *chain.from_iterable(replaced)]
     return load_recipe(files("trl_prune") / "quickstart.yaml", [*own, *overrides])

@@ -111,7 +111,7 @@ def test_a_missing_library_is_a_column_and_one_that_dies_is_named(tmp_path, monk
     assert found == [{"error": "not installed"}] * 3
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=2)
 @pytest.mark.timeout(600)
 def test_cells_of_a_family_are_measured_again(tmp_path):
     import loaders

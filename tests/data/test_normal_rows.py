@@ -157,7 +157,7 @@ def test_any_row_is_normal_or_at_fault_and_a_normal_one_stays(row):
     _check_normal_or_fault(row)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 @settings(max_examples=2700, deadline=None, derandomize=True)
 @given(ROW | JSON)
 def test_any_of_thousands_of_rows_is_normal_or_at_fault(row):

@@ -261,6 +261,8 @@ def test_the_quickstart_takes_other_rows_another_size_and_another_cut():
     assert recipe.prune.target.sizes == {"num_hidden_layers": 20}
     assert {section.path for section in recipe.datasets} == {"mine.jsonl"}
     assert recipe.recover["repaired"].data == "text"
+    rows = [quickstart_recipe(size, ["dataset.path=mine.jsonl"]).dataset.rows for size in ("fast", "default", "full")]
+    assert rows == [80, 250, None]
     by_scores = quickstart_recipe("fast", ["prune.by=angular_distance"]).prune
     assert (by_scores.strategy, by_scores.as_repaired, by_scores.texts) == ("greedy", False, None)
     swaps = quickstart_recipe("default", ["prune.by=agreement", "prune.strategy=swap"]).prune

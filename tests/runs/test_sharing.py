@@ -83,7 +83,7 @@ def test_processes_get_the_recipe_and_the_stage(folder, monkeypatch):
     assert not (run.folder.stage_dir("rewrite") / sharing.JOB).exists()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 def test_two_started_processes_write_what_one_writes(folder, tmp_path):
     results = {}
     for name, config in (("first", None), ("second", str(config_file(tmp_path)))):

@@ -191,7 +191,7 @@ def test_budgets_of_bytes_are_upper_bounds(tmp_path):
     assert caches == {"L2-H32-F48-A4-K2": 2 * 2 * 16 * 2 * 2 * 8 * 4}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1.5)
 def test_a_search_killed_several_times_ends_with_the_same_result(tmp_path):
     """Kill -9 at several moments of the search: the result equals that of an uninterrupted search, byte for byte."""
     values = search_values(tmp_path)

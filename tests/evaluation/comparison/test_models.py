@@ -137,7 +137,7 @@ def test_examples_of_flips_show_both_answers():
     assert (gained.direction, gained.question, gained.target) == ("gained", "z?", "target")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=4)
 def test_the_interval_of_a_difference_covers_it_in_19_of_20_simulated_evaluations():
     generator = np.random.default_rng(0)
     covered = []

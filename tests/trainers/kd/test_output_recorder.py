@@ -24,7 +24,7 @@ def run_metrics(student, tmp_path, **changes):
     return [*steps, {name: metrics[name] for name in ("eval_kl", "eval_ce_loss")}]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=4)
 def test_compiled_trainers_with_different_states_in_one_process(pruned, tmp_path):
     """A graph that was compiled for one trainer's hooks is not reused for another's."""
     torch._dynamo.reset()

@@ -66,7 +66,7 @@ if trainer.accelerator.is_main_process:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 @pytest.mark.parametrize("tier", [None, "hidden", "topk"])
 def test_two_processes_evaluate_each_example_once(tier, dense, pruned, tmp_path):
     """The last batches are filled with repeated examples: on the second process some, or nothing but them."""

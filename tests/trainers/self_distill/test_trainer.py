@@ -282,7 +282,7 @@ def train_in_processes(processes, pruned, out):
     return json.loads(Path(f"{out}.json").read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 def test_two_processes_rewrite_and_train_as_one(pruned, tmp_path):
     single, distributed = (train_in_processes(count, pruned, tmp_path / str(count)) for count in (1, 2))
     assert single["acceptance"] == distributed["acceptance"]

@@ -189,7 +189,7 @@ if trainer.accelerator.is_main_process:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 def test_two_processes_train_as_one(tmp_path):
     dense = save_tiny(tmp_path / "dense", num_hidden_layers=6)
     prune_checkpoint(dense, tmp_path / "pruned", {LAYERS: [0, 1, 3, 5]}, dense_root(dense, str(dense)))
